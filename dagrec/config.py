@@ -1,0 +1,126 @@
+"""One run: the configurations of all rooms together, read from TOML and overridden key by key."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from dagrec.data.examples import ExampleOptions
+from dagrec.data.formats.draft import ReadOptions
+from dagrec.errors import ConfigError
+from dagrec.graph.mask import MaskPolicy
+from dagrec.models.base import Recommender
+from dagrec.models.registry import create, explain
+from dagrec.types import Options
+
+RECOMMENDER = "recommender"
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class RunConfig(Options):
+    """Everything that decides a result, but the data."""
+
+    seed: int = Field(0, description="of splits, sampling and training")
+    mask: MaskPolicy = Field(MaskPolicy.OBSERVED, description="which services may follow")
+    read: ReadOptions = ReadOptions()
+    examples: ExampleOptions = ExampleOptions()
+    models: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="label -> hyperparameters; `recommender` names it where the label does not",
+    )
+
+    def recommender(self, label: str, *, seed: int | None = None) -> Recommender:
+        """An unfitted recommender of this run. Raises :class:`ConfigError` naming the label."""
+        options = dict(self.models[label])
+        name = options.pop(RECOMMENDER, label)
+        try:
+            return create(name, options, seed=self.seed if seed is None else seed)
+        except ConfigError as error:
+            raise ConfigError(f"models.{label}: {error}") from None
+
+    def check(self) -> RunConfig:
+        """Itself, if every model can be made; raises :class:`ConfigError` otherwise."""
+        for label in self.models:
+            self.recommender(label)
+        return self
+
+
+def load_config(
+    file: Path | None = None,
+    *,
+    overrides: Iterable[str] = (),
+    models: Sequence[str] = (),
+    changes: dict[str, Any] | None = None,
+) -> RunConfig:
+    """A run from a TOML file, then ``changes`` (nested), then ``key=value`` overrides.
+
+    ``models`` chooses among the file's labels, and adds registered recommenders with their defaults.
+    A key is a dotted path (``examples.max_paths``); one that begins with a chosen label belongs to
+    that model (``gru4rec.epochs``). A value is TOML; a bare word is a string.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror}; check the path") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: must be TOML, found {error}; correct it") from None
+    _merge(values, changes or {})
+    own = values.setdefault("models", {})
+    if not isinstance(own, dict):
+        raise ConfigError(f"models must be a table of labels, found {own!r}; write [models.NAME]")
+    if models:
+        values["models"] = {label: own.get(label, {}) for label in models}
+    for override in overrides:
+        _set(values, override)
+    try:
+        return RunConfig.model_validate(values).check()
+    except ValidationError as error:
+        raise ConfigError(f"{file or 'options'}: {explain(error)}") from None
+
+
+def make_options(class_: type[OptionsT], overrides: Iterable[str]) -> OptionsT:
+    """A configuration with its defaults but for ``key=value`` overrides."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _set(values, override)
+    try:
+        return class_.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"options: {explain(error)}") from None
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _merge(values.setdefault(key, {}), value)
+        elif value is not None:
+            values[key] = value
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(path):
+        raise ConfigError(f"an override must be key=value, found {override!r}; e.g. gru4rec.epochs=50")
+    if path[0] in values.get("models", ()):
+        path.insert(0, "models")
+    place = values
+    for part in path[:-1]:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"override {override!r}: {part} is a value, and has no keys below it")
+    place[path[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return json.loads(text) if text == "null" else text

@@ -1,0 +1,140 @@
+"""What the command line shows: tables on standard output, progress and messages on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from dagrec.errors import DagrecError
+from dagrec.predict import Answer
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+SHOWN = ("accuracy", "hr@3", "hr@10", "mrr", "ndcg@10", "macro_f1", "nll", "ece", "coverage")
+"""Metrics in the printed table; the JSON has all of them."""
+
+
+def say(message: str, style: str | None = None) -> None:
+    """A line for the person, on standard error; nothing in it is read as markup."""
+    err.print(message, style=style, markup=False, soft_wrap=True)
+
+
+def write_json(target: str, value: object) -> None:
+    """JSON to a file, or to standard output where the target is ``-``."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}-{os.getpid()}")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise DagrecError(
+            f"{path}: cannot be written: {error.strerror}; choose another place"
+        ) from None
+    say(f"written to {path}")
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    ) as bar:
+        yield bar
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A plain table: the first column to the left, the others to the right."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for row in rows:
+        shown.add_row(*(str(cell) for cell in row))
+    out.print(shown)
+
+
+def pairs(title: str, values: Mapping[str, object]) -> None:
+    """A two-column list of names and values."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+    for name, value in values.items():
+        shown.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    out.print(shown)
+
+
+def result_table(result: Mapping[str, Any]) -> None:
+    """The models of an evaluation with their intervals, and the lines to read them against."""
+    rows = []
+    for label, model in result["models"].items():
+        metrics = model["metrics"]
+        cells = [f"{metrics[m]['mean']:.4f} ±{_half(metrics[m]):.3f}" for m in SHOWN]
+        rows.append([label, *cells, f"{model['seconds']['fit']:.2f}"])
+    reference = result["reference"]
+    for name in ("random", "popularity"):
+        rows.append([f"({name})", *(f"{reference[name][m]:.4f}" for m in SHOWN), ""])
+    title = (
+        f"{result['data']['path']}: protocol {result['protocol']}, mask {result['mask']}, "
+        f"{result['repeats']} repeats, {result['data']['examples']:,} examples"
+    )
+    table(title, ["model", *SHOWN, "fit s"], rows)
+    out.print(
+        f"mask ceiling {reference['ceiling']:.4f}   unseen links {reference['unseen_links']:.4f}   "
+        f"oracle accuracy of the context {reference['oracle_context']:.4f}, "
+        f"of context and owner {reference['oracle_context_owner']:.4f}"
+    )
+    out.print(f"± is half the interval: {result['interval']}")
+    for row in result["comparisons"]:
+        verdict = "resolved" if row["resolved"] else "not resolved"
+        out.print(
+            f"{row['metric']}: {row['a']} - {row['b']} = {row['difference']:+.4f} "
+            f"[{row['low']:+.4f}, {row['high']:+.4f}], p {row['p_holm']:.3f} (Holm): {verdict}",
+            markup=False,
+        )
+    for warning in result["warnings"]:
+        say(f"note: {warning}", style="yellow")
+
+
+def _half(estimate: Mapping[str, float]) -> float:
+    return (estimate["high"] - estimate["low"]) / 2
+
+
+def answer_table(answer: Answer) -> None:
+    """One answer for a person."""
+    rows = [[p.service, f"{p.probability:.4f}", p.support] for p in answer.predictions]
+    state = ", terminal: nothing ever followed this node" if answer.terminal else ""
+    title = (
+        f"{answer.model} ({answer.strategy}), mask {answer.mask.value}, "
+        f"{answer.candidates} candidates, version {answer.version}{state}"
+    )
+    table(title, ["service", "probability", "support"], rows)
+    if answer.unknown:
+        say(f"unknown to training: {', '.join(answer.unknown)}", style="yellow")

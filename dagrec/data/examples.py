@@ -1,0 +1,163 @@
+"""Compositions into (context, target) examples: what was known, and which service came next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from dagrec.data.compositions import Composition
+from dagrec.data.paths import count_pairs, draw_paths, longest_path
+from dagrec.errors import DataError
+from dagrec.types import Options
+
+LONGEST_CONTEXT = 128
+"""Nodes of a path that a context keeps, the newest; a bound on memory, not a hyperparameter."""
+
+
+class ExampleOptions(Options):
+    """How examples are drawn from compositions."""
+
+    form: Literal["paths", "links"] = Field(
+        "paths", description="paths: every step of every path; links: every link once"
+    )
+    count: Literal["paths", "once"] = Field(
+        "paths", description="once: equal pairs of one composition count once"
+    )
+    max_paths: int = Field(
+        100, ge=1, description="paths drawn uniformly from a composition that has more"
+    )
+    seed: int = Field(0, description="seed of that drawing")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known at the moment when the next service is asked for.
+
+    ``path`` holds node keys, the oldest first; its last is the frontier, whose node id in
+    ``composition`` is ``at``. ``time`` is that of the question, in seconds since 1970.
+    """
+
+    path: tuple[str, ...]
+    composition: Composition | None = None
+    at: str | None = None
+    owner: str | None = None
+    time: float | None = None
+
+    def upstream(self) -> tuple[str, ...]:
+        """Node ids of the frontier's ancestors and the frontier, in topological order."""
+        if self.composition is None or self.at is None:
+            return ()
+        return (*self.composition.ancestors(self.at), self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A context, and the key of the service that came next.
+
+    ``composition`` counts the compositions of the data set; ``node`` is the target's id there.
+    """
+
+    context: Context
+    target: str
+    node: str
+    composition: int
+
+    @property
+    def event(self) -> tuple[str | None, str, str, float] | None:
+        """The service call behind it, which several compositions may share; None without a time."""
+        source = self.context.composition
+        time = source.by_id[self.node].time if source else None
+        return None if time is None else (self.context.owner, self.target, self.node, time)
+
+
+@dataclass(frozen=True)
+class ExampleReport:
+    """How many paths and pairs there are, and how many were taken."""
+
+    paths: int
+    paths_taken: int
+    sampled_compositions: int
+    """Compositions with more than ``max_paths`` paths."""
+    pairs: int
+    examples: int
+    shortened: int
+    """Contexts of which only the newest ``LONGEST_CONTEXT`` nodes were kept."""
+
+
+def extract(
+    compositions: Sequence[Composition], options: ExampleOptions | None = None
+) -> tuple[tuple[Example, ...], ExampleReport]:
+    """All examples of the compositions, in their order, and the counts behind them."""
+    options = options or ExampleOptions()
+    examples: list[Example] = []
+    total = taken = sampled = pairs = shortened = 0
+    for index, composition in enumerate(compositions):
+        rng = random.Random(f"{options.seed}:{index}:{composition.id}")
+        paths, exact = draw_paths(composition, options.max_paths, rng)
+        total, taken = total + exact, taken + len(paths)
+        sampled += exact > len(paths)
+        pairs += count_pairs(composition)
+        if options.form == "links":
+            found = _of_links(composition, index)
+        else:
+            found = [e for path in paths for e in _of_path(composition, index, path)]
+        if options.count == "once":
+            found = list({(e.context.path, e.target): e for e in reversed(found)}.values())[::-1]
+        shortened += sum(len(e.context.path) == LONGEST_CONTEXT for e in found)
+        examples += found
+    report = ExampleReport(total, taken, sampled, pairs, len(examples), shortened)
+    return tuple(examples), report
+
+
+def need_examples(
+    compositions: Sequence[Composition], options: ExampleOptions | None = None
+) -> tuple[tuple[Example, ...], ExampleReport]:
+    """:func:`extract`, with a :class:`DataError` where there is nothing to learn from."""
+    examples, report = extract(compositions, options)
+    if not examples:
+        raise DataError(
+            f"learning needs compositions in which a service follows a node, found none among "
+            f"{len(compositions)}; see `dagrec inspect`",
+            rule="no-examples",
+        )
+    return examples, report
+
+
+def context_at(composition: Composition, at: str) -> Context:
+    """The context in which the next service after node ``at`` is asked for: the longest path to it."""
+    return _context(composition, longest_path(composition, at), composition.time)
+
+
+def _of_path(composition: Composition, index: int, path: Sequence[str]) -> list[Example]:
+    return [
+        _example(composition, index, path[:i], path[i])
+        for i in range(1, len(path))
+        if composition.by_id[path[i]].is_service
+    ]
+
+
+def _of_links(composition: Composition, index: int) -> list[Example]:
+    """One example a link; the sequence is the longest path to its source, as an editor knows it."""
+    longest: dict[str, tuple[str, ...]] = {}
+    examples = []
+    for source, target in composition.links:
+        if composition.by_id[target].is_service:
+            if source not in longest:
+                longest[source] = longest_path(composition, source)
+            examples.append(_example(composition, index, longest[source], target))
+    return examples
+
+
+def _example(composition: Composition, index: int, before: Sequence[str], node: str) -> Example:
+    target = composition.by_id[node]
+    time = composition.time if target.time is None else target.time
+    return Example(_context(composition, before, time), target.key, node, index)
+
+
+def _context(composition: Composition, before: Sequence[str], time: float | None) -> Context:
+    path = tuple(composition.by_id[node].key for node in before[-LONGEST_CONTEXT:])
+    return Context(path, composition, before[-1], composition.owner, time)

@@ -1,0 +1,167 @@
+"""Files and folders into compositions: the registry of formats, and the one function that reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dagrec.data.compositions import Composition, compose, fingerprint
+from dagrec.data.formats import galaxy_ga, galaxy_tsv, n8n, native
+from dagrec.data.formats.documents import (
+    Document,
+    Json,
+    json_documents,
+    read_text,
+    show,
+)
+from dagrec.data.formats.draft import Dataset, Format, ReadOptions, ReadReport
+from dagrec.errors import ConfigError, DataError
+
+FORMATS: dict[str, Format] = {
+    f.name: f for f in (native.FORMAT, n8n.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT)
+}
+
+SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".tsv", ".ga"})
+"""Files of a folder with another ending are left alone, and counted."""
+
+Advance = Callable[[int], None]
+"""Called with the number of files or compositions done since the last call."""
+
+
+def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | None = None) -> Dataset:
+    """All compositions of a file, or of the files below a folder in the order of their names.
+
+    Raises :class:`DataError` for what cannot be read at all, for the first broken composition when
+    ``on_error`` is ``fail``, and when nothing is left.
+    """
+    options = options or ReadOptions()
+    if options.format not in ("auto", *FORMATS):
+        raise ConfigError(f"no format {options.format!r}; there are auto, {', '.join(FORMATS)}")
+    report = ReadReport()
+    found: list[Composition] = []
+    for file in _files(path, report):
+        try:
+            for composition in _read_file(file, options, report, start=len(found)):
+                found.append(composition)
+                if advance:
+                    advance(1)
+        except DataError as error:
+            if options.on_error == "fail" or path.is_file():
+                raise error.at(str(file)) from None
+            report.skip(error.at(str(file)))
+    if not found:
+        total = sum(report.skipped.values())
+        why = f"; {total} skipped, the first: {report.problems[0]}" if report.problems else ""
+        raise DataError(
+            f"{path}: at least one composition is needed, found none{why}; check the file",
+            rule="empty",
+        )
+    return Dataset(tuple(found), report, fingerprint(found))
+
+
+def read_composition(document: Json, options: ReadOptions | None = None) -> Composition:
+    """One composition from its parsed native JSON, as a request carries it.
+
+    Raises :class:`DataError` naming the node or link, the rule and the value found.
+    """
+    options = options or ReadOptions()
+    draft = native.draft(document, options)
+    composition, _ = compose(
+        draft.id or "request",
+        draft.nodes,
+        draft.links,
+        owner=draft.owner,
+        time=draft.time,
+        on_cycle=options.on_cycle or "fail",
+    )
+    return composition
+
+
+def _files(path: Path, report: ReadReport) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            if file.suffix.lower() in SUFFIXES:
+                yield file
+            else:
+                report.ignored_files += 1
+    else:
+        raise DataError(
+            f"{path}: must be a file or a folder, found neither; check the path", rule="no-file"
+        )
+
+
+def _read_file(
+    file: Path, options: ReadOptions, report: ReadReport, *, start: int
+) -> Iterator[Composition]:
+    """The compositions of one file. Errors that are raised do not yet name the file."""
+    text = read_text(file, options.max_mb)
+    if not text.strip():
+        raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
+    skip = options.on_error == "skip"
+    broken: list[DataError] | None = [] if skip else None
+    format_, documents = _recognise(text, options.format, broken)
+    report.files += 1
+    report.formats[format_.name] += 1
+    on_cycle = options.on_cycle or format_.on_cycle
+    for number, (place, document) in enumerate(documents, start=start + 1):
+        try:
+            draft = format_.draft(document, options)
+            composition, dropped = compose(
+                draft.id or f"{file.stem}-{number}",
+                draft.nodes,
+                draft.links,
+                owner=draft.owner,
+                time=draft.time,
+                on_cycle=on_cycle,
+            )
+        except DataError as error:
+            report.cycles += error.rule == "cycle"
+            if not skip and not (error.rule == "cycle" and on_cycle == "skip"):
+                raise error.at(place) from None
+            report.skip(error.at(f"{file}: {place}"))
+            continue
+        report.cycles += dropped > 0
+        report.broken_links += dropped
+        report.notes.update(draft.notes)
+        if repeated := len(draft.links) - len(composition.links) - dropped:
+            report.notes["links given more than once"] += repeated
+        yield composition
+    for line_error in broken or []:
+        report.skip(line_error.at(str(file)))
+
+
+def _recognise(text: str, name: str, broken: list[DataError] | None) -> tuple[Format, list[Document]]:
+    """The format of a file (by its name, or from the content where that is auto), and its documents."""
+    candidates = list(FORMATS.values()) if name == "auto" else [FORMATS[name]]
+    if text.lstrip()[0] not in "{[":
+        for format_ in candidates:
+            if format_.rows and (name != "auto" or format_.recognises(text)):
+                return format_, list(format_.rows(text, broken))
+        found = "text that is not JSON"
+    else:
+        documents = list(json_documents(text, broken))
+        first = next((value for _, value in documents if isinstance(value, dict)), None)
+        if not documents or (name != "auto" and not candidates[0].rows):
+            return candidates[0], documents
+        for format_ in candidates:
+            if first is not None and format_.recognises(first):
+                return format_, documents
+        found = f"JSON whose first composition is {show(documents[0][1])}"
+    raise DataError(
+        f"its content must be that of a known format ({', '.join(FORMATS)}), found {found}; "
+        "name the format with --format, or see `dagrec formats`",
+        rule="unknown-format",
+    )
+
+
+__all__ = [
+    "FORMATS",
+    "Dataset",
+    "Format",
+    "ReadOptions",
+    "ReadReport",
+    "read",
+    "read_composition",
+]

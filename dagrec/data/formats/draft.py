@@ -1,0 +1,122 @@
+"""What a reader hands over, what it may ask for, and what it reports."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from dagrec.data.compositions import Composition, Link, Node, OnCycle
+from dagrec.data.formats.documents import Document, Json, show
+from dagrec.errors import DataError
+from dagrec.types import Options
+
+OnError = Literal["fail", "skip"]
+
+
+class ReadOptions(Options):
+    """How files are read."""
+
+    format: str = Field("auto", description="name of a format, or auto: told from the content")
+    on_error: OnError = Field("fail", description="at a broken composition: fail, or skip and count")
+    on_cycle: OnCycle | None = Field(
+        None, description="at a cycle: fail, skip or break; unset: what the format says"
+    )
+    table_mid: str | None = Field(
+        None, description="regular expression of the mids that are tables (native JSON)"
+    )
+    max_mb: int = Field(64, ge=1, description="largest file that is read, in megabytes")
+
+    @field_validator("table_mid")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+
+@dataclass
+class Draft:
+    """A composition as a file tells it, not yet checked."""
+
+    id: str | None
+    nodes: Sequence[Node]
+    links: Sequence[Link]
+    owner: str | None = None
+    time: float | None = None
+    notes: Counter[str] = field(default_factory=Counter)
+    """What the reader left out or repaired, counted by name."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One entry of the registry of formats."""
+
+    name: str
+    about: str
+    on_cycle: OnCycle
+    """What happens to a cycle when the user says nothing."""
+    recognises: Callable[[str | dict[str, Json]], bool]
+    """Given the first JSON object of the file, or the text of a file that is not JSON."""
+    draft: Callable[[Json, ReadOptions], Draft]
+    rows: Callable[[str, list[DataError] | None], Iterator[Document]] | None = None
+    """The documents of a file that is not JSON; errors go where ``json_documents`` says."""
+
+
+@dataclass
+class ReadReport:
+    """Counts of everything a reader met; nothing is dropped without being counted here."""
+
+    files: int = 0
+    ignored_files: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Compositions (or whole files) left out, by the rule they broke."""
+    cycles: int = 0
+    """Compositions that had at least one cycle."""
+    broken_links: int = 0
+    """Links dropped to break cycles."""
+    notes: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    """The first messages, in full."""
+
+    MOST_PROBLEMS = 20
+
+    def skip(self, error: DataError) -> None:
+        self.skipped[error.rule] += 1
+        if len(self.problems) < self.MOST_PROBLEMS:
+            self.problems.append(str(error))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The compositions of a file or a folder, what reading them met, and a hash of them all."""
+
+    compositions: tuple[Composition, ...]
+    report: ReadReport
+    fingerprint: str
+
+
+def parse_time(value: Json, what: str) -> float | None:
+    """Seconds since 1970 from an ISO 8601 text (UTC where it names no zone) or a number."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) < 1e13:
+            return float(value)
+    elif isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            pass
+    raise DataError(
+        f"{what} must be ISO 8601 or seconds since 1970, found {show(value)}", rule="bad-time"
+    )

@@ -1,0 +1,89 @@
+"""Galaxy workflow connections as ``gxadmin query workflow-connections`` prints them (no header).
+
+Columns: workflow id, updated, source step, source tool, source version, target step, target tool,
+target version, then input name and flags. A step without a tool is an input data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dagrec.data.compositions import Node
+from dagrec.data.formats.documents import Document, Json, clean, show
+from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
+from dagrec.errors import DataError
+
+INPUT = "__input__"
+COLUMNS = 8
+
+
+def tool_key(tool_id: str) -> str:
+    """The tool's own id: of a toolshed id ``host/repos/owner/repo/tool/version``, the tool."""
+    parts = tool_id.split("/")
+    return parts[-2] if len(parts) >= 6 and parts[1] == "repos" and parts[-2] else tool_id
+
+
+def step_node(id_: str, tool_id: str, text: str | None = None) -> Node:
+    """A step with a tool is a service, one without is an input data set."""
+    if not tool_id:
+        return Node(id=id_, key=INPUT, kind="data", text=text)
+    return Node(id=id_, key=tool_key(tool_id), text=text)
+
+
+def _recognises(first: str | dict[str, Json]) -> bool:
+    return isinstance(first, str) and first.strip().partition("\n")[0].count("\t") >= COLUMNS - 1
+
+
+def _rows(text: str, skipped: list[DataError] | None) -> Iterator[Document]:
+    workflows: dict[str, list[tuple[int, list[str]]]] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        row = line.rstrip("\r").split("\t")
+        if len(row) < COLUMNS or not (row[0] and row[2] and row[5]):
+            error = DataError(
+                f"line {number}: a row needs at least {COLUMNS} tab-separated columns with workflow "
+                f"id, source step and target step, found {show(line)}; correct it",
+                rule="bad-row",
+            )
+            if skipped is None:
+                raise error
+            skipped.append(error)
+            continue
+        workflows.setdefault(row[0], []).append((number, row))
+    for id_, rows in workflows.items():
+        yield f"workflow {id_}", rows
+
+
+def _draft(rows: Json, options: ReadOptions) -> Draft:
+    tools: dict[str, str] = {}
+    links = []
+    times = []
+    for number, row in rows:
+        for step, tool in ((row[2], row[3]), (row[5], row[6])):
+            clean(step, f"line {number}: step")
+            if tools.setdefault(step, tool) != tool:
+                raise DataError(
+                    f"line {number}: step {step!r} must have one tool, found {show(tool)} after "
+                    f"{show(tools[step])}; correct the row",
+                    rule="two-tools",
+                )
+            clean(tool, f"line {number}: tool")
+        links.append((row[2], row[5]))
+        times.append(parse_time(row[1], f"line {number}: updated"))
+    return Draft(
+        id=rows[0][1][0],
+        nodes=[step_node(step, tool) for step, tool in tools.items()],
+        links=links,
+        time=max((time for time in times if time is not None), default=None),
+    )
+
+
+FORMAT = Format(
+    name="galaxy-tsv",
+    about="Galaxy workflow connections, one link a row (gxadmin)",
+    on_cycle="fail",
+    recognises=_recognises,
+    draft=_draft,
+    rows=_rows,
+)

@@ -1,0 +1,102 @@
+"""n8n workflow exports: ``nodes[].name/type`` and ``connections{name: {kind: [[{node, ...}]]}}``.
+
+A node's key is its type; every node is a service but comments (``stickyNote``), which are dropped.
+Links of every kind count (``main``, ``ai_tool`` ...): each runs from the named node to its target.
+n8n tells nodes apart by name; where two share one, the later holds the links, as in n8n itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dagrec.data.compositions import Link, Node
+from dagrec.data.formats.documents import (
+    Json,
+    need_id,
+    need_list,
+    need_object,
+    optional_text,
+    show,
+)
+from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
+from dagrec.errors import DataError
+
+COMMENT = "stickyNote"
+
+
+def _recognises(first: str | dict[str, Json]) -> bool:
+    return isinstance(first, dict) and "nodes" in first and "connections" in first
+
+
+def draft(document: Json, options: ReadOptions) -> Draft:
+    workflow = need_object(document, "a workflow")
+    for name in ("nodes", "connections"):
+        if name not in workflow:
+            raise DataError(f"an n8n workflow needs {name!r}; add it", rule="missing-field")
+    notes: Counter[str] = Counter()
+    nodes: list[Node] = []
+    node_of: dict[str, str | None] = {}  # name -> node id, None for a comment
+    for i, item in enumerate(need_list(workflow["nodes"], "nodes"), start=1):
+        node = need_object(item, f"node {i}")
+        name = need_id(node.get("name"), f"node {i}: name")
+        key = need_id(node.get("type"), f"node {i} ({name}): type")
+        if key.rpartition(".")[2] == COMMENT:
+            notes["comment nodes dropped"] += 1
+            node_of.setdefault(name, None)
+            continue
+        if node_of.get(name) is not None:
+            notes["names used twice"] += 1
+        id_ = f"{name}#{i}" if name in node_of else name
+        node_of[name] = id_
+        text = optional_text(node.get("notes"), f"node {i} ({name}): notes")
+        nodes.append(Node(id=id_, key=key, text=text))
+    id_value, owner = workflow.get("id"), workflow.get("owner")
+    time = workflow.get("updatedAt") or workflow.get("createdAt")
+    return Draft(
+        id=None if id_value in (None, "") else need_id(id_value, "id"),
+        nodes=nodes,
+        links=_links(need_object(workflow["connections"], "connections"), node_of, notes),
+        owner=None if owner is None else need_id(owner, "owner"),
+        time=parse_time(time, "updatedAt"),
+        notes=notes,
+    )
+
+
+def _links(
+    connections: dict[str, Json], node_of: dict[str, str | None], notes: Counter[str]
+) -> list[Link]:
+    def resolve(name: str, end: str) -> str | None:
+        if name not in node_of:
+            raise DataError(
+                f"connections of {name!r}: {end} must be the name of a node of the workflow, "
+                f"found {show(name)}, which is none; add the node or drop the connection",
+                rule="dangling-link",
+            )
+        return node_of[name]
+
+    links: list[Link] = []
+    for name, kinds in connections.items():
+        source = resolve(name, "source")
+        for kind, outputs in need_object(kinds, f"connections of {name!r}").items():
+            where = f"connections of {name!r}, {kind}"
+            # An output nothing is attached to is written as null or as an empty array.
+            for output in need_list(outputs if outputs is not None else [], where):
+                for end in need_list(output if output is not None else [], where):
+                    if end is None:
+                        continue
+                    target_name = need_id(need_object(end, where).get("node"), f"{where}: node")
+                    target = resolve(target_name, "target")
+                    if source is None or target is None:
+                        notes["links of comment nodes dropped"] += 1
+                    else:
+                        links.append((source, target))
+    return links
+
+
+FORMAT = Format(
+    name="n8n",
+    about="n8n workflow export: a file, a folder of them, or JSON lines",
+    on_cycle="break",  # loops are a normal means of expression in n8n
+    recognises=_recognises,
+    draft=draft,
+)

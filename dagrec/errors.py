@@ -1,0 +1,45 @@
+"""Every failure that dagrec raises on purpose.
+
+A message names the object, the rule it broke, the value found and the way out.
+"""
+
+from __future__ import annotations
+
+
+class DagrecError(Exception):
+    """Base of all errors of this package; its text is meant for people."""
+
+
+class DataError(DagrecError):
+    """Something in a file or a composition breaks a rule.
+
+    ``rule`` is a short stable name (``duplicate-id``), by which skipped compositions are counted.
+    """
+
+    def __init__(self, message: str, *, rule: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+    def at(self, place: str) -> DataError:
+        """The same error, with the place it was found in front of it."""
+        return DataError(f"{place}: {self}", rule=self.rule)
+
+
+class ConfigError(DagrecError):
+    """A configuration, an option or a name that does not exist or does not fit."""
+
+
+class NotFittedError(DagrecError):
+    """A recommender was asked for scores before it had learned anything."""
+
+
+class NumericalError(DagrecError):
+    """A number became NaN or infinite."""
+
+
+class StoreError(DagrecError):
+    """A bundle or a store is missing, incomplete, changed or of another version."""
+
+
+class RequestError(DagrecError):
+    """A prediction request that cannot be answered as it stands."""

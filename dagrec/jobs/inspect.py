@@ -1,0 +1,67 @@
+"""Statistics of a data set, exact whatever the number of its paths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from dagrec.data.examples import ExampleOptions, extract
+from dagrec.data.formats import Advance, ReadOptions, read
+from dagrec.data.vocabulary import Vocabulary
+
+
+def inspect(
+    data: Path,
+    read_options: ReadOptions,
+    example_options: ExampleOptions,
+    *,
+    advance: Advance | None = None,
+) -> dict[str, Any]:
+    """Counts of a file or folder. ``nodes`` and ``links`` are distinct keys and pairs of keys."""
+    dataset = read(data, read_options, advance=advance)
+    examples, report = extract(dataset.compositions, example_options)
+    compositions = dataset.compositions
+    nodes = {node.key for c in compositions for node in c.nodes}
+    links = {
+        (c.by_id[source].key, c.by_id[target].key) for c in compositions for source, target in c.links
+    }
+    targets = Counter(example.target for example in examples)
+    times = [c.time for c in compositions if c.time is not None]
+    sizes = sorted(len(c.nodes) for c in compositions)
+    read_report = dataset.report
+    return {
+        "compositions": len(compositions),
+        "paths": report.paths,
+        "pairs": report.pairs,
+        "targets": len(
+            {n.key for c in compositions for n in c.nodes if n.is_service and c.parents[n.id]}
+        ),
+        "nodes": len(nodes),
+        "services": len({key for c in compositions for key in c.service_keys}),
+        "links": len(links),
+        "cycles": read_report.cycles,
+        "links_dropped_for_cycles": read_report.broken_links,
+        "skipped": sum(read_report.skipped.values()),
+        "skipped_by_rule": dict(read_report.skipped),
+        "duplicates": len(compositions) - len({c.signature for c in compositions}),
+        "examples": report.examples,
+        "paths_taken": report.paths_taken,
+        "sampled_compositions": report.sampled_compositions,
+        "shortened_contexts": report.shortened,
+        "distinct_contexts": len({example.context.path for example in examples}),
+        "distinct_pairs": len({(example.context.path, example.target) for example in examples}),
+        "vocabulary": len(Vocabulary.of(examples)),
+        "nodes_of_median_composition": sizes[len(sizes) // 2],
+        "nodes_of_largest_composition": sizes[-1],
+        "owners": len({c.owner for c in compositions} - {None}),
+        "first_time": min(times, default=None),
+        "last_time": max(times, default=None),
+        "most_frequent_targets": dict(targets.most_common(5)),
+        "formats": dict(read_report.formats),
+        "files": read_report.files,
+        "ignored_files": read_report.ignored_files,
+        "notes": dict(read_report.notes),
+        "problems": read_report.problems,
+        "fingerprint": dataset.fingerprint,
+    }

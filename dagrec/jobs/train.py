@@ -1,0 +1,124 @@
+"""Train recommenders on all data and publish them together as one bundle."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dagrec.config import RECOMMENDER, RunConfig
+from dagrec.data.examples import Example, need_examples
+from dagrec.data.formats import Dataset, ReadReport, read
+from dagrec.data.splits import hold_out
+from dagrec.errors import ConfigError
+from dagrec.evaluation.evaluator import prepare, run_cell
+from dagrec.evaluation.metrics import METRICS
+from dagrec.models.base import Recommender, Trainer
+from dagrec.models.training_data import TrainingData
+from dagrec.store.bundle import ModelEntry
+from dagrec.store.catalogue import Store
+
+CHAMPION_METRIC = "mrr"
+
+Advance = Callable[[str], None]
+"""Told the label of each model that was fitted, measuring included."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a training job did."""
+
+    version: str
+    champion: str
+    entries: dict[str, ModelEntry]
+    left_out: int
+    """Declared links that name a key which no example has."""
+    report: ReadReport
+
+
+def train(
+    data: Path,
+    store: Store,
+    config: RunConfig,
+    trainer: Trainer | None,
+    *,
+    catalogue: Sequence[tuple[str, str]] | None = None,
+    measure: int = 3,
+    share: float = 0.2,
+    advance: Advance | None = None,
+) -> Published:
+    """Fit the configured models, publish them, and make the bundle live.
+
+    Before, each model is fitted ``measure`` times without a random ``share`` of the compositions and
+    measured on it: the means go into the manifest, and the model with the best MRR is the champion.
+    With ``measure`` 0 nothing is measured, and the first model is the champion.
+    """
+    if not config.models:
+        raise ConfigError("there must be a model to train, found none; name one with --model")
+    dataset = read(data, config.read)
+    examples, _ = need_examples(dataset.compositions, config.examples)
+    metrics = _measure(examples, config, trainer, catalogue, measure, share, advance)
+    training = TrainingData.of(examples, catalogue=catalogue)
+    models: dict[str, Recommender] = {}
+    entries: dict[str, ModelEntry] = {}
+    for label in config.models:
+        start = time.perf_counter()
+        models[label] = config.recommender(label).fit(training, trainer)
+        entries[label] = ModelEntry(
+            recommender=config.models[label].get(RECOMMENDER, label),
+            parameters=models[label].parameters(),
+            metrics=metrics[label],
+            fit_seconds=time.perf_counter() - start,
+        )
+        if advance:
+            advance(label)
+    champion = max(entries, key=lambda label: metrics[label].get(CHAMPION_METRIC, 0.0))
+    version = store.publish(
+        vocabulary=training.vocabulary,
+        graph=training.graph,
+        models=models,
+        entries=entries,
+        champion=champion,
+        data=_about(data, dataset, examples),
+        config=config.model_dump(mode="json") | {"measure": measure, "share": share},
+    )
+    return Published(version, champion, entries, training.graph.left_out, dataset.report)
+
+
+def _measure(
+    examples: Sequence[Example],
+    config: RunConfig,
+    trainer: Trainer | None,
+    catalogue: Sequence[tuple[str, str]] | None,
+    repeats: int,
+    share: float,
+    advance: Advance | None,
+) -> dict[str, dict[str, float]]:
+    values: dict[str, list[dict[str, float]]] = {label: [] for label in config.models}
+    for repeat in range(repeats):
+        split = hold_out(examples, share, random.Random(f"measure:{config.seed}:{repeat}"))
+        part = prepare(split, config.mask, catalogue)
+        for label in config.models:
+            cell = run_cell(config.recommender(label, seed=config.seed + repeat), part, trainer)
+            values[label].append({name: f(cell.outcome) for name, f in METRICS.items()})
+            if advance:
+                advance(label)
+    return {
+        label: {name: float(np.mean([v[name] for v in own])) for name in METRICS} if own else {}
+        for label, own in values.items()
+    }
+
+
+def _about(data: Path, dataset: Dataset, examples: Sequence[Example]) -> dict[str, Any]:
+    return {
+        "path": str(data),
+        "fingerprint": dataset.fingerprint,
+        "compositions": len(dataset.compositions),
+        "examples": len(examples),
+        "skipped": dict(dataset.report.skipped),
+    }

@@ -1,0 +1,59 @@
+"""Every recommender by its name. Classes are imported when asked for, so that torch can stay away."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from pydantic import ValidationError
+
+from dagrec.errors import ConfigError
+from dagrec.models.base import Recommender
+
+MODELS: dict[str, str] = {
+    "popularity": "dagrec.models.counting.popularity:Popularity",
+    "markov": "dagrec.models.counting.markov:Markov",
+    "gru4rec": "dagrec.models.sequence.gru4rec:GRU4Rec",
+}
+"""Name -> where its class is."""
+
+
+def recommender_class(name: str) -> type[Recommender]:
+    """The class of a recommender. Raises :class:`ConfigError` for a name that is not registered."""
+    if name not in MODELS:
+        raise ConfigError(f"no recommender {name!r}; there are {', '.join(MODELS)}")
+    module, _, attribute = MODELS[name].partition(":")
+    try:
+        found: type[Recommender] = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"recommender {name!r} needs the package {error.name!r}, found it not installed; "
+            "install dagrec[train]"
+        ) from error
+    return found
+
+
+def family(name: str) -> str:
+    """The folder a recommender lives in: counting, linear, sequence, dag, bipartite or hybrid."""
+    return MODELS[name].split(".")[2]
+
+
+def create(name: str, options: dict[str, object] | None = None, *, seed: int = 0) -> Recommender:
+    """An unfitted recommender with these hyperparameters; the others keep their defaults.
+
+    Raises :class:`ConfigError` naming the hyperparameter that does not exist or does not fit.
+    """
+    class_ = recommender_class(name)
+    try:
+        config = class_.Config.model_validate(options or {})
+    except ValidationError as error:
+        raise ConfigError(f"recommender {name!r}: {explain(error)}") from None
+    return class_(config, seed=seed)
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic found, one clause a field: the field, the rule and the value."""
+    clauses = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"]) or "it"
+        clauses.append(f"{field}: {item['msg']}, found {item['input']!r:.80}")
+    return "; ".join(clauses)

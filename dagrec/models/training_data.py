@@ -1,0 +1,108 @@
+"""What a recommender may learn from: one training part, and everything derived from it alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dagrec.data.compositions import Composition
+from dagrec.data.examples import Context, Example
+from dagrec.data.splits import hold_out
+from dagrec.data.vocabulary import Contexts, Vocabulary
+from dagrec.errors import DataError
+from dagrec.graph.service_graph import ServiceGraph
+from dagrec.types import Floats, Ids
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training examples with the vocabulary and the graph that are built from them.
+
+    Equal paths are stored once: ``contexts`` holds U distinct ones, and example i is the pair
+    (``contexts`` row ``rows[i]``, service column ``targets[i]``). Sums over examples then become
+    sums over the distinct ``pairs`` with their counts, which is the same mathematics.
+    """
+
+    examples: tuple[Example, ...]
+    vocabulary: Vocabulary
+    graph: ServiceGraph
+    contexts: Contexts
+    rows: Ids
+    targets: Ids
+
+    @classmethod
+    def of(
+        cls,
+        examples: Sequence[Example],
+        *,
+        catalogue: Iterable[tuple[str, str]] | None = None,
+    ) -> TrainingData:
+        """Training data of these examples. Raises :class:`DataError` when there are none."""
+        if not examples:
+            raise DataError("training needs at least one example, found none", rule="no-examples")
+        vocabulary = Vocabulary.of(examples)
+        graph = ServiceGraph.of(examples, vocabulary, catalogue)
+        return cls._with(examples, vocabulary, graph)
+
+    @classmethod
+    def _with(
+        cls, examples: Sequence[Example], vocabulary: Vocabulary, graph: ServiceGraph
+    ) -> TrainingData:
+        row_of: dict[tuple[str, ...], int] = {}
+        distinct: list[Context] = []
+        rows = []
+        for example in examples:
+            path = example.context.path
+            if path not in row_of:
+                row_of[path] = len(distinct)
+                distinct.append(example.context)
+            rows.append(row_of[path])
+        return cls(
+            tuple(examples),
+            vocabulary,
+            graph,
+            vocabulary.encode(distinct),
+            np.array(rows, dtype=np.int64),
+            np.array([vocabulary.columns[e.target] for e in examples], dtype=np.int64),
+        )
+
+    @cached_property
+    def pairs(self) -> tuple[Ids, Ids, Floats]:
+        """The distinct (context row, service column) pairs, by row and column, and their counts."""
+        services = len(self.vocabulary.services)
+        codes, counts = np.unique(self.rows * services + self.targets, return_counts=True)
+        return codes // services, codes % services, counts.astype(np.float64)
+
+    def hold_out(self, share: float, seed: int) -> tuple[TrainingData, TrainingData]:
+        """These data without a random share of their compositions, and that share.
+
+        Both parts keep the vocabulary and the graph of the whole: neither holds anything that is
+        not training data.
+        """
+        split = hold_out(self.examples, share, random.Random(f"hold-out:{seed}"))
+        return (
+            self._with(split.train, self.vocabulary, self.graph),
+            self._with(split.test, self.vocabulary, self.graph),
+        )
+
+    def earlier(self, owner: str | None, time: float | None) -> tuple[Composition, ...]:
+        """The owner's compositions whose last service started before ``time``, the oldest first."""
+        if owner is None or time is None:
+            return ()
+        return tuple(c for c in self._by_owner.get(owner, ()) if c.time is not None and c.time < time)
+
+    @cached_property
+    def _by_owner(self) -> dict[str, list[Composition]]:
+        found: dict[str, dict[int, Composition]] = {}
+        for example in self.examples:
+            source = example.context.composition
+            if source is not None and source.owner is not None and source.time is not None:
+                found.setdefault(source.owner, {})[example.composition] = source
+        return {
+            owner: sorted(compositions.values(), key=lambda c: c.time or 0.0)
+            for owner, compositions in found.items()
+        }

@@ -1,0 +1,65 @@
+"""Every failure in one shape: application/problem+json."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from dagrec.errors import RequestError, StoreError
+from service.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger("dagrec.service")
+
+
+def problem(
+    request: Request, status: int, detail: str, headers: dict[str, str] | None = None
+) -> Response:
+    """The answer for a failure."""
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+    )
+    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Give the app a handler for every kind of failure."""
+
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        return problem(request, 422, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        clauses = []
+        for item in error.errors():
+            field = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
+            clauses.append(f"{field}: {item['msg']}, found {_short(item.get('input'))}")
+        return problem(request, 422, "; ".join(clauses))
+
+    @app.exception_handler(StoreError)
+    async def no_bundle(request: Request, error: StoreError) -> Response:
+        return problem(request, 503, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers) if error.headers else None
+        return problem(request, error.status_code, str(error.detail), headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        log.exception("request to %s failed", request.url.path, exc_info=error)
+        return problem(request, 500, "the service failed at this request; its log says why")
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

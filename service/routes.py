@@ -1,0 +1,91 @@
+"""The endpoints. Each is a call of the library."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.openapi.models import Example
+
+from dagrec.predict import Answer, PredictRequest, predict
+from service.holder import Holder, self_check
+from service.schemas import Health, ModelInfo, Models, Problem
+
+router = APIRouter()
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": about}
+    for status, about in {
+        413: "the body is too large",
+        415: "the body is not JSON",
+        422: "the request breaks a rule",
+        503: "no bundle is loaded",
+    }.items()
+}
+EXAMPLES: dict[str, Example] = {
+    "path": {
+        "summary": "after a path of node keys",
+        "value": {"path": ["table_1002132", "service_308"], "k": 5},
+    },
+    "composition": {
+        "summary": "at a node of a partial composition",
+        "value": {
+            "composition": {
+                "nodes": [{"id": "1002132"}, {"id": "n2", "mid": 308}],
+                "links": [{"source": "1002132", "target": "n2"}],
+            },
+            "at": "n2",
+            "k": 5,
+        },
+    },
+}
+
+
+def holder(request: Request) -> Holder:
+    found: Holder = request.app.state.holder
+    return found
+
+
+Held = Annotated[Holder, Depends(holder)]
+
+
+# Scoring takes less than a millisecond: done inline, it is faster than in a pool of threads.
+@router.post("/predict", responses=PROBLEMS)
+async def post_predict(
+    body: Annotated[PredictRequest, Body(openapi_examples=EXAMPLES)], held: Held
+) -> Answer:
+    """Which service comes next, ranked, with probabilities."""
+    return predict(held.bundle, body)
+
+
+@router.get("/models", responses={503: PROBLEMS[503]})
+async def get_models(held: Held) -> Models:
+    """The models of the live bundle, with what was measured of them."""
+    manifest = held.bundle.manifest
+    return Models(
+        version=manifest.version,
+        mask=held.bundle.mask.value,
+        models=[
+            ModelInfo(
+                name=label,
+                recommender=entry.recommender,
+                champion=label == manifest.champion,
+                parameters=entry.parameters,
+                metrics=entry.metrics,
+            )
+            for label, entry in manifest.models.items()
+        ],
+    )
+
+
+@router.get("/health/live")
+async def live() -> Health:
+    """The process answers."""
+    return Health(status="live")
+
+
+@router.get("/health/ready", responses={503: PROBLEMS[503]})
+async def ready(held: Held) -> Health:
+    """A bundle is loaded, and each of its models has just answered a canned context."""
+    self_check(held.bundle)
+    return Health(status="ready", version=held.bundle.version)
