@@ -25,10 +25,11 @@ from rich.table import Table
 from dagrec.errors import DagrecError
 from dagrec.predict import Answer
 
-out = Console(highlight=False)
+# Where nothing shows the width (a pipe, a file), a table gets what it needs instead of 80 columns.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
-SHOWN = ("accuracy", "hr@3", "hr@10", "mrr", "ndcg@10", "macro_f1", "nll", "ece", "coverage")
+SHOWN = ("accuracy", "hr@5", "mrr", "ndcg@10", "macro_f1", "nll")
 """Metrics in the printed table; the JSON has all of them."""
 
 
@@ -96,45 +97,55 @@ def result_table(result: Mapping[str, Any]) -> None:
     rows = []
     for label, model in result["models"].items():
         metrics = model["metrics"]
-        cells = [f"{metrics[m]['mean']:.4f} ±{_half(metrics[m]):.3f}" for m in SHOWN]
+        cells = [f"{metrics[m]['mean']:.3f}±{_half(metrics[m])}" for m in SHOWN]
         rows.append([label, *cells, f"{model['seconds']['fit']:.2f}"])
     reference = result["reference"]
     for name in ("random", "popularity"):
-        rows.append([f"({name})", *(f"{reference[name][m]:.4f}" for m in SHOWN), ""])
+        rows.append([f"({name})", *(f"{reference[name][m]:.3f}     " for m in SHOWN), ""])
     title = (
         f"{result['data']['path']}: protocol {result['protocol']}, mask {result['mask']}, "
         f"{result['repeats']} repeats, {result['data']['examples']:,} examples"
     )
     table(title, ["model", *SHOWN, "fit s"], rows)
     out.print(
-        f"mask ceiling {reference['ceiling']:.4f}   unseen links {reference['unseen_links']:.4f}   "
-        f"oracle accuracy of the context {reference['oracle_context']:.4f}, "
-        f"of context and owner {reference['oracle_context_owner']:.4f}"
+        f"In brackets: what equal scores, and frequencies, give under the same mask. It lets through "
+        f"{reference['ceiling']:.3f} of the targets; {reference['unseen_links']:.3f} of the links were "
+        f"never seen in training. Best possible accuracy of a function of the context: "
+        f"{reference['oracle_context']:.3f}; of context and owner: "
+        f"{reference['oracle_context_owner']:.3f}. ± is half the interval ({result['interval']})."
     )
-    out.print(f"± is half the interval: {result['interval']}")
-    for row in result["comparisons"]:
-        verdict = "resolved" if row["resolved"] else "not resolved"
-        out.print(
-            f"{row['metric']}: {row['a']} - {row['b']} = {row['difference']:+.4f} "
-            f"[{row['low']:+.4f}, {row['high']:+.4f}], p {row['p_holm']:.3f} (Holm): {verdict}",
-            markup=False,
-        )
+    if result["comparisons"]:
+        rows = [
+            [
+                f"{row['a']} - {row['b']}",
+                row["metric"],
+                f"{row['difference']:+.3f}",
+                f"{row['low']:+.3f} .. {row['high']:+.3f}",
+                f"{row['p_holm']:.3f}",
+                "yes" if row["resolved"] else "no",
+            ]
+            for row in result["comparisons"]
+        ]
+        columns = ["difference", "metric", "mean", "interval", "p (Holm)", "resolved"]
+        table("which differences are resolved", columns, rows)
     for warning in result["warnings"]:
         say(f"note: {warning}", style="yellow")
 
 
-def _half(estimate: Mapping[str, float]) -> float:
-    return (estimate["high"] - estimate["low"]) / 2
+def _half(estimate: Mapping[str, float]) -> str:
+    """Half the interval, without the zero in front of the point."""
+    return f"{(estimate['high'] - estimate['low']) / 2:.3f}".removeprefix("0")
 
 
 def answer_table(answer: Answer) -> None:
     """One answer for a person."""
     rows = [[p.service, f"{p.probability:.4f}", p.support] for p in answer.predictions]
-    state = ", terminal: nothing ever followed this node" if answer.terminal else ""
     title = (
         f"{answer.model} ({answer.strategy}), mask {answer.mask.value}, "
-        f"{answer.candidates} candidates, version {answer.version}{state}"
+        f"{answer.candidates} candidates, bundle {answer.version}"
     )
+    if answer.terminal:
+        say("terminal: nothing ever followed this node in training", style="yellow")
     table(title, ["service", "probability", "support"], rows)
     if answer.unknown:
         say(f"unknown to training: {', '.join(answer.unknown)}", style="yellow")

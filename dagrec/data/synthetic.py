@@ -8,7 +8,9 @@ are short, popularity is skewed, owners work in sessions over years. The world:
   on with probability ``longer``; a side table of the theme can feed a later service as well;
 - the next service follows from the theme and the last service alone:
 
-      P(y | theme, last) = (1 - predictability) popularity(y) + predictability [y = favourite(theme, last)]
+      P(y | theme, last) = (1 - d) popularity(y) + d [y = favourite(theme, last)]
+
+  where d, the predictability, is the dial
 
 So the distribution of the next service given a path is known in closed form, and no recommender that
 sees the path can exceed the accuracy of its most probable service, except by luck.

@@ -1,0 +1,95 @@
+"""The whole walk on one data set: evaluate, train, publish, serve, and one prediction over HTTP.
+
+`make demo` runs it on the bundled compositions, `make demo DATA=FILE` on others. The service stays up
+until Ctrl-C; with DEMO_ONCE=1 it stops after the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from dagrec.data.examples import need_examples
+from dagrec.data.formats import read
+from dagrec.errors import DagrecError
+
+STORE = "out/demo-store"
+DAGREC = str(Path(sys.executable).with_name("dagrec"))
+
+
+def step(title: str, *command: str) -> None:
+    """Say what comes, show the command, run it."""
+    print(f"\n== {title}\n$ dagrec {' '.join(command)}", flush=True)
+    subprocess.run([DAGREC, *command], check=True)
+
+
+def free_port(wanted: int) -> int:
+    """The wanted port where it is free, else any."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no free port")
+
+
+def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
+    """Until the service answers; at most a minute."""
+    for _ in range(300):
+        if service.poll() is not None:
+            sys.exit(f"demo: the service stopped with status {service.returncode}")
+        try:
+            with urllib.request.urlopen(f"{url}/health/ready", timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    sys.exit("demo: the service was not ready within a minute")
+
+
+def main() -> None:
+    data = sys.argv[1]
+    try:
+        examples, _ = need_examples(read(Path(data)).compositions)
+    except DagrecError as error:
+        sys.exit(f"demo: {error}")
+    longest = max(examples, key=lambda example: len(example.context.path))
+    step("Measure on held-out pairs", "evaluate", data, "--repeats", "5")
+    step("Train on everything, and publish", "train", data, "--store", STORE)
+    port = free_port(8000)
+    url = f"http://127.0.0.1:{port}"
+    print(f"\n== Serve\n$ dagrec serve --store {STORE} --port {port}", flush=True)
+    service = subprocess.Popen(
+        [DAGREC, "serve", "--store", STORE, "--port", str(port)],
+        env={**os.environ, "DAGREC_LOG_LEVEL": "warning"},
+    )
+    try:
+        wait_until_ready(url, service)
+        body = json.dumps({"path": list(longest.context.path), "k": 3})
+        print(f"\n== Predict\n$ curl -s {url}/predict -H 'content-type: application/json' -d '{body}'")
+        request = urllib.request.Request(
+            f"{url}/predict", body.encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            print(json.dumps(json.load(response), indent=1), flush=True)
+        if os.environ.get("DEMO_ONCE", "") in ("", "0"):
+            print(f"\nThe service goes on at {url} (its documentation: {url}/docs). Ctrl-C stops it.")
+            service.wait()
+    except KeyboardInterrupt:
+        print("\nstopping")
+    finally:
+        service.terminate()
+        service.wait(timeout=30)
+
+
+if __name__ == "__main__":
+    main()
