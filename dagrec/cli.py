@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,14 +15,15 @@ import typer
 from dagrec import console
 from dagrec.config import RunConfig, load_config, make_options
 from dagrec.data.examples import ExampleOptions, extract
-from dagrec.data.formats import FORMATS, read_composition
+from dagrec.data.formats import FORMATS, ReadOptions, read_composition
 from dagrec.errors import ConfigError, DagrecError, RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import read_catalogue
 from dagrec.models.registry import MODELS, family, recommender_class
+from dagrec.types import Device
 
 if TYPE_CHECKING:
-    from dagrec.training.loop import NetworkTrainer
+    from dagrec.models.base import Trainer
 
 app = typer.Typer(
     name="dagrec",
@@ -80,7 +82,14 @@ Catalogue = Annotated[
     typer.Option(help="JSON array of declared [source, service] links, for mask `catalogue`"),
 ]
 Seed = Annotated[int | None, typer.Option(help="of splits, sampling and training [default: 0]")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="where networks are trained")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="where networks are trained")]
+Processes = Annotated[int, typer.Option(min=1, help="processes that measure side by side")]
+OwnerColumn = Annotated[str | None, typer.Option(help="call logs: name of the owner's column")]
+ServiceColumn = Annotated[str | None, typer.Option(help="call logs: name of the service's column")]
+TimeColumn = Annotated[str | None, typer.Option(help="call logs: name of the time's column")]
+SessionGap = Annotated[
+    float | None, typer.Option(help="call logs: minutes of pause that begin a new path [default: none]")
+]
 Threads = Annotated[int, typer.Option(min=1, help="threads of one process")]
 StorePath = Annotated[Path, typer.Option("--store", help="folder of published bundles")]
 
@@ -94,6 +103,10 @@ def inspect(
     on_cycle: OnCycle = None,
     table_mid: TableMid = None,
     max_mb: MaxMb = None,
+    owner_column: OwnerColumn = None,
+    service_column: ServiceColumn = None,
+    time_column: TimeColumn = None,
+    session_gap: SessionGap = None,
     form: Form = None,
     count: Count = None,
     max_paths: MaxPaths = None,
@@ -159,11 +172,15 @@ def train(
     on_cycle: OnCycle = None,
     table_mid: TableMid = None,
     max_mb: MaxMb = None,
+    owner_column: OwnerColumn = None,
+    service_column: ServiceColumn = None,
+    time_column: TimeColumn = None,
+    session_gap: SessionGap = None,
     form: Form = None,
     count: Count = None,
     max_paths: MaxPaths = None,
     seed: Seed = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     threads: Threads = 1,
     json: Json = None,
 ) -> None:
@@ -181,7 +198,7 @@ def train(
     links = None if catalogue is None else read_catalogue(catalogue, run_config.read.max_mb)
     with console.progress() as bar:
         task = bar.add_task("fitting", total=(measure + 1) * len(run_config.models))
-        trainer = _trainer(run_config, device, threads, bar)
+        trainer = _make_trainer([run_config], device, threads, 1, bar)()
         done = run(
             data,
             Store(store),
@@ -226,7 +243,7 @@ def evaluate(
         Path | None, typer.Option(help="test on these compositions, train on all of DATA")
     ] = None,
     protocol: Annotated[
-        Literal["pairs", "compositions", "temporal"],
+        Literal["pairs", "compositions", "temporal", "prequential", "leave-one-out"],
         typer.Option(help="how training and test parts are told apart"),
     ] = "pairs",
     model: Model = None,
@@ -235,28 +252,41 @@ def evaluate(
     mask: MaskOption = None,
     catalogue: Catalogue = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, help="splits or seeds [default: 20, or 1]")
+        int | None, typer.Option(min=1, help="splits; of a single split: trainings [default: 20, or 1]")
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings on each split, averaged")] = 1,
     share: Annotated[float, typer.Option("--test-share", min=0.01, max=0.99, help="of the data")] = 0.3,
-    weights: Annotated[
-        Literal["pairs", "compositions"], typer.Option(help="what counts the same")
+    weight: Annotated[
+        Literal["pairs", "compositions"], typer.Option(help="what weighs the same")
     ] = "pairs",
+    every: Annotated[
+        int, typer.Option(min=1, help="prequential: test examples between two fits by gradient")
+    ] = 30,
+    keep: Annotated[
+        Path | None, typer.Option(help="folder for finished cells; the same command then goes on")
+    ] = None,
+    processes: Processes = 1,
+    report: Annotated[Path | None, typer.Option(help="folder for an HTML page with pictures")] = None,
     format: Format = None,
     on_error: OnError = None,
     on_cycle: OnCycle = None,
     table_mid: TableMid = None,
     max_mb: MaxMb = None,
+    owner_column: OwnerColumn = None,
+    service_column: ServiceColumn = None,
+    time_column: TimeColumn = None,
+    session_gap: SessionGap = None,
     form: Form = None,
     count: Count = None,
     max_paths: MaxPaths = None,
     seed: Seed = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     threads: Threads = 1,
     json: Json = None,
 ) -> None:
     """Measure recommenders on parts of DATA that they were not trained on, with intervals."""
-    from dagrec.jobs.evaluate import TEST_FILE, Plan
     from dagrec.jobs.evaluate import evaluate as run
+    from dagrec.jobs.experiment import RANDOM, TEST_FILE, Plan
 
     run_config = load_config(
         config,
@@ -264,24 +294,70 @@ def evaluate(
         models=_labels(model, config),
         changes=_changes(context),
     )
-    links = None if catalogue is None else read_catalogue(catalogue, run_config.read.max_mb)
+    links = None if catalogue is None else tuple(read_catalogue(catalogue, run_config.read.max_mb))
     name = TEST_FILE if test else protocol
-    plan = Plan.of(name, repeats, share, weights, links)
+    plan = Plan(
+        protocol=name,
+        repeats=repeats or (20 if name in RANDOM else 1),
+        seeds=seeds,
+        share=share,
+        weight=weight,
+        every=every,
+        catalogue=links,
+    )
     with console.progress() as bar:
-        task = bar.add_task("measuring", total=plan.repeats * len(run_config.models))
-        trainer = _trainer(run_config, device, threads, bar)
+        task = bar.add_task("measuring", total=plan.repeats * plan.seeds * len(run_config.models))
         result = run(
             data,
             run_config,
             plan,
-            trainer,
+            _make_trainer([run_config], device, threads, processes, bar),
             test=test,
+            keep=keep,
+            processes=processes,
             advance=lambda label: bar.update(task, advance=1, description=f"measured {label}"),
         )
-    if json is not None:
-        console.write_json(json, result)
-    if json != "-":
-        console.result_table(result)
+    _show_result(result, json, report)
+
+
+@app.command()
+def ablate(
+    data: Data,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file: plan, base, variants; see configs/")
+    ],
+    options: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of results and finished cells [default: out/<config>]")
+    ] = None,
+    processes: Processes = 2,
+    device: DeviceOption = "auto",
+    threads: Threads = 1,
+    json: Json = None,
+) -> None:
+    """Run a component study: variants of one configuration on the same splits, side by side.
+
+    Finished cells are kept: after an interruption, the same command goes on where it stopped. --set
+    overrides a key of the file, e.g. plan.repeats=5.
+    """
+    from dagrec.jobs.ablate import ablate as run
+    from dagrec.jobs.ablate import load_study
+
+    study = load_study(config, options or ())
+    folder = out or Path("out") / config.stem
+    with console.progress() as bar:
+        total = study.plan.repeats * study.plan.seeds * len(study.runs)
+        task = bar.add_task("measuring", total=total)
+        result = run(
+            data,
+            study,
+            _make_trainer(study.runs.values(), device, threads, processes, bar),
+            folder,
+            processes=processes,
+            advance=lambda label: bar.update(task, advance=1, description=f"measured {label}"),
+        )
+    _show_result(result, json, None)
+    console.say(f"results.json, table.md and pictures are in {folder}")
 
 
 @app.command()
@@ -354,6 +430,55 @@ def serve(
 
 
 @app.command()
+def bench(
+    context: typer.Context,
+    data: Data,
+    model: Model = None,
+    config: Config = None,
+    options: Set = None,
+    form: Form = None,
+    count: Count = None,
+    max_paths: MaxPaths = None,
+    seed: Seed = None,
+    device: DeviceOption = "auto",
+    threads: Threads = 1,
+    json: Json = None,
+) -> None:
+    """Time fitting and answering of each recommender on DATA, in one run."""
+    from dagrec.jobs.benchmark import benchmark as run
+
+    run_config = load_config(
+        config,
+        overrides=options or (),
+        models=_labels(model, config),
+        changes=_changes(context),
+    )
+    with console.progress() as bar:
+        task = bar.add_task("timing", total=len(run_config.models))
+        trainer = _make_trainer([run_config], device, threads, 1, bar)()
+        result = run(data, run_config, trainer, advance=lambda _: bar.advance(task))
+    if json is not None:
+        console.write_json(json, result)
+    if json != "-":
+        fastest = min(m["microseconds_alone"] for m in result["models"].values())
+        rows = [
+            [
+                label,
+                f"{m['fit_seconds']:.3f}",
+                m["epochs"] or "-",
+                f"{m['microseconds_alone']:.0f}",
+                f"{m['microseconds_alone'] / fastest:.1f}",
+                f"{m['microseconds_in_batch']:.1f}",
+                f"{m['parameters']:,}",
+            ]
+            for label, m in result["models"].items()
+        ]
+        title = f"{data}: {result['distinct_contexts']:,} contexts, {result['services']:,} services"
+        columns = ["model", "fit s", "epochs", "µs alone", "ratio", "µs in batch", "parameters"]
+        console.table(title, columns, rows)
+
+
+@app.command()
 def models(json: Json = None) -> None:
     """List the recommenders, what each uses, and its hyperparameters."""
     found: list[dict[str, Any]] = []
@@ -399,7 +524,7 @@ def formats(json: Json = None) -> None:
     console.table("formats, told apart by content", ["name", "about", "on cycle"], rows)
 
 
-READ = ("format", "on_error", "on_cycle", "table_mid", "max_mb")
+READ = tuple(ReadOptions.model_fields)
 EXAMPLES = ("form", "count", "max_paths")
 
 
@@ -409,7 +534,7 @@ def _changes(context: typer.Context) -> dict[str, Any]:
     return {
         "seed": given["seed"],
         "mask": given.get("mask"),
-        "read": {name: given[name] for name in READ},
+        "read": {name: given.get(name) for name in READ},
         "examples": {"seed": given["seed"]} | {name: given[name] for name in EXAMPLES},
     }
 
@@ -429,22 +554,34 @@ def _lines(path: Path) -> Iterator[str]:
         raise RequestError(f"{path}: cannot be read: {error}; check the path") from None
 
 
-def _trainer(
-    config: RunConfig, device: Literal["auto", "cpu", "cuda"], threads: int, bar: Any
-) -> NetworkTrainer | None:
-    """What trains networks, with a bar of its epochs; None (and no torch) where nothing needs it."""
-    if not any(config.recommender(label).traits.gradient_trained for label in config.models):
-        return None
-    _set_threads(threads)
-    from dagrec.training.loop import NetworkTrainer
+def _make_trainer(
+    configs: Iterable[RunConfig], device: Device, threads: int, processes: int, bar: Any
+) -> Callable[[], Trainer | None]:
+    """Makes what trains networks where a model needs it; in this process with a bar of its epochs."""
+    from dagrec.jobs.cells import needs_trainer, network_trainer
 
+    needed = needs_trainer(configs)
+    make = partial(network_trainer, device, threads, needed)
+    if processes > 1 or not needed:
+        return make
     task = bar.add_task("epochs", visible=False)
 
     def show(name: str, epoch: int, epochs: int, loss: float) -> None:
         text = f"  {name}: loss {loss:.3f}"
         bar.update(task, completed=epoch, total=epochs, description=text, visible=epoch < epochs)
 
-    return NetworkTrainer(device, show)
+    return partial(make, show)
+
+
+def _show_result(result: dict[str, Any], json: str | None, report: Path | None) -> None:
+    if report is not None:
+        from dagrec.evaluation.page import write_page
+
+        console.say(f"report written to {write_page(result, report)}")
+    if json is not None:
+        console.write_json(json, result)
+    if json != "-":
+        console.result_table(result)
 
 
 def _set_threads(threads: int) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,22 +62,15 @@ def load_config(
     A key is a dotted path (``examples.max_paths``); one that begins with a chosen label belongs to
     that model (``gru4rec.epochs``). A value is TOML; a bare word is a string.
     """
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{file}: cannot be read: {error.strerror}; check the path") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: must be TOML, found {error}; correct it") from None
-    _merge(values, changes or {})
+    values = {} if file is None else read_toml(file)
+    merge(values, changes or {})
     own = values.setdefault("models", {})
     if not isinstance(own, dict):
         raise ConfigError(f"models must be a table of labels, found {own!r}; write [models.NAME]")
     if models:
         values["models"] = {label: own.get(label, {}) for label in models}
-    for override in overrides:
-        _set(values, override)
+    for text in overrides:
+        override(values, text)
     try:
         return RunConfig.model_validate(values).check()
     except ValidationError as error:
@@ -88,39 +80,54 @@ def load_config(
 def make_options(class_: type[OptionsT], overrides: Iterable[str]) -> OptionsT:
     """A configuration with its defaults but for ``key=value`` overrides."""
     values: dict[str, Any] = {}
-    for override in overrides:
-        _set(values, override)
+    for text in overrides:
+        override(values, text)
     try:
         return class_.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"options: {explain(error)}") from None
 
 
-def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+def read_toml(file: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises :class:`ConfigError`."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}; check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: must be TOML, found {error}; correct it") from None
+
+
+def merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put nested changes into nested values; a change that is None is no change."""
     for key, value in changes.items():
         if isinstance(value, dict):
-            _merge(values.setdefault(key, {}), value)
+            place = values.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{key} must be a table, found {place!r}; write [{key}]")
+            merge(place, value)
         elif value is not None:
             values[key] = value
 
 
-def _set(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
+def override(values: dict[str, Any], text: str) -> None:
+    """Put one ``key=value`` into nested values."""
+    key, separator, value = text.partition("=")
     path = key.strip().split(".")
     if not separator or not all(path):
-        raise ConfigError(f"an override must be key=value, found {override!r}; e.g. gru4rec.epochs=50")
+        raise ConfigError(f"an override must be key=value, found {text!r}; e.g. gru4rec.epochs=50")
     if path[0] in values.get("models", ()):
         path.insert(0, "models")
     place = values
     for part in path[:-1]:
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
-            raise ConfigError(f"override {override!r}: {part} is a value, and has no keys below it")
-    place[path[-1]] = _value(text.strip())
+            raise ConfigError(f"override {text!r}: {part} is a value, and has no keys below it")
+    place[path[-1]] = _value(value.strip())
 
 
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return json.loads(text) if text == "null" else text
+        return None if text in ("none", "null") else text

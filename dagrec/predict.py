@@ -84,6 +84,8 @@ def make_request(values: dict[str, Any]) -> PredictRequest:
         return PredictRequest.model_validate(values)
     except ValidationError as error:
         raise RequestError(explain(error)) from None
+    except RecursionError:  # raised where a refused value is written out
+        raise RequestError("a request is nested too deeply (it needs about 6 levels)") from None
 
 
 def predict_lines(

@@ -5,6 +5,8 @@ B = rows of a batch, L = longest context of the batch, C = services of the vocab
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +18,10 @@ Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 """[B, C], True where a service may follow."""
 Floats = NDArray[np.float64]
+
+
+Device = Literal["auto", "cpu", "cuda"]
+"""Where networks are trained; auto: on a GPU where there is one."""
 
 
 class Options(BaseModel):

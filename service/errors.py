@@ -41,6 +41,10 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         clauses = []
         for item in error.errors():
+            if item["type"] == "json_invalid":
+                place, why = item["loc"][-1], item["ctx"]["error"]
+                clauses.append(f"body: not JSON at character {place}: {why}; correct it")
+                continue
             field = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
             clauses.append(f"{field}: {item['msg']}, found {_short(item.get('input'))}")
         return problem(request, 422, "; ".join(clauses))
@@ -51,8 +55,15 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400 and error.__cause__ is not None:
+            # FastAPI's answer to a body whose JSON no parser can hold: too deep, too long a number.
+            return problem(request, 422, f"body: not readable JSON: {error.__cause__}; correct it")
         headers = dict(error.headers) if error.headers else None
         return problem(request, error.status_code, str(error.detail), headers)
+
+    @app.exception_handler(RecursionError)
+    async def too_deep(request: Request, _error: RecursionError) -> Response:
+        return problem(request, 422, "body: nested too deeply (a request needs about 6 levels)")
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

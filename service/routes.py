@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, HTTPException, Request
 from fastapi.openapi.models import Example
 
 from dagrec.predict import Answer, PredictRequest, predict
+from service.errors import MEDIA_TYPE
 from service.holder import Holder, self_check
 from service.schemas import Health, ModelInfo, Models, Problem
 
 router = APIRouter()
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": about}
+    status: {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}, "description": about}
     for status, about in {
         413: "the body is too large",
-        415: "the body is not JSON",
+        415: "the body is not declared to be JSON",
         422: "the request breaks a rule",
         503: "no bundle is loaded",
     }.items()
@@ -41,16 +43,25 @@ EXAMPLES: dict[str, Example] = {
 }
 
 
-def holder(request: Request) -> Holder:
+# Dependencies are async so that none of them costs a change of thread.
+async def holder(request: Request) -> Holder:
     found: Holder = request.app.state.holder
     return found
+
+
+async def declared_json(request: Request) -> None:
+    """Refuse another content type by its own status, before the body is called wrong."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not re.fullmatch(r"application/(\S+\+)?json", kind):
+        found = repr(kind) if kind else "none"
+        raise HTTPException(415, f"content-type must be application/json, found {found}; set it")
 
 
 Held = Annotated[Holder, Depends(holder)]
 
 
 # Scoring takes less than a millisecond: done inline, it is faster than in a pool of threads.
-@router.post("/predict", responses=PROBLEMS)
+@router.post("/predict", responses=PROBLEMS, dependencies=[Depends(declared_json)])
 async def post_predict(
     body: Annotated[PredictRequest, Body(openapi_examples=EXAMPLES)], held: Held
 ) -> Answer:

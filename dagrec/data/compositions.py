@@ -101,13 +101,17 @@ class Composition:
         """A hash that two compositions share when they have the same keys linked the same way.
 
         Node ids, owners, times and document order do not enter. Nodes are told apart by their key
-        and, recursively, by what feeds them (a Weisfeiler-Lehman colour along the DAG).
+        and, recursively, by what feeds them and then by what they feed (Weisfeiler-Lehman colours
+        along the DAG, down and up again).
         """
-        colour: dict[str, str] = {}
+        down: dict[str, str] = {}
         for node in self.order:
-            fed_by = sorted(colour[parent] for parent in self.parents[node])
-            colour[node] = _digest([self.by_id[node].kind, self.by_id[node].key, fed_by])
-        return _digest(sorted(Counter(colour.values()).items()))
+            fed_by = sorted(down[parent] for parent in self.parents[node])
+            down[node] = _digest([self.by_id[node].kind, self.by_id[node].key, fed_by])
+        up: dict[str, str] = {}
+        for node in reversed(self.order):
+            up[node] = _digest([down[node], sorted(up[child] for child in self.children[node])])
+        return _digest(sorted(Counter(up.values()).items()))
 
 
 def compose(

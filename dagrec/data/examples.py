@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
 from dagrec.data.compositions import Composition
-from dagrec.data.paths import count_pairs, draw_paths, longest_path
+from dagrec.data.paths import Path, count_pairs, draw_paths, longest_path, longest_paths
 from dagrec.errors import DataError
 from dagrec.types import Options
 
@@ -101,14 +101,16 @@ def extract(
         total, taken = total + exact, taken + len(paths)
         sampled += exact > len(paths)
         pairs += count_pairs(composition)
-        if options.form == "links":
-            found = _of_links(composition, index)
-        else:
-            found = [e for path in paths for e in _of_path(composition, index, path)]
+        steps = _of_links(composition) if options.form == "links" else _of_paths(composition, paths)
+        found = [
+            (_example(composition, index, before, node), len(before) > LONGEST_CONTEXT)
+            for before, node in steps
+        ]
         if options.count == "once":
-            found = list({(e.context.path, e.target): e for e in reversed(found)}.values())[::-1]
-        shortened += sum(len(e.context.path) == LONGEST_CONTEXT for e in found)
-        examples += found
+            first = {(e.context.path, e.target): (e, cut) for e, cut in reversed(found)}
+            found = list(first.values())[::-1]
+        shortened += sum(cut for _, cut in found)
+        examples += [example for example, _ in found]
     report = ExampleReport(total, taken, sampled, pairs, len(examples), shortened)
     return tuple(examples), report
 
@@ -132,24 +134,20 @@ def context_at(composition: Composition, at: str) -> Context:
     return _context(composition, longest_path(composition, at), composition.time)
 
 
-def _of_path(composition: Composition, index: int, path: Sequence[str]) -> list[Example]:
-    return [
-        _example(composition, index, path[:i], path[i])
-        for i in range(1, len(path))
-        if composition.by_id[path[i]].is_service
-    ]
+def _of_paths(composition: Composition, paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """What was before each service of each path: node ids, one more than a context keeps at most."""
+    for path in paths:
+        for i in range(1, len(path)):
+            if composition.by_id[path[i]].is_service:
+                yield path[max(0, i - LONGEST_CONTEXT - 1) : i], path[i]
 
 
-def _of_links(composition: Composition, index: int) -> list[Example]:
-    """One example a link; the sequence is the longest path to its source, as an editor knows it."""
-    longest: dict[str, tuple[str, ...]] = {}
-    examples = []
+def _of_links(composition: Composition) -> Iterator[tuple[Path, str]]:
+    """Once for each link: before it lies the longest path to its source, as an editor knows."""
+    longest = longest_paths(composition, LONGEST_CONTEXT + 1)
     for source, target in composition.links:
         if composition.by_id[target].is_service:
-            if source not in longest:
-                longest[source] = longest_path(composition, source)
-            examples.append(_example(composition, index, longest[source], target))
-    return examples
+            yield longest(source), target
 
 
 def _example(composition: Composition, index: int, before: Sequence[str], node: str) -> Example:

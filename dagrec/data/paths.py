@@ -8,7 +8,8 @@ A uniform sample of paths is then a uniform sample of ranks, however many paths 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from dagrec.data.compositions import Composition
 
@@ -87,20 +88,29 @@ def _path_of_rank(composition: Composition, down: dict[str, int], rank: int) -> 
 
 def longest_path(composition: Composition, at: str) -> Path:
     """The longest path that ends in ``at``, as node ids; ties go to the first in document order."""
+    return longest_paths(composition)(at)
+
+
+def longest_paths(composition: Composition, newest: int | None = None) -> Callable[[str], Path]:
+    """The function that gives the longest path to each node, or the ``newest`` nodes of it.
+
+    All its answers share one pass over the composition.
+    """
     position = {node.id: i for i, node in enumerate(composition.nodes)}
     length: dict[str, int] = {}
     before: dict[str, str] = {}
-    for node in (*composition.ancestors(at), at):
+    for node in composition.order:
         parents = composition.parents[node]
         length[node] = 1
         if parents:
             best = min(parents, key=lambda parent: (-length[parent], position[parent]))
             length[node] = length[best] + 1
             before[node] = best
-    return tuple(reversed(list(_walk(before, at))))
 
-
-def _walk(before: dict[str, str], at: str | None) -> Iterator[str]:
-    while at is not None:
+    def walk(at: str) -> Iterator[str]:
         yield at
-        at = before.get(at)
+        while at in before:
+            at = before[at]
+            yield at
+
+    return lambda at: tuple(islice(walk(at), newest))[::-1]

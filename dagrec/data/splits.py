@@ -85,33 +85,86 @@ def split_temporal(examples: Sequence[Example], share: float, _rng: random.Rando
     A service call that several compositions share is one event, and counts once for each context it
     was made in. There is one such split: the seed changes nothing.
     """
+    kept, cut = in_time_order(examples, share)
+    return Split(kept[:cut], kept[cut:])
+
+
+def split_leave_one_out(examples: Sequence[Example], _share: float, _rng: random.Random) -> Split:
+    """Each owner's last moment is tested; everything else trains. Owners with one moment train only.
+
+    What others did later is training data too: this says how well an owner is continued, not how well
+    the future is foreseen. There is one such split: share and seed change nothing.
+    """
+    kept, _ = in_time_order(examples, 0.5)
+    moments: dict[str, list[float]] = defaultdict(list)
+    for example in kept:
+        if example.context.owner is not None:
+            moments[example.context.owner].append(moment(example))
+    last = {owner: max(times) for owner, times in moments.items() if max(times) > min(times)}
+    if not last:
+        raise DataError(
+            "the leave-one-out protocol needs owners with examples at two moments, found none; "
+            "use another protocol",
+            rule="too-few",
+        )
+    test = {
+        i for i, e in enumerate(kept) if e.context.owner in last and moment(e) == last[e.context.owner]
+    }
+    return _split(kept, test)
+
+
+def blocks(examples: Sequence[Example], share: float, every: int) -> list[Split]:
+    """The newest ``share`` of the examples in blocks, each tested on by what all older ones teach.
+
+    Blocks have ``every`` examples at least; those of one moment stay together, so that none of them
+    teaches another. This is the prequential protocol (Dawid 1984): test, then learn.
+    """
+    kept, cut = in_time_order(examples, share)
+    cuts = [cut]
+    for i in range(cut + 1, len(kept)):
+        if i - cuts[-1] >= every and moment(kept[i]) > moment(kept[i - 1]):
+            cuts.append(i)
+    ends = [*cuts[1:], len(kept)]
+    return [Split(kept[:begin], kept[begin:end]) for begin, end in zip(cuts, ends, strict=True)]
+
+
+def in_time_order(examples: Sequence[Example], share: float) -> tuple[tuple[Example, ...], int]:
+    """The examples by time, each call once for a context; and where the last ``share`` begins.
+
+    A moment is never divided. Raises :class:`DataError` where a time is missing, or all are the same.
+    """
     once: dict[object, Example] = {}
     for i, example in enumerate(examples):
         if example.context.time is None:
             raise DataError(
-                f"composition {example.composition + 1}: the temporal protocol needs a time for "
-                f"each composition or target, found none at node {example.node!r}; add start_time "
+                f"composition {example.composition + 1}: a protocol in the order of time needs a time "
+                f"for each composition or target, found none at node {example.node!r}; add start_time "
                 "(or time), or use another protocol",
                 rule="no-time",
             )
         key = (example.event, example.context.path) if example.event else i
         once.setdefault(key, example)
-    kept = sorted(once.values(), key=_time)
-    cut = _time(kept[len(kept) - _test_size(len(kept), share)])
-    split = Split(tuple(e for e in kept if _time(e) < cut), tuple(e for e in kept if _time(e) >= cut))
-    if not split.train:
+    kept = tuple(sorted(once.values(), key=moment))
+    cut = len(kept) - _test_size(len(kept), share)
+    while cut > 0 and moment(kept[cut - 1]) == moment(kept[cut]):
+        cut -= 1
+    if cut == 0:  # the first moment alone is more than what is to train: it is all that trains
+        later = (i for i, e in enumerate(kept) if moment(e) > moment(kept[0]))
+        cut = next(later, 0)
+    if cut == 0:
         raise DataError(
-            "the temporal protocol needs examples at two moments at least, found one moment; "
-            "use another protocol",
+            "a protocol in the order of time needs examples before the test part, found them all at "
+            "one moment; use another protocol",
             rule="too-few",
         )
-    return split
+    return kept, cut
 
 
 PROTOCOLS: dict[str, Protocol] = {
     "pairs": split_pairs,
     "compositions": split_compositions,
     "temporal": split_temporal,
+    "leave-one-out": split_leave_one_out,
 }
 
 
@@ -122,7 +175,8 @@ def hold_out(examples: Sequence[Example], share: float, rng: random.Random) -> S
     return _split(examples, {i for i, e in enumerate(examples) if e.composition in chosen})
 
 
-def _time(example: Example) -> float:
+def moment(example: Example) -> float:
+    """The time of an example that has one."""
     assert example.context.time is not None
     return example.context.time
 

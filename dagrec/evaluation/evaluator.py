@@ -1,4 +1,4 @@
-"""Recommenders on splits: fit on the training part, mask, measure on the test part."""
+"""Recommenders on splits: fit on the training part, mask, answer the test part."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,18 +19,10 @@ from dagrec.models.base import Recommender, Trainer
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Ids, Scores
 
-Weighting = Literal["pairs", "compositions"]
+Weight = Literal["pairs", "compositions"]
 ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One recommender on one split."""
-
-    outcome: Outcome
-    fit_seconds: float
-    score_seconds: float
-    parameters: int
+Scorer = Callable[[TrainingData, Sequence[Example]], Scores]
+"""Scores of some test examples, [n, C], given what was learned from."""
 
 
 @dataclass(frozen=True)
@@ -52,53 +45,122 @@ class HeldOut:
         targets = np.array([columns[example.target] for example in examples], dtype=np.int64)
         return cls(data, tuple(examples), targets, mask)
 
-    def weights(self, weighting: Weighting) -> Floats:
-        """[n], adding up to 1: every pair equal, or every composition equal."""
-        if weighting == "pairs":
-            return np.full(len(self.examples), 1 / len(self.examples))
-        sizes = Counter(example.composition for example in self.examples)
-        raw = np.array([1 / sizes[example.composition] for example in self.examples])
-        return np.asarray(raw / raw.sum())
-
-    def outcome(self, score: Callable[[TrainingData, Sequence[Example]], Scores]) -> Outcome:
-        """What a scorer answers, every pair weighted equally."""
+    def outcome(self, score: Scorer) -> Outcome:
+        """What a scorer answers, every pair weighing the same."""
         parts = []
         for start in range(0, len(self.examples), ROWS_AT_ONCE):
             examples = self.examples[start : start + ROWS_AT_ONCE]
             last = self.data.vocabulary.encode([e.context for e in examples]).last
             masked = apply_mask(score(self.data, examples), last, self.data.graph, self.mask)
             parts.append(masked.log_probabilities)
-        return Outcome(np.concatenate(parts), self.targets, self.weights("pairs"))
+        return Outcome(np.concatenate(parts), self.targets, row_weights(self.examples, "pairs"))
 
-    def unseen_links(self) -> float:
-        """Share of the test pairs whose link (last node, target) never occurs in training."""
+    @cached_property
+    def support_of_last(self) -> Floats:
+        """[n] how many training examples continue from each context's last node."""
+        last = self.data.vocabulary.encode([e.context for e in self.examples]).last
+        observed = self.data.graph.observed
+        sums = np.concatenate([[0.0], np.cumsum(observed.counts)])
+        totals: Floats = (sums[observed.starts[1:]] - sums[observed.starts[:-1]])[last]
+        return totals
+
+    @cached_property
+    def new_links(self) -> Floats:
+        """[n] 1 where the link (last node, target) never occurs in training, else 0."""
         seen = {(e.context.path[-1], e.target) for e in self.data.examples}
-        new = sum((e.context.path[-1], e.target) not in seen for e in self.examples)
-        return new / len(self.examples)
+        return np.array([float((e.context.path[-1], e.target) not in seen) for e in self.examples])
 
 
-def run_cell(recommender: Recommender, test: HeldOut, trainer: Trainer | None) -> Cell:
-    """Fit on the training part and answer the test part, with the time that both took."""
-    start = time.perf_counter()
-    recommender.fit(test.data, trainer)
-    fitted = time.perf_counter()
-    outcome = test.outcome(
-        lambda data, part: recommender.score(data.vocabulary.encode([e.context for e in part]))
-    )
-    done = time.perf_counter()
-    return Cell(outcome, fitted - start, done - fitted, recommender.parameters())
+Exam = Sequence[HeldOut]
+"""What a model is measured on in one repeat: one held-out part, or the blocks of a prequential run."""
 
 
-def random_outcome(test: HeldOut) -> Outcome:
-    """What equal scores for all services give under the same mask."""
-    services = len(test.data.vocabulary.services)
-    return test.outcome(lambda _, part: np.zeros((len(part), services), dtype=np.float32))
+@dataclass(frozen=True)
+class Cell:
+    """One recommender in one repeat."""
+
+    outcome: Outcome
+    fit_seconds: float
+    score_seconds: float
+    fits: int
+    parameters: int
 
 
-def popularity_outcome(test: HeldOut) -> Outcome:
-    """What each service's frequency gives under the same mask."""
-    scores = np.log(test.data.graph.popularity + 1).astype(np.float32)
-    return test.outcome(lambda _, part: np.tile(scores, (len(part), 1)))
+def prepare(
+    split: Split, mask: MaskPolicy, catalogue: Sequence[tuple[str, str]] | None = None
+) -> HeldOut:
+    """A split made ready: everything fitted comes from its training part alone."""
+    return HeldOut.of(TrainingData.of(split.train, catalogue=catalogue), split.test, mask)
+
+
+def run_cell(make: Callable[[], Recommender], exam: Exam, trainer: Trainer | None) -> Cell:
+    """Fit a new recommender on each training part and answer the test part that belongs to it."""
+    outcomes = []
+    fit_seconds = score_seconds = 0.0
+    recommender = make()
+    for part in exam:
+        recommender = make()
+        start = time.perf_counter()
+        recommender.fit(part.data, trainer)
+        fitted = time.perf_counter()
+        outcomes.append(part.outcome(scorer(recommender)))
+        fit_seconds += fitted - start
+        score_seconds += time.perf_counter() - fitted
+    outcome = join(exam, outcomes)
+    return Cell(outcome, fit_seconds, score_seconds, len(exam), recommender.parameters())
+
+
+def scorer(recommender: Recommender) -> Scorer:
+    """A fitted recommender as a scorer of examples."""
+    return lambda data, part: recommender.score(data.vocabulary.encode([e.context for e in part]))
+
+
+def random_scorer(data: TrainingData, part: Sequence[Example]) -> Scores:
+    """Equal scores for all services: the random line."""
+    return np.zeros((len(part), len(data.vocabulary.services)), dtype=np.float32)
+
+
+def popularity_scorer(data: TrainingData, part: Sequence[Example]) -> Scores:
+    """Each service's frequency: the popularity line."""
+    return np.tile(np.log(data.graph.popularity + 1).astype(np.float32), (len(part), 1))
+
+
+def join(exam: Exam, outcomes: Sequence[Outcome]) -> Outcome:
+    """The answers to all parts as one outcome over the services that any of them knew.
+
+    A service that a part did not know yet could not be answered there: its probability is 0.
+    """
+    if len(exam) == 1:
+        return outcomes[0]
+    columns: dict[str, int] = {}
+    for part in exam:
+        for service in part.data.vocabulary.services:
+            columns.setdefault(service, len(columns))
+    examples = exam_examples(exam)
+    wide = np.full((len(examples), len(columns)), -np.inf)
+    start = 0
+    for part, outcome in zip(exam, outcomes, strict=True):
+        own = [columns[service] for service in part.data.vocabulary.services]
+        wide[start : start + len(part.examples), own] = outcome.log_probabilities
+        start += len(part.examples)
+    for example in examples:
+        columns.setdefault(example.target, len(columns))
+    targets = np.array([columns[example.target] for example in examples], dtype=np.int64)
+    return Outcome(wide, targets, row_weights(examples, "pairs"))
+
+
+def exam_examples(exam: Exam) -> tuple[Example, ...]:
+    """All test examples of an exam, in order."""
+    return tuple(example for part in exam for example in part.examples)
+
+
+def row_weights(examples: Sequence[Example], weight: Weight) -> Floats:
+    """[n], adding up to 1: every pair equal, or every composition equal."""
+    if weight == "pairs":
+        return np.full(len(examples), 1 / len(examples))
+    sizes = Counter(example.composition for example in examples)
+    raw = np.array([1 / sizes[example.composition] for example in examples])
+    return np.asarray(raw / raw.sum())
 
 
 def oracle_accuracy(examples: Sequence[Example], *, with_owner: bool = False) -> float:
@@ -111,8 +173,3 @@ def oracle_accuracy(examples: Sequence[Example], *, with_owner: bool = False) ->
         owner = example.context.owner if with_owner else None
         targets[example.context.path, owner][example.target] += 1
     return sum(max(counts.values()) for counts in targets.values()) / len(examples)
-
-
-def prepare(split: Split, mask: MaskPolicy, catalogue: Sequence[tuple[str, str]] | None) -> HeldOut:
-    """A split made ready: everything fitted comes from its training part alone."""
-    return HeldOut.of(TrainingData.of(split.train, catalogue=catalogue), split.test, mask)

@@ -47,10 +47,22 @@ class Outcome:
         share: Floats = top / top.sum(axis=1, keepdims=True)
         return share
 
+    @cached_property
+    def hits(self) -> Floats:
+        """[n] probability that the first answer is the target."""
+        return self.ranks.expect(np.eye(1, self.candidates)[0])
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """[n] probability that the model gives its first answer."""
+        best: Floats = np.exp(self.log_probabilities.max(axis=1))
+        return best
+
     def reweighted(self, weights: Floats) -> Outcome:
         """The same answers under other weights; what does not depend on them is kept."""
         other = Outcome(self.log_probabilities, self.targets, weights)
-        other.__dict__.update(ranks=self.ranks, first=self.first)
+        for name in ("ranks", "first", "hits", "confidence"):
+            other.__dict__[name] = getattr(self, name)
         return other
 
     def mean(self, values: Floats) -> float:
@@ -142,12 +154,12 @@ def coverage(outcome: Outcome) -> float:
 def nll(outcome: Outcome) -> float:
     """Mean negative log-likelihood, in nats, over the targets that can be answered.
 
-    Others have probability 0 and would make it infinite: read it beside ``ceiling``.
+    Others have probability 0 and would make it infinite: read it beside ``ceiling``. It is 0 where
+    no target can be answered.
     """
-    reachable = outcome.ranks.reachable
-    if not reachable.any():
+    rows = np.flatnonzero(outcome.ranks.reachable & (outcome.weights > 0))
+    if not len(rows):
         return 0.0
-    rows = np.flatnonzero(reachable)
     losses = -outcome.log_probabilities[rows, outcome.targets[rows]]
     return float(losses @ outcome.weights[rows] / outcome.weights[rows].sum())
 
@@ -157,10 +169,8 @@ def ece(outcome: Outcome) -> float:
 
     Biased upward on few examples: a perfect model shows about 0.05 on 305 of them.
     """
-    confidence = np.exp(outcome.log_probabilities.max(axis=1))
-    hits = outcome.ranks.expect(np.eye(1, outcome.candidates)[0])
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.bincount(bins, weights=outcome.weights * (hits - confidence), minlength=ECE_BINS)
+    bins = np.minimum((outcome.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.bincount(bins, outcome.weights * (outcome.hits - outcome.confidence), ECE_BINS)
     return float(np.abs(gaps).sum())
 
 

@@ -42,8 +42,5 @@ class Ranks:
         return np.where(self.reachable, mean, 0.0)
 
     def middle(self) -> Floats:
-        """[n] expected rank a + (m + 1) / 2; C + 1 for a target that is unknown or removed.
-
-        A miss has no rank among C candidates: it is put behind all of them.
-        """
+        """[n] expected rank a + (m + 1) / 2; without meaning for a miss, which has no rank."""
         return self.better + (self.tied + 1) / 2

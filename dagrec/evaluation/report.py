@@ -1,144 +1,143 @@
-"""Measured cells into the result that is written, printed and compared: means with intervals."""
+"""Measured cells into a result: means with intervals, paired comparisons, and what is resolved."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from dagrec.evaluation.evaluator import Cell, HeldOut, Weighting
-from dagrec.evaluation.metrics import METRICS, Outcome
+from dagrec.evaluation.breakdown import Sums, breakdown, summed
+from dagrec.evaluation.evaluator import Cell, Exam, Weight, exam_examples, row_weights
+from dagrec.evaluation.metrics import METRICS
 from dagrec.evaluation.statistics import (
     Estimate,
     bootstrap_p,
     holm,
+    mcnemar_p,
     over_draws,
     over_splits,
     paired_p,
     resampled_weights,
 )
-from dagrec.types import Floats
+from dagrec.types import Options
 
 COMPARED = ("accuracy", "mrr")
 """Metrics on which models are tested against each other."""
 BOOTSTRAP_DRAWS = 500
 RESOLVED = 0.05
+WEIGHTS: tuple[Weight, ...] = ("pairs", "compositions")
+
+
+class Measured(Options):
+    """One recommender in one repeat, as it is kept on disk: metrics, not answers."""
+
+    split: str
+    """Fingerprint of the test examples and of what was learned from."""
+    values: dict[Weight, dict[str, float]]
+    draws: dict[str, list[float]] | None = None
+    """On a single split: each metric's values in the bootstrap, for the weight that was chosen."""
+    hits: list[bool] | None = None
+    """On a single split: whether the first answer was the target, an example each."""
+    breakdown: Sums
+    fit_seconds: float
+    score_seconds: float
+    fits: int
+    parameters: int
+
+    @classmethod
+    def of(cls, cell: Cell, exam: Exam, split: str, bootstrap: Weight | None, seed: int) -> Self:
+        """Measure a cell; ``bootstrap`` names the weight to draw samples under, on a single split.
+
+        All models of one split are drawn with the same seed, and so on the same samples.
+        """
+        examples = exam_examples(exam)
+        outcome = cell.outcome
+        values = {}
+        for weight in WEIGHTS:
+            weighted = outcome.reweighted(row_weights(examples, weight))
+            values[weight] = {name: metric(weighted) for name, metric in METRICS.items()}
+        draws = hits = None
+        if bootstrap is not None:
+            groups = np.array([example.composition for example in examples])
+            rng = np.random.default_rng([seed, 3])
+            samples = [
+                outcome.reweighted(weights)
+                for weights in resampled_weights(
+                    groups, row_weights(examples, bootstrap), BOOTSTRAP_DRAWS, rng
+                )
+            ]
+            draws = {name: [metric(s) for s in samples] for name, metric in METRICS.items()}
+            hits = [bool(hit > 0.5) for hit in outcome.hits]
+        return cls(
+            split=split,
+            values=values,
+            draws=draws,
+            hits=hits,
+            breakdown=breakdown(exam, outcome),
+            fit_seconds=cell.fit_seconds,
+            score_seconds=cell.score_seconds,
+            fits=cell.fits,
+            parameters=cell.parameters,
+        )
 
 
 @dataclass(frozen=True)
-class Resampling:
-    """How the spread of a result is found.
-
-    Over random splits (``draws`` None): the corrected t interval. On a single split: the bootstrap
-    over its test compositions, with the same draws for all models.
-    """
-
-    test_over_train: float
-    draws: list[Floats] | None
-
-    @classmethod
-    def over_splits(cls, sizes: Sequence[tuple[int, int]]) -> Resampling:
-        """sizes: (training, test) examples of each split."""
-        return cls(float(np.mean([test / train for train, test in sizes])), None)
-
-    @classmethod
-    def of_one(cls, test: HeldOut, weighting: Weighting, seed: int) -> Resampling:
-        groups = np.array([example.composition for example in test.examples])
-        rng = np.random.default_rng([seed, 3])
-        return cls(0.0, resampled_weights(groups, test.weights(weighting), BOOTSTRAP_DRAWS, rng))
-
-    @property
-    def about(self) -> str:
-        if self.draws is None:
-            return "corrected resampled t over splits, 95 %"
-        return f"bootstrap over test compositions, {len(self.draws)} draws, 95 %"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One metric of one model: a value a repeat, and (on a single split) a value a bootstrap draw."""
+class Series:
+    """One metric of one model: a value a split (the mean of its seeds), or bootstrap draws as well."""
 
     values: tuple[float, ...]
-    draws: Floats | None
+    draws: tuple[float, ...] | None
+    test_over_train: float
 
-    @classmethod
-    def of(cls, metric: str, outcomes: Sequence[Outcome], resampling: Resampling) -> Measured:
-        function = METRICS[metric]
-        values = tuple(function(outcome) for outcome in outcomes)
-        if resampling.draws is None:
-            return cls(values, None)
-        drawn = [
-            float(np.mean([function(outcome.reweighted(weights)) for outcome in outcomes]))
-            for weights in resampling.draws
-        ]
-        return cls(values, np.array(drawn))
-
-    def estimate(self, resampling: Resampling) -> Estimate:
+    def estimate(self) -> Estimate:
         if self.draws is None:
-            return over_splits(self.values, resampling.test_over_train)
-        return over_draws(self.values, self.draws)
+            return over_splits(self.values, self.test_over_train)
+        return over_draws(self.values, np.array(self.draws))
 
-    def minus(self, other: Measured) -> Measured:
-        draws = None if self.draws is None or other.draws is None else self.draws - other.draws
-        return Measured(tuple(np.subtract(self.values, other.values).tolist()), draws)
+    def minus(self, other: Series) -> Series:
+        draws = None
+        if self.draws is not None and other.draws is not None:
+            draws = tuple(np.subtract(self.draws, other.draws).tolist())
+        values = tuple(np.subtract(self.values, other.values).tolist())
+        return Series(values, draws, self.test_over_train)
 
-    def p(self, resampling: Resampling) -> float:
+    def p(self) -> float:
         if self.draws is None:
-            return paired_p(self.values, resampling.test_over_train)
-        return bootstrap_p(self.draws)
+            return paired_p(self.values, self.test_over_train)
+        return bootstrap_p(np.array(self.draws))
+
+
+Grid = Sequence[Sequence[Measured]]
+"""A model's cells: a row a split, a column a seed."""
 
 
 def summarise(
-    cells: Mapping[str, Sequence[Cell]], resampling: Resampling, weights: Sequence[Floats]
+    grids: Mapping[str, Grid], weight: Weight, test_over_train: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The ``models`` and ``comparisons`` of a result.
 
-    cells: label -> a cell a repeat; weights: of the test examples, one array a repeat.
+    grids: label -> its cells; test_over_train: n_test / n_train of the random splits.
     """
-    measured = {
-        label: {
-            metric: Measured.of(
-                metric,
-                [cell.outcome.reweighted(w) for cell, w in zip(own, weights, strict=True)],
-                resampling,
-            )
-            for metric in METRICS
-        }
-        for label, own in cells.items()
+    series = {
+        label: {name: _series(grid, name, weight, test_over_train) for name in METRICS}
+        for label, grid in grids.items()
     }
-    models = {
-        label: {
-            "metrics": {
-                metric: asdict(found.estimate(resampling)) for metric, found in measured[label].items()
-            },
-            "seconds": {
-                "fit": float(np.mean([cell.fit_seconds for cell in own])),
-                "score": float(np.mean([cell.score_seconds for cell in own])),
-            },
-            "parameters": own[-1].parameters,
-        }
-        for label, own in cells.items()
-    }
+    models = {label: _model(grid, series[label], weight) for label, grid in grids.items()}
     comparisons = []
     for metric in COMPARED:
         rows: list[dict[str, Any]] = []
-        for a, b in itertools.combinations(measured, 2):
-            difference = measured[a][metric].minus(measured[b][metric])
-            estimate = difference.estimate(resampling)
-            rows.append(
-                {
-                    "metric": metric,
-                    "a": a,
-                    "b": b,
-                    "difference": estimate.mean,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "p": difference.p(resampling),
-                }
-            )
+        for a, b in itertools.combinations(grids, 2):
+            difference = series[a][metric].minus(series[b][metric])
+            found = difference.estimate()
+            row = {"metric": metric, "a": a, "b": b, "difference": found.mean}
+            row |= {"low": found.low, "high": found.high, "p": difference.p()}
+            hits = grids[a][0][0].hits, grids[b][0][0].hits
+            if metric == "accuracy" and hits[0] is not None and hits[1] is not None:
+                row["p_mcnemar"] = mcnemar_p(hits[0], hits[1])
+            rows.append(row)
         for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
             comparisons.append(row | {"p_holm": adjusted, "resolved": adjusted < RESOLVED})
     return models, comparisons
@@ -151,3 +150,41 @@ def identical(models: Mapping[str, Any]) -> list[tuple[str, str]]:
         for label, model in models.items()
     }
     return [(a, b) for a, b in itertools.combinations(values, 2) if values[a] == values[b]]
+
+
+def _series(grid: Grid, metric: str, weight: Weight, test_over_train: float) -> Series:
+    values = tuple(float(np.mean([cell.values[weight][metric] for cell in row])) for row in grid)
+    draws = None
+    if grid[0][0].draws is not None:
+        cells = [cell.draws[metric] for row in grid for cell in row if cell.draws is not None]
+        draws = tuple(np.mean(cells, axis=0).tolist())
+    return Series(values, draws, test_over_train)
+
+
+def _model(grid: Grid, series: Mapping[str, Series], weight: Weight) -> dict[str, Any]:
+    cells = [cell for row in grid for cell in row]
+    other = next(name for name in WEIGHTS if name != weight)
+    metrics = {}
+    for name, found in series.items():
+        seeds = [[cell.values[weight][name] for cell in row] for row in grid]
+        metrics[name] = asdict(found.estimate()) | {"seed_std": _seed_std(seeds)}
+    return {
+        "metrics": metrics,
+        f"by_{other}": {
+            name: float(np.mean([cell.values[other][name] for cell in cells])) for name in METRICS
+        },
+        "seconds": {
+            "fit": float(np.mean([cell.fit_seconds for cell in cells])),
+            "score": float(np.mean([cell.score_seconds for cell in cells])),
+        },
+        "fits": cells[-1].fits,
+        "parameters": cells[-1].parameters,
+        "breakdown": summed([cell.breakdown for cell in cells]),
+    }
+
+
+def _seed_std(seeds: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation over seeds within a split, pooled over splits; None with one seed."""
+    if len(seeds[0]) < 2:
+        return None
+    return float(np.sqrt(np.mean([np.var(row, ddof=1) for row in seeds])))

@@ -70,7 +70,7 @@ def paired_p(differences: Sequence[float], test_over_train: float) -> float:
     if std == 0:
         return 1.0 if mean == 0 else 0.0
     t = mean / (std * math.sqrt(1 / n + test_over_train))
-    return 2 * (1 - t_cdf(abs(t), n - 1))
+    return 2 * t_cdf(-abs(t), n - 1)
 
 
 def bootstrap_p(draws: Floats) -> float:
@@ -78,6 +78,21 @@ def bootstrap_p(draws: Floats) -> float:
     below = (np.count_nonzero(draws <= 0) + 1) / (len(draws) + 1)
     above = (np.count_nonzero(draws >= 0) + 1) / (len(draws) + 1)
     return float(min(1.0, 2 * min(below, above)))
+
+
+def mcnemar_p(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Two-sided exact p that two models are right equally often on the same examples (McNemar 1947).
+
+    Only the n examples on which one of them is right count: half of them each way, Binomial(n, 1/2).
+    """
+    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
+    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
+    n = only_a + only_b
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+        for k in range(min(only_a, only_b) + 1)
+    ]
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -68,7 +68,7 @@ class Successors:
             and self.starts[0] == 0
             and bool((self.degrees >= 0).all())
             and bool(((self.services >= 0) & (self.services < services)).all())
-            and bool(np.isfinite(self.counts).all())
+            and bool((np.isfinite(self.counts) & (self.counts > 0)).all())
         )
         if not fits:
             raise StoreError(

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def _measure(
         split = hold_out(examples, share, random.Random(f"measure:{config.seed}:{repeat}"))
         part = prepare(split, config.mask, catalogue)
         for label in config.models:
-            cell = run_cell(config.recommender(label, seed=config.seed + repeat), part, trainer)
+            make = partial(config.recommender, label, seed=config.seed + repeat)
+            cell = run_cell(make, [part], trainer)
             values[label].append({name: f(cell.outcome) for name, f in METRICS.items()})
             if advance:
                 advance(label)

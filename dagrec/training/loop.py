@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from dagrec.models.base import Epoch, Optimisation
 from dagrec.models.training_data import TrainingData
 from dagrec.training.losses import count_cross_entropy
 from dagrec.training.seed import seeded
-
-Device = Literal["auto", "cpu", "cuda"]
+from dagrec.types import Device
 
 
 def choose_device(device: Device) -> torch.device:
@@ -111,6 +110,11 @@ class NetworkTrainer:
             for epoch in range(1, options.epochs + 1):
                 loss = _one_epoch(network, optimiser, rows, options, f"{name}, epoch {epoch}")
                 held_out_loss = None if validation is None else _mean_loss(network, validation)
+                if held_out_loss is not None and not math.isfinite(held_out_loss):
+                    raise NumericalError(
+                        f"{name}, epoch {epoch}: the validation loss must be finite, "
+                        f"found {held_out_loss}; lower learning_rate"
+                    )
                 history.append(Epoch(epoch, loss, held_out_loss))
                 if self.progress:
                     self.progress(name, epoch, options.epochs, loss)
@@ -142,7 +146,8 @@ def _one_epoch(
         optimiser.zero_grad(set_to_none=True)
         (loss / size).backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
-        if not torch.isfinite(norm):
+        # A loss can overflow while its gradient, a difference of probabilities, does not.
+        if not torch.isfinite(norm + loss):
             raise NumericalError(f"{where}: {_not_finite(network, loss)}; lower learning_rate")
         optimiser.step()
         total += loss.detach()
@@ -152,7 +157,7 @@ def _one_epoch(
 
 def _not_finite(network: nn.Module, loss: Tensor) -> str:
     if not torch.isfinite(loss):
-        return f"the loss must be finite, found {float(loss)}"
+        return f"the loss must be finite, found {loss.item()}"
     for name, parameter in network.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             return f"the gradient of {name} must be finite, found NaN or infinity"

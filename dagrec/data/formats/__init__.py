@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dagrec.data.compositions import Composition, compose, fingerprint
-from dagrec.data.formats import galaxy_ga, galaxy_tsv, n8n, native
+from dagrec.data.formats import calls, galaxy_ga, galaxy_tsv, n8n, native
 from dagrec.data.formats.documents import (
     Document,
     Json,
@@ -18,10 +18,10 @@ from dagrec.data.formats.draft import Dataset, Format, ReadOptions, ReadReport
 from dagrec.errors import ConfigError, DataError
 
 FORMATS: dict[str, Format] = {
-    f.name: f for f in (native.FORMAT, n8n.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT)
+    f.name: f for f in (native.FORMAT, n8n.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT, calls.FORMAT)
 }
 
-SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".tsv", ".ga"})
+SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".ga"})
 """Files of a folder with another ending are left alone, and counted."""
 
 Advance = Callable[[int], None]
@@ -41,7 +41,8 @@ def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | N
     found: list[Composition] = []
     for file in _files(path, report):
         try:
-            for composition in _read_file(file, options, report, start=len(found)):
+            done = len(found) + sum(report.skipped.values())
+            for composition in _read_file(file, options, report, start=done):
                 found.append(composition)
                 if advance:
                     advance(1)
@@ -101,7 +102,7 @@ def _read_file(
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
     skip = options.on_error == "skip"
     broken: list[DataError] | None = [] if skip else None
-    format_, documents = _recognise(text, options.format, broken)
+    format_, documents = _recognise(text, options, broken)
     report.files += 1
     report.formats[format_.name] += 1
     on_cycle = options.on_cycle or format_.on_cycle
@@ -132,13 +133,16 @@ def _read_file(
         report.skip(line_error.at(str(file)))
 
 
-def _recognise(text: str, name: str, broken: list[DataError] | None) -> tuple[Format, list[Document]]:
+def _recognise(
+    text: str, options: ReadOptions, broken: list[DataError] | None
+) -> tuple[Format, list[Document]]:
     """The format of a file (by its name, or from the content where that is auto), and its documents."""
+    name = options.format
     candidates = list(FORMATS.values()) if name == "auto" else [FORMATS[name]]
     if text.lstrip()[0] not in "{[":
         for format_ in candidates:
             if format_.rows and (name != "auto" or format_.recognises(text)):
-                return format_, list(format_.rows(text, broken))
+                return format_, list(format_.rows(text, options, broken))
         found = "text that is not JSON"
     else:
         documents = list(json_documents(text, broken))

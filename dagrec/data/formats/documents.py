@@ -87,9 +87,20 @@ def json_documents(text: str, skipped: list[DataError] | None) -> Iterator[Docum
 
 
 def _is_json_lines(text: str) -> bool:
-    """Two lines that begin an object: inside one pretty-printed object, a name must come second."""
+    """A first line that is a whole object, with more to come, or two lines that begin an object.
+
+    Inside one pretty-printed object, a name must come second.
+    """
     first, _, rest = text.lstrip().partition("\n")
-    return first.startswith("{") and rest.lstrip().startswith("{")
+    if not first.startswith("{") or not rest.strip():
+        return False
+    if rest.lstrip().startswith("{"):
+        return True
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 # The field readers below raise errors that name the field, the rule and the value found.
@@ -131,7 +142,7 @@ def clean(text: str, what: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise DataError(
-            f"{what} must be valid Unicode, found a lone surrogate in {text!r}", rule="surrogate"
+            f"{what} must be valid Unicode, found a lone surrogate in {show(text)}", rule="surrogate"
         ) from None
     return text
 

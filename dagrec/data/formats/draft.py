@@ -30,6 +30,12 @@ class ReadOptions(Options):
     table_mid: str | None = Field(
         None, description="regular expression of the mids that are tables (native JSON)"
     )
+    owner_column: str | None = Field(None, description="call logs: name of the owner's column")
+    service_column: str | None = Field(None, description="call logs: name of the service's column")
+    time_column: str | None = Field(None, description="call logs: name of the time's column")
+    session_gap: float | None = Field(
+        None, gt=0, description="call logs: minutes of pause that begin a new session"
+    )
     max_mb: int = Field(64, ge=1, description="largest file that is read, in megabytes")
 
     @field_validator("table_mid")
@@ -66,7 +72,7 @@ class Format:
     recognises: Callable[[str | dict[str, Json]], bool]
     """Given the first JSON object of the file, or the text of a file that is not JSON."""
     draft: Callable[[Json, ReadOptions], Draft]
-    rows: Callable[[str, list[DataError] | None], Iterator[Document]] | None = None
+    rows: Callable[[str, ReadOptions, list[DataError] | None], Iterator[Document]] | None = None
     """The documents of a file that is not JSON; errors go where ``json_documents`` says."""
 
 
@@ -108,15 +114,23 @@ def parse_time(value: Json, what: str) -> float | None:
     """Seconds since 1970 from an ISO 8601 text (UTC where it names no zone) or a number."""
     if value is None or value == "":
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if abs(value) < 1e13:
-            return float(value)
-    elif isinstance(value, str):
+    number = value
+    if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value.strip())
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
-            pass
+            number = _number(value)
+    if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e13:
+        return float(number)
     raise DataError(
-        f"{what} must be ISO 8601 or seconds since 1970, found {show(value)}", rule="bad-time"
+        f"{what} must be ISO 8601 or seconds since 1970, found {show(value)}; correct it",
+        rule="bad-time",
     )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

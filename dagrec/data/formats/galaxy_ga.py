@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from dagrec.data.compositions import Link, Node
 from dagrec.data.formats.documents import (
     Json,
+    clean,
     need_id,
     need_list,
     need_object,
     optional_text,
+    show,
 )
 from dagrec.data.formats.draft import Draft, Format, ReadOptions
 from dagrec.data.formats.galaxy_tsv import step_node
@@ -38,9 +40,9 @@ def _draft(document: Json, options: ReadOptions) -> Draft:
     flat = _Flat()
     flat.add(workflow, prefix="", depth=0)
     flat.replace_inner_inputs()
-    name = workflow.get("uuid") or workflow.get("name")
+    names = [field for field in ("uuid", "name") if workflow.get(field) not in (None, "")]
     return Draft(
-        id=None if name is None else need_id(name, "name"),
+        id=need_id(workflow[names[0]], names[0]) if names else None,
         nodes=list(flat.nodes.values()),
         links=flat.links,
         notes=flat.notes,
@@ -66,23 +68,36 @@ class _Flat:
                 rule="too-deep",
             )
         where = f"steps of {prefix.rstrip('.') or 'the workflow'}"
-        items = need_object(workflow.get("steps"), where).items()
-        steps = {prefix + name: need_object(item, f"step {prefix}{name}") for name, item in items}
+        steps: dict[str, dict[str, Json]] = {}
+        for name, item in need_object(workflow.get("steps"), where).items():
+            id_ = prefix + clean(name, f"{where}: id")
+            steps[id_] = need_object(item, f"step {id_}")
         for id_, step in steps.items():
-            if step.get("type") == "subworkflow" and step.get("subworkflow") is not None:
+            kind = optional_text(step.get("type"), f"step {id_}: type")
+            if kind == "subworkflow" and step.get("subworkflow") is not None:
                 inner = need_object(step["subworkflow"], f"step {id_}: subworkflow")
                 self.add(inner, f"{id_}.", depth + 1)
                 self._name_outputs(id_, inner)
                 self.notes["sub-workflows expanded"] += 1
-            else:
-                self.nodes[id_] = self._node(id_, step)
-                if depth and step.get("type") in INPUT_TYPES:
-                    self.inner_inputs.append(id_)
+                continue
+            if id_ in self.nodes:
+                raise DataError(
+                    f"step {id_!r}: an id may occur once, found a step of a sub-workflow with the same "
+                    "one; rename the outer step",
+                    rule="duplicate-id",
+                )
+            self.nodes[id_] = self._node(id_, step)
+            if depth and kind in INPUT_TYPES:
+                self.inner_inputs.append(id_)
+        self._link(steps, prefix)
+
+    def _link(self, steps: dict[str, dict[str, Json]], prefix: str) -> None:
         for id_, step in steps.items():
-            wires = need_object(step.get("input_connections") or {}, f"step {id_}: input_connections")
-            for name, ends in wires.items():
+            inputs = step.get("input_connections")
+            inputs = need_object({} if inputs is None else inputs, f"step {id_}: input_connections")
+            for name, ends in inputs.items():
                 for end in ends if isinstance(ends, list) else [ends]:
-                    wire = need_object(end, f"step {id_}: {name}")
+                    wire = need_object(end, f"step {id_}: input {name!r}")
                     self.links.append((self._source(prefix, id_, wire), self._target(id_, name, wire)))
 
     def _node(self, id_: str, step: dict[str, Json]) -> Node:
@@ -98,22 +113,25 @@ class _Flat:
     def _name_outputs(self, id_: str, inner: dict[str, Json]) -> None:
         """The names under which Galaxy offers the outputs of an inner workflow to the outer one."""
         for name, step in inner["steps"].items():
-            outputs = need_list(step.get("workflow_outputs") or [], f"step {id_}.{name}: outputs")
-            for item in outputs:
-                output = need_object(item, f"step {id_}.{name}: workflow_outputs")
-                made = (f"{id_}.{name}", str(output.get("output_name")))
+            where = f"step {id_}.{name}: workflow_outputs"
+            outputs = step.get("workflow_outputs")
+            for item in need_list([] if outputs is None else outputs, where):
+                output = need_object(item, where)
+                made = (f"{id_}.{name}", _output_name(output, where))
                 self.made_by[id_, f"{name}:{made[1]}"] = made
-                if isinstance(label := output.get("label"), str):
+                if label := optional_text(output.get("label"), f"{where}: label"):
                     self.made_by[id_, label] = made
 
     def _source(self, prefix: str, target: str, wire: dict[str, Json]) -> str:
-        port = (prefix + need_id(wire.get("id"), f"step {target}: id"), str(wire.get("output_name")))
+        where = f"step {target}"
+        port = (prefix + need_id(wire.get("id"), f"{where}: id"), _output_name(wire, where))
         while port in self.made_by:
             port = self.made_by[port]
         if port[0] not in self.nodes:
             raise DataError(
                 f"link {port[0]!r} -> {target!r}: its source must be a step of the workflow or a "
-                f"named output of a sub-workflow, found output {port[1]!r}; correct the file",
+                f"named output of a sub-workflow, found {port[0]!r} (output {port[1]!r}), which is "
+                "neither; correct the file",
                 rule="dangling-link",
             )
         return port[0]
@@ -121,12 +139,12 @@ class _Flat:
     def _target(self, id_: str, name: str, wire: dict[str, Json]) -> str:
         if id_ in self.nodes:
             return id_
-        inner = f"{id_}.{wire.get('input_subworkflow_step_id')}"
-        if inner not in self.nodes:
+        field = "input_subworkflow_step_id"
+        step = need_id(wire.get(field), f"step {id_}: input {name!r}: {field}")
+        if (inner := f"{id_}.{step}") not in self.nodes:
             raise DataError(
-                f"step {id_!r}: input {name!r} of the sub-workflow must name an inner step "
-                f"(input_subworkflow_step_id), found {wire.get('input_subworkflow_step_id')!r}; "
-                "export the workflow again",
+                f"step {id_}: input {name!r} of the sub-workflow must name an inner step ({field}), "
+                f"found {show(step)}; export the workflow again",
                 rule="dangling-link",
             )
         return inner
@@ -134,13 +152,20 @@ class _Flat:
     def replace_inner_inputs(self) -> None:
         """Each inner input that something feeds gives way to what feeds it."""
         for id_ in self.inner_inputs:
-            before = [source for source, target in self.links if target == id_]
-            if not before:
+            # Each pair once: the links of inputs that feed inputs would multiply at every step.
+            before = dict.fromkeys(source for source, target in self.links if target == id_)
+            if not before or id_ in before:
                 continue
-            after = [target for source, target in self.links if source == id_]
+            after = dict.fromkeys(target for source, target in self.links if source == id_)
             self.links = [link for link in self.links if id_ not in link]
-            self.links += [(source, target) for source in before for target in after]
+            known = set(self.links)
+            new = [(source, target) for source in before for target in after]
+            self.links += [link for link in new if link not in known]
             del self.nodes[id_]
+
+
+def _output_name(item: dict[str, Json], where: str) -> str:
+    return optional_text(item.get("output_name"), f"{where}: output_name") or ""
 
 
 FORMAT = Format(

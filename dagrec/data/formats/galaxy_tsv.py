@@ -31,10 +31,13 @@ def step_node(id_: str, tool_id: str, text: str | None = None) -> Node:
 
 
 def _recognises(first: str | dict[str, Json]) -> bool:
-    return isinstance(first, str) and first.strip().partition("\n")[0].count("\t") >= COLUMNS - 1
+    if not isinstance(first, str):
+        return False
+    row = next((line for line in first.split("\n") if line.strip()), "")
+    return row.count("\t") >= COLUMNS - 1
 
 
-def _rows(text: str, skipped: list[DataError] | None) -> Iterator[Document]:
+def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> Iterator[Document]:
     workflows: dict[str, list[tuple[int, list[str]]]] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():

@@ -51,13 +51,13 @@ def draft(document: Json, options: ReadOptions) -> Draft:
         text = optional_text(node.get("notes"), f"node {i} ({name}): notes")
         nodes.append(Node(id=id_, key=key, text=text))
     id_value, owner = workflow.get("id"), workflow.get("owner")
-    time = workflow.get("updatedAt") or workflow.get("createdAt")
+    times = [field for field in ("updatedAt", "createdAt") if workflow.get(field) not in (None, "")]
     return Draft(
         id=None if id_value in (None, "") else need_id(id_value, "id"),
         nodes=nodes,
         links=_links(need_object(workflow["connections"], "connections"), node_of, notes),
         owner=None if owner is None else need_id(owner, "owner"),
-        time=parse_time(time, "updatedAt"),
+        time=parse_time(workflow[times[0]], times[0]) if times else None,
         notes=notes,
     )
 
@@ -78,7 +78,7 @@ def _links(
     for name, kinds in connections.items():
         source = resolve(name, "source")
         for kind, outputs in need_object(kinds, f"connections of {name!r}").items():
-            where = f"connections of {name!r}, {kind}"
+            where = f"connections of {name!r}, {kind!r}"
             # An output nothing is attached to is written as null or as an empty array.
             for output in need_list(outputs if outputs is not None else [], where):
                 for end in need_list(output if output is not None else [], where):

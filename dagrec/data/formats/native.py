@@ -33,11 +33,12 @@ def draft(document: Json, options: ReadOptions) -> Draft:
     for name in ("nodes", "links"):
         if name not in inner:
             raise DataError(f"a composition needs {name!r}, an array; add it", rule="missing-field")
-    if not inner["nodes"]:
+    items = need_list(inner["nodes"], "nodes")
+    if not items:
         raise DataError("a composition needs at least one node, found none; add it", rule="no-nodes")
     table = re.compile(options.table_mid) if options.table_mid else None
     nodes, owners = [], {}
-    for i, item in enumerate(need_list(inner["nodes"], "nodes"), start=1):
+    for i, item in enumerate(items, start=1):
         node, owner = _node(need_object(item, f"node {i}"), f"node {i}", table)
         nodes.append(node)
         if owner is not None:

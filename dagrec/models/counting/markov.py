@@ -59,21 +59,21 @@ class Markov(Recommender):
         }
 
     def _score(self, contexts: Contexts) -> Scores:
-        table, prior = self._fitted(self._table), np.exp(self._fitted(self._prior))
+        table, prior = self._fitted(self._table), self._fitted(self._prior)
         mu = self.config.mu
-        probabilities = np.tile(prior, (len(contexts), 1))
+        # In logarithms: mu to the power of a long suffix is too small for a float.
+        log_p = np.tile(prior, (len(contexts), 1))
         for row, length in enumerate(contexts.lengths):
             path = tuple(contexts.nodes[row, :length].tolist())
-            p = probabilities[row]
             for n in range(1, min(length, self.config.order) + 1):
                 found = table.get(path[-n:])
                 if found is None:
                     break
                 services, counts = found
-                p *= mu
-                p[services] += counts
-                p /= counts.sum() + mu
-        scores: Scores = np.log(probabilities).astype(np.float32)
+                log_p[row] += np.log(mu)
+                log_p[row, services] = np.logaddexp(log_p[row, services], np.log(counts))
+                log_p[row] -= np.log(counts.sum() + mu)
+        scores: Scores = log_p.astype(np.float32)
         return scores
 
     def _state(self) -> State:
@@ -89,13 +89,23 @@ class Markov(Recommender):
         }
 
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
-        nodes = np.split(state["suffixes"], np.cumsum(state["suffix_lengths"])[:-1])
-        ends = np.cumsum(state["degrees"])[:-1]
-        services = np.split(state["services"].astype(np.int64), ends)
-        counts = np.split(state["counts"].astype(np.float64), ends)
-        if int(state["services"].max(initial=0)) >= len(vocabulary.services):
-            raise ValueError("a service outside the vocabulary")
+        lengths, degrees = state["suffix_lengths"], state["degrees"]
+        services = state["services"].astype(np.int64)
+        suffixes, counts = state["suffixes"], state["counts"].astype(np.float64)
+        if not (
+            lengths.shape == degrees.shape == (len(degrees),)
+            and suffixes.shape == (lengths.sum(),)
+            and services.shape == counts.shape == (degrees.sum(),)
+            and ((services >= 0) & (services < len(vocabulary.services))).all()
+        ):
+            raise ValueError("arrays that do not belong together, or a service outside the vocabulary")
+        ends = np.cumsum(degrees)[:-1]
         self._table = {
             tuple(suffix.tolist()): (columns, seen)
-            for suffix, columns, seen in zip(nodes, services, counts, strict=True)
+            for suffix, columns, seen in zip(
+                np.split(suffixes, np.cumsum(lengths)[:-1]),
+                np.split(services, ends),
+                np.split(counts, ends),
+                strict=True,
+            )
         }

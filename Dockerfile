@@ -1,0 +1,29 @@
+# The service only. Build: docker build -t dagrec .
+# Run: docker run -p 8000:8000 -v /path/to/store:/store:ro dagrec
+# The store is a folder that `dagrec train --store` published.
+
+FROM python:3.11-slim AS build
+WORKDIR /src
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH
+# Dependencies first, so that a change of source does not install them again.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN mkdir dagrec service && touch dagrec/__init__.py service/__init__.py \
+    && pip install --no-cache-dir -c constraints.txt ".[train,serve]" \
+    && pip uninstall -y dagrec && rm -rf dagrec service build
+COPY dagrec dagrec
+COPY service service
+RUN pip install --no-cache-dir --no-deps .
+
+FROM python:3.11-slim
+RUN useradd --create-home --uid 10001 dagrec
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    DAGREC_HOST=0.0.0.0 \
+    DAGREC_PORT=8000
+USER dagrec
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["python", "-c", \
+    "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['DAGREC_PORT']}/health/ready\", timeout=4)"]
+ENTRYPOINT ["dagrec", "serve", "--store", "/store"]

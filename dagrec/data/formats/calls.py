@@ -1,0 +1,126 @@
+"""Logs of calls, or any user-item table: CSV or TSV with an owner, a service and a time column.
+
+Each owner's calls in the order of time are one path; with a session gap, each run of calls without a
+longer pause is. Every node is a service, and its key is the cell (``service_<mid>`` for a column
+``mid``). The column names are options; where none is given, the first of the usual ones is taken.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from dagrec.data.compositions import Node
+from dagrec.data.formats.documents import Document, Json, need_id
+from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
+from dagrec.errors import DataError
+
+USUAL = {
+    "owner": ("owner", "user", "user_id", "userid", "session", "session_id", "sessionid"),
+    "service": ("service", "mid", "item", "item_id", "itemid", "tool", "tool_id"),
+    "time": ("time", "start_time", "timestamp", "date", "created", "ts"),
+}
+SEPARATORS = (";", "\t", ",")
+Call = tuple[float, int, str, str]
+"""Time, line, owner, key: sorted, they are in order of time, then of the file."""
+
+
+def _header(text: str) -> tuple[str, list[str]]:
+    """The separator and the column names of a table."""
+    line = text.strip().partition("\n")[0].rstrip("\r")
+    separator = max(SEPARATORS, key=line.count)
+    return separator, [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+
+
+def _find(column: str, wanted: str | None, names: Sequence[str]) -> int | None:
+    if wanted is not None:
+        return names.index(wanted) if wanted in names else None
+    lower = [name.lower() for name in names]
+    return next((lower.index(name) for name in USUAL[column] if name in lower), None)
+
+
+def _recognises(first: str | dict[str, Json]) -> bool:
+    if not isinstance(first, str):
+        return False
+    _, names = _header(first)
+    return all(_find(column, None, names) is not None for column in USUAL)
+
+
+def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> Iterator[Document]:
+    separator, names = _header(text)
+    wanted = (options.owner_column, options.service_column, options.time_column)
+    places = []
+    for column, name in zip(USUAL, wanted, strict=True):
+        place = _find(column, name, names)
+        if place is None:
+            usual = "one of " + ", ".join(USUAL[column])
+            raise DataError(
+                f"a call log needs a column for the {column} ({name or usual}), found the columns "
+                f"{', '.join(names)}; name it with --{column}-column",
+                rule="missing-field",
+            )
+        places.append(place)
+    calls: dict[str, list[Call]] = defaultdict(list)
+    for number, line in enumerate(text.strip().split("\n")[1:], start=2):
+        try:
+            row = next(csv.reader([line.rstrip("\r")], delimiter=separator), [])
+            if row:
+                call = _call(row, number, names, places)
+                calls[call[2]].append(call)
+        except (csv.Error, DataError) as error:
+            placed = DataError(f"line {number}: {error}", rule=getattr(error, "rule", "bad-row"))
+            if skipped is None:
+                raise placed from None
+            skipped.append(placed)
+    for owner, own in calls.items():
+        for number, session in enumerate(_sessions(sorted(own), options.session_gap), start=1):
+            yield f"owner {owner}, session {number}", session
+
+
+def _call(row: list[str], line: int, names: list[str], places: list[int]) -> Call:
+    if len(row) < len(names):
+        raise DataError(
+            f"a row needs {len(names)} columns, found {len(row)}; correct it", rule="bad-row"
+        )
+    owner, service, time = (row[place].strip() for place in places)
+    when = parse_time(time, "time")
+    if when is None:
+        raise DataError("a call needs a time, found nothing; add it", rule="bad-time")
+    prefix = "service_" if names[places[1]].lower() == "mid" else ""
+    return when, line, need_id(owner, "owner"), prefix + need_id(service, "service")
+
+
+def _sessions(calls: list[Call], gap: float | None) -> Iterator[list[Call]]:
+    """Calls in order, cut where the pause is longer than ``gap`` minutes."""
+    start = 0
+    if gap is not None:
+        for i, (before, after) in enumerate(pairwise(calls), start=1):
+            if after[0] - before[0] > 60 * gap:
+                yield calls[start:i]
+                start = i
+    yield calls[start:]
+
+
+def _draft(document: Json, options: ReadOptions) -> Draft:
+    calls: list[Call] = document
+    nodes = [Node(id=str(line), key=key, time=time) for time, line, _, key in calls]
+    links = [(before.id, after.id) for before, after in pairwise(nodes)]
+    return Draft(
+        id=f"{calls[0][2]}-{nodes[0].id}",
+        nodes=nodes,
+        links=links,
+        owner=calls[0][2],
+        time=calls[-1][0],
+    )
+
+
+FORMAT = Format(
+    name="calls",
+    about="call log or user-item table: CSV or TSV with owner, service and time; a path an owner",
+    on_cycle="fail",
+    recognises=_recognises,
+    draft=_draft,
+    rows=_rows,
+)

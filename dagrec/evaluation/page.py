@@ -1,0 +1,113 @@
+"""A result as one HTML page that needs nothing else: tables, pictures, and how to get it again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dagrec.errors import DagrecError
+from dagrec.evaluation.plots import pictures
+
+METRICS = ("accuracy", "hr@3", "hr@10", "mrr", "ndcg@10", "ndcg", "macro_f1", "nll", "ece", "coverage")
+STYLE = """
+body { font: 15px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } td, th { padding: .2em .7em; text-align: right }
+td:first-child, th:first-child { text-align: left } thead { border-bottom: 1px solid #888 }
+img { max-width: 100%; display: block; margin: 1em 0 } .no { color: #777 } .yes { font-weight: bold }
+small { color: #666 } pre { background: #f4f4f4; padding: 1em; overflow: auto }
+"""
+
+
+def write_page(result: Mapping[str, Any], folder: Path) -> Path:
+    """Write ``index.html`` and its PNGs into a folder. Raises :class:`DagrecError` if it cannot."""
+    images = pictures(result)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image in images.items():
+            (folder / name).write_bytes(image)
+        page = folder / "index.html"
+        page.write_text(render(result, images), encoding="utf-8")
+    except OSError as error:
+        raise DagrecError(
+            f"{folder}: a report cannot be written there: {error.strerror}; choose another place"
+        ) from None
+    return page
+
+
+def render(result: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+    """The page as text."""
+    reference = result["reference"]
+    facts = (
+        f"{result['data']['compositions']:,} compositions, {result['data']['examples']:,} examples; "
+        f"protocol {result['protocol']}, mask {result['mask']}, {result['repeats']} repeats, every "
+        f"{result['weight'].removesuffix('s')} weighs the same. Intervals: {result['interval']}."
+    )
+    lines = (
+        f"The mask lets through {reference['ceiling']:.4f} of the targets; "
+        f"{reference['unseen_links']:.4f} of the links were never seen in training. Best possible "
+        f"accuracy of a function of the context: {reference['oracle_context']:.4f}, of context and "
+        f"owner: {reference['oracle_context_owner']:.4f}."
+    )
+    inline = "\n".join(
+        f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
+        for name, image in images.items()
+    )
+    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in result["warnings"])
+    origin = {key: value for key, value in result.items() if key in ("data", "test", "seed", "config")}
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>dagrec: {escape(result["data"]["path"])}</title>
+<style>{STYLE}</style></head><body>
+<h1>{escape(result["data"]["path"])}</h1>
+<p>{escape(facts)}</p>
+{_table(["model", *METRICS, "fit s", "score s", "parameters"], _models(result))}
+<p>{escape(lines)}</p>
+<ul>{warnings}</ul>
+<h2>Which differences are resolved</h2>
+<p>Row minus column in accuracy, p adjusted by Holm; bold: resolved.</p>
+{_matrix(result)}
+<h2>Pictures</h2>
+{inline}
+<h2>How to get it again</h2>
+<pre>{escape(json.dumps(origin, indent=1))}</pre>
+</body></html>
+"""
+
+
+def _models(result: Mapping[str, Any]) -> Iterable[Sequence[str]]:
+    for label, model in result["models"].items():
+        found = [model["metrics"][metric] for metric in METRICS]
+        cells = [f"{m['mean']:.4f} <small>[{m['low']:.3f}, {m['high']:.3f}]</small>" for m in found]
+        seconds = model["seconds"]
+        yield [
+            escape(label),
+            *cells,
+            f"{seconds['fit']:.2f}",
+            f"{seconds['score']:.2f}",
+            f"{model['parameters']:,}",
+        ]
+    for name in ("random", "popularity"):
+        line = result["reference"][name]
+        yield [f"<i>{name}</i>", *(f"{line[metric]:.4f}" for metric in METRICS), "", "", ""]
+
+
+def _matrix(result: Mapping[str, Any]) -> str:
+    labels = list(result["models"])
+    cells: dict[tuple[str, str], str] = {}
+    for row in result["comparisons"]:
+        if row["metric"] == "accuracy":
+            kind = "yes" if row["resolved"] else "no"
+            for a, b, sign in ((row["a"], row["b"], 1), (row["b"], row["a"], -1)):
+                difference = f"{sign * row['difference']:+.3f} (p {row['p_holm']:.3f})"
+                cells[a, b] = f'<span class="{kind}">{difference}</span>'
+    rows = [[escape(a), *(cells.get((a, b), "") for b in labels)] for a in labels]
+    return _table(["", *map(escape, labels)], rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    columns = "".join(f"<th>{name}</th>" for name in head)
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{columns}</tr></thead><tbody>\n{body}\n</tbody></table>"

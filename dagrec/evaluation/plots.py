@@ -1,0 +1,117 @@
+"""Pictures of a result, as PNG bytes. Needs matplotlib (the extra ``viz``)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dagrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Result = Mapping[str, Any]
+
+
+def intervals(result: Result, metric: str) -> bytes:
+    """Each model's mean and interval of one metric, beside the lines to read it against."""
+    labels = sorted(result["models"], key=lambda m: result["models"][m]["metrics"][metric]["mean"])
+    figure, axes = _figure(7, 1.4 + 0.32 * len(labels))
+    for position, label in enumerate(labels):
+        found = result["models"][label]["metrics"][metric]
+        axes.plot([found["low"], found["high"]], [position, position], color="tab:blue", lw=2)
+        axes.plot(found["mean"], position, "o", color="tab:blue")
+    for name, style in (("random", ":"), ("popularity", "--")):
+        value = result["reference"][name][metric]
+        axes.axvline(value, linestyle=style, color="gray", label=name)
+    if metric == "accuracy":
+        best = result["reference"]["oracle_context"]
+        axes.axvline(best, linestyle="-", color="tab:green", label="best function of the context")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel(f"{metric} (95 % interval)")
+    axes.legend(fontsize="small")
+    return _png(figure)
+
+
+def cost(result: Result) -> bytes:
+    """Accuracy against the seconds that fitting took."""
+    figure, axes = _figure(6, 4)
+    for label, model in result["models"].items():
+        found = model["metrics"]["accuracy"]
+        seconds = max(model["seconds"]["fit"], 1e-4)
+        error = [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
+        axes.errorbar(seconds, found["mean"], yerr=error, fmt="o", capsize=3)
+        axes.annotate(label, (seconds, found["mean"]), xytext=(5, 5), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds to fit")
+    axes.set_ylabel("accuracy")
+    return _png(figure)
+
+
+def calibration(result: Result) -> bytes:
+    """Accuracy against the confidence of the first answer, in ten bins; the diagonal is perfect."""
+    figure, axes = _figure(5, 4.5)
+    axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
+    for label, model in result["models"].items():
+        bins = model["breakdown"]["confidence"]
+        axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o-", label=label)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.legend(fontsize="small")
+    return _png(figure)
+
+
+def groups(result: Result, name: str, title: str, most: int = 25) -> bytes:
+    """Accuracy by the groups of a breakdown, the first ``most`` of them, a bar a model."""
+    labels = list(result["models"])
+    order = [g["group"] for g in result["models"][labels[0]]["breakdown"][name]][:most]
+    figure, axes = _figure(max(6, 0.45 * len(order) + 2), 4)
+    width = 0.8 / len(labels)
+    for i, label in enumerate(labels):
+        found = {g["group"]: g["accuracy"] for g in result["models"][label]["breakdown"][name]}
+        places = [p + i * width - 0.4 + width / 2 for p in range(len(order))]
+        axes.bar(places, [found[g] for g in order], width, label=label)
+    counts = {g["group"]: g["examples"] for g in result["models"][labels[0]]["breakdown"][name]}
+    axes.set_xticks(range(len(order)), [f"{g}\n{counts[g]}" for g in order])
+    if any(len(g) > 8 for g in order):
+        axes.tick_params(axis="x", rotation=90)
+    axes.set_xlabel(f"{title} (below: test examples of all repeats)")
+    axes.set_ylabel("accuracy")
+    axes.legend(fontsize="small")
+    return _png(figure)
+
+
+def pictures(result: Result) -> dict[str, bytes]:
+    """File name -> PNG, in the order of a report."""
+    return {
+        "accuracy.png": intervals(result, "accuracy"),
+        "mrr.png": intervals(result, "mrr"),
+        "cost.png": cost(result),
+        "calibration.png": calibration(result),
+        "services.png": groups(result, "service", "recall by target service"),
+        "lengths.png": groups(result, "length", "nodes in the context"),
+        "supports.png": groups(result, "support", "training examples with this last node"),
+    }
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "plots need matplotlib, found it not installed; install dagrec[viz]"
+        ) from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without the metadata that names the version, equal results give equal bytes.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+__all__: Sequence[str] = ["calibration", "cost", "groups", "intervals", "pictures"]

@@ -1,0 +1,41 @@
+"""The limit on request bodies. Starlette's own answers in plain text, and not as a problem."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import problem
+
+
+class BodyLimit:
+    """Answers 413 to a body of more than ``most`` bytes, whether announced or only counted."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app = app
+        self.most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.most:
+            await problem(Request(scope), 413, self._detail(announced))(scope, receive, send)
+            return
+        total = 0
+
+        async def counted() -> Message:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self.most:
+                raise HTTPException(413, self._detail(f"{total} or more"))
+            return message
+
+        await self.app(scope, counted, send)
+
+    def _detail(self, found: str) -> str:
+        return f"a body may have {self.most} bytes, found {found}; send less, or raise DAGREC_MAX_BODY"

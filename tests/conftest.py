@@ -1,0 +1,50 @@
+"""Fixtures of every room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from dagrec.data.compositions import Composition
+from dagrec.data.examples import Example, extract
+from dagrec.data.formats import read
+from dagrec.models.base import Trainer
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "data"
+
+# The same cases in every run: a test fails for everybody or for nobody.
+settings.register_profile("dagrec", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("dagrec")
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Sequence[Composition]:
+    """The compositions that the project brings along."""
+    return read(ROOT / "data" / "compositions.json").compositions
+
+
+@pytest.fixture(scope="session")
+def geoportal() -> Sequence[Composition]:
+    """Real compositions, which developers have beside their checkout and users do not."""
+    file = REAL / "geoportal" / "compositions.json"
+    if not file.exists():
+        pytest.skip(f"the real compositions of {file} are not part of the project")
+    return read(file).compositions
+
+
+@pytest.fixture(scope="session", params=["bundled", "geoportal"])
+def examples(request: pytest.FixtureRequest) -> tuple[Example, ...]:
+    """All examples of the project's own compositions, then of the real ones."""
+    return extract(request.getfixturevalue(request.param))[0]
+
+
+@pytest.fixture(scope="session")
+def trainer() -> Trainer:
+    """What gradient-trained recommenders are trained with, on the processor."""
+    from dagrec.training.loop import NetworkTrainer
+
+    return NetworkTrainer(device="cpu")

@@ -1,0 +1,276 @@
+"""The layout of design.md: which way imports point, what a file holds, what starts without torch."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import networkx
+import pytest
+
+from dagrec.models.registry import MODELS, recommender_class
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted([*(ROOT / "dagrec").rglob("*.py"), *(ROOT / "service").rglob("*.py")])
+TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
+
+ROOMS = (
+    {"errors", "types"},
+    {"data"},
+    {"graph"},
+    {"models"},
+    {"training"},
+    {"evaluation"},
+    {"store"},
+    {"predict"},
+    {"config"},
+    {"jobs"},
+    {"console"},
+    {"cli"},
+)
+"""The rooms of dagrec; one may import its own and those before it."""
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+SEEN_BY_SERVICE = {"predict", "store", "errors", "types"}
+MOST_LINES = 400
+CODE_THAT_RUNS_WHEN_READ = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a file: ``dagrec.graph.mask``."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path) for path in FILES}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import, wherever it stands: in a function, or for types only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".")[: -node.level] if node.level else []
+            source = ".".join([*package, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield node.lineno, inner if inner in NAMES else source
+
+
+def own_imports(path: Path) -> list[tuple[int, str]]:
+    found = imports(tree_of(path), name_of(path))
+    return [(line, name) for line, name in found if name.split(".")[0] in ("dagrec", "service")]
+
+
+def room(name: str) -> str | None:
+    """``graph`` of ``dagrec.graph.mask``; None of the package itself."""
+    return name.split(".")[1] if "." in name else None
+
+
+def wrong_way(name: str, imported: str) -> bool:
+    """Whether this module may not import that one."""
+    package, target = name.split(".")[0], imported.split(".")[0]
+    if package == "service":
+        return target == "dagrec" and room(imported) not in SEEN_BY_SERVICE
+    if target == "service":
+        return name != "dagrec.cli"
+    source_room, target_room = room(name), room(imported)
+    return target_room is not None and LEVEL[target_room] > LEVEL.get(source_room or "", -1)
+
+
+def types_only(tree: ast.Module) -> Iterator[ast.AST]:
+    """The blocks under ``if TYPE_CHECKING``, which never run."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from node.body
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {room(name) for name in NAMES if name.startswith("dagrec.")}
+    assert rooms <= set(LEVEL), f"{rooms - set(LEVEL)} stands in no place of ROOMS: give it one"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_import_points_back(path: Path) -> None:
+    name = name_of(path)
+    wrong = [
+        f"{path}:{line}: {name} imports {to}" for line, to in own_imports(path) if wrong_way(name, to)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "imported", "wrong"),
+    [
+        ("dagrec.models.base", "dagrec.training.loop", True),
+        ("dagrec.training.loop", "dagrec.models.base", False),
+        ("dagrec.config", "dagrec.jobs.train", True),
+        ("dagrec.jobs.train", "dagrec.config", False),
+        ("dagrec.data.paths", "dagrec.graph", True),
+        ("dagrec.errors", "dagrec.types", False),
+        ("dagrec.predict", "service.app", True),
+        ("dagrec.cli", "service.app", False),
+        ("service.app", "dagrec.config", True),
+        ("service.app", "dagrec.store.bundle", False),
+        ("service.app", "service.errors", False),
+    ],
+)
+def test_the_rule_knows_both_directions(name: str, imported: str, wrong: bool) -> None:
+    assert wrong_way(name, imported) is wrong
+
+
+def test_imports_are_found_in_functions_and_under_type_checking() -> None:
+    text = (
+        "if TYPE_CHECKING:\n    from dagrec.training.loop import NetworkTrainer\n"
+        "def f():\n    from dagrec import predict as library\n    from . import mask\n"
+        "    import service.app\n"
+    )
+    found = {name for _, name in imports(ast.parse(text), "dagrec.graph.x")}
+    assert found == {"dagrec.training.loop", "dagrec.predict", "dagrec.graph.mask", "service.app"}
+
+
+def test_modules_import_each_other_without_a_circle() -> None:
+    graph = networkx.DiGraph(
+        (name_of(path), to) for path in FILES for _, to in own_imports(path) if to != name_of(path)
+    )
+    circles = list(networkx.simple_cycles(graph))
+    assert not circles
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_registry_names_modules_that_exist_by_their_own_name(name: str) -> None:
+    module, _, attribute = MODELS[name].partition(":")
+    path = ROOT / (module.replace(".", "/") + ".py")
+    assert path.is_file(), f"{path}: registered as {name!r}, found no such file"
+    assert path.stem == name
+    assert getattr(importlib.import_module(module), attribute).name == name
+
+
+def test_only_the_registry_imports_by_a_text() -> None:
+    calls = [
+        name_of(path)
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(("import_module", "__import__"))
+    ]
+    assert calls == ["dagrec.models.registry"]
+
+
+def test_torch_is_imported_only_where_networks_are() -> None:
+    networks = {
+        MODELS[name].partition(":")[0]
+        for name in MODELS
+        if recommender_class(name).traits.gradient_trained
+    }
+    for path in FILES:
+        name = name_of(path)
+        never_run = {line for block in types_only(tree_of(path)) for line, _ in imports(block, name)}
+        lines = [
+            line
+            for line, imported in imports(tree_of(path), name)
+            if imported.split(".")[0] == "torch" and line not in never_run
+        ]
+        if name not in networks and room(name) != "training":
+            assert not lines, f"{path}:{lines}: {name} may not import torch"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import dagrec",
+        "import dagrec.cli, dagrec.jobs.train, dagrec.jobs.evaluate, dagrec.jobs.inspect",
+        "import dagrec.models.counting.popularity, dagrec.models.counting.markov, dagrec.graph.mask",
+        "import service.app",
+    ],
+)
+def test_imports_without_torch(code: str) -> None:
+    assert_free_of_torch(code)
+
+
+def test_help_of_the_command_line_does_not_import_torch() -> None:
+    assert_free_of_torch(
+        "from dagrec.cli import main; sys.argv = ['dagrec', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code"
+    )
+
+
+def assert_free_of_torch(code: str) -> None:
+    """Run it in a fresh interpreter, and look at what was loaded."""
+    script = f"import sys\n{code}\nsys.exit(3 if 'torch' in sys.modules else 0)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, "torch was imported" if done.returncode == 3 else done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_is_described_short_and_silent(path: Path) -> None:
+    text, tree = path.read_text(encoding="utf-8"), tree_of(path)
+    lines = text.count("\n")
+    assert lines <= MOST_LINES, f"{path}: a file may have {MOST_LINES} lines, found {lines}"
+    if text.strip() or path.name != "__init__.py":
+        assert ast.get_docstring(tree), f"{path}: needs a docstring in front"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called != "print", f"{path}:{node.lineno}: the library does not print"
+            assert called not in ("torch.load", "torch.save"), f"{path}:{node.lineno}: unpickles"
+            pickles = any(k.arg == "allow_pickle" for k in node.keywords)
+            assert not pickles, f"{path}:{node.lineno}: arrays are stored without pickles"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_is_stored_in_a_form_that_runs_code(path: Path) -> None:
+    found = {name.split(".")[0] for _, name in imports(tree_of(path), name_of(path))}
+    assert not found & CODE_THAT_RUNS_WHEN_READ
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda p: str(p.relative_to(ROOT / "tests")))
+def test_every_test_can_fail(path: Path) -> None:
+    tests = [
+        node
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+    idle = [f"{path}:{test.lineno}: {test.name}" for test in tests if not asserts(test)]
+    assert tests, f"{path}: holds no test"
+    assert not idle, "\n".join(idle)
+
+
+def asserts(test: ast.AST) -> bool:
+    """Whether a test asserts something, itself or by a helper named assert_... or check..."""
+    for node in ast.walk(test):
+        if isinstance(node, ast.Assert):
+            return True
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            helper = called.rpartition(".")[2].lstrip("_")
+            if called in ("pytest.raises", "pytest.warns") or helper.startswith(("assert_", "check")):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def test_x():\n    run()", False),
+        ("def test_x():\n    assert run()", True),
+        ("def test_x():\n    with pytest.raises(ValueError):\n        run()", True),
+        ("def test_x():\n    _check_run()", True),
+        ("def test_x():\n    np.testing.assert_allclose(run(), 1)", True),
+        ("def test_x():\n    checker = run()", False),
+    ],
+)
+def test_the_rule_knows_a_test_that_asserts(text: str, expected: bool) -> None:
+    assert asserts(ast.parse(text)) is expected

@@ -1,0 +1,227 @@
+"""The known world: its distributions, its best accuracy, and the bundled data drawn from it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.stats import chi2
+
+from dagrec.data.compositions import Composition
+from dagrec.data.examples import Example, ExampleOptions, extract
+from dagrec.data.formats import read, read_composition
+from dagrec.data.synthetic import FIRST_MID, LONGEST_CHAIN, World, WorldOptions, dump
+
+BUNDLED = Path(__file__).parents[2] / "data" / "compositions.json"
+LARGE = WorldOptions(compositions=6000, seed=11)
+
+
+@cache
+def drawn(options: WorldOptions) -> tuple[Example, ...]:
+    compositions = [read_composition(document) for document in World(options).draw()]
+    return extract(compositions, ExampleOptions(max_paths=10**9))[0]
+
+
+def service(column: int) -> str:
+    return f"service_{FIRST_MID + column}"
+
+
+def hits_of_the_oracle(world: World, examples: Sequence[Example]) -> dict[int, tuple[int, int]]:
+    """Composition -> how often the most probable service was right, and how often it was asked."""
+    best = {path: service(int(world.distribution(path).argmax())) for path in contexts(examples)}
+    found: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for example in examples:
+        right, asked = found[example.composition]
+        hit = best[example.context.path] == example.target
+        found[example.composition] = (right + hit, asked + 1)
+    return dict(found)
+
+
+def contexts(examples: Sequence[Example]) -> dict[tuple[str, ...], None]:
+    return dict.fromkeys(example.context.path for example in examples)
+
+
+# ---- distributions
+
+
+@pytest.mark.parametrize("predictability", [0.0, 0.55, 1.0])
+@pytest.mark.parametrize("skew", [0.0, 1.1])
+def test_distributions_sum_to_one(predictability: float, skew: float) -> None:
+    world = World(WorldOptions(predictability=predictability, skew=skew, compositions=200))
+    assert world.popularity.sum() == pytest.approx(1)
+    for theme in range(world.options.themes):
+        for last in range(-1, world.options.services):
+            p = world.follows(theme, last)
+            assert p.sum() == pytest.approx(1)
+            assert (p >= 0).all()
+    assert world.joins.sum(axis=1) == pytest.approx(1)
+    for path in contexts(drawn(world.options)):
+        assert world.distribution(path).sum() == pytest.approx(1)
+
+
+def test_popularity_is_a_power_law_of_the_rank() -> None:
+    world = World(WorldOptions(services=8, skew=1.1))
+    ratio = world.popularity / world.popularity[0]
+    assert ratio == pytest.approx([rank**-1.1 for rank in range(1, 9)])
+
+
+def test_without_a_chance_to_go_on_nothing_is_joined_later() -> None:
+    """The distribution after a side table is then never asked for, and stays finite."""
+    world = World(WorldOptions(longer=0.0, compositions=300))
+    assert np.isfinite(world.joins).all()
+    assert all(e.context.path[0].startswith("table_1") for e in drawn(world.options))
+
+
+@pytest.mark.parametrize(
+    "options", [LARGE, WorldOptions(compositions=6000, joined=0.9, longer=0.8, seed=3)]
+)
+def test_drawn_services_follow_the_stated_distributions(options: WorldOptions) -> None:
+    """Chi-square over the contexts that a table or the last service tells; joins among them."""
+    world = World(options)
+    counts: dict[tuple[float, ...], Counter[str]] = defaultdict(Counter)
+    seen: set[tuple[int, str, tuple[float, ...]]] = set()
+    for example in drawn(options):
+        p = tuple(world.distribution(example.context.path).tolist())
+        # Several tables of one service ask the same question, whose answer is drawn once.
+        if (example.composition, example.node, p) not in seen:
+            seen.add((example.composition, example.node, p))
+            counts[p][example.target] += 1
+    statistic, freedom = 0.0, 0
+    for p, targets in counts.items():
+        expected = np.array(p) * targets.total()
+        observed = np.array([targets[service(column)] for column in range(options.services)])
+        # Services that are expected fewer than five times are counted together.
+        order = expected.argsort()
+        small = max(int((expected[order].cumsum() < 5).sum()), int((expected < 5).sum()))
+        ends = [0, *range(small + 1, len(order))]
+        expected, observed = (np.add.reduceat(x[order], ends) for x in (expected, observed))
+        statistic += float(((observed - expected) ** 2 / expected).sum())
+        freedom += len(ends) - 1
+    assert freedom > 100
+    assert chi2.sf(statistic, freedom) > 0.001
+
+
+# ---- the best accuracy
+
+
+@pytest.mark.parametrize(
+    "options", [LARGE, LARGE.model_copy(update={"predictability": 0.2, "joined": 0.8})]
+)
+def test_an_oracle_reaches_the_stated_accuracy(options: WorldOptions) -> None:
+    """Within three standard errors; answers of one composition depend on each other: it counts once."""
+    world, examples = World(options), drawn(options)
+    stated = world.best_accuracy(examples)
+    hits = hits_of_the_oracle(world, examples)
+    reached = sum(right for right, _ in hits.values()) / len(examples)
+    expected: dict[int, float] = defaultdict(float)
+    for example in examples:
+        expected[example.composition] += float(world.distribution(example.context.path).max())
+    surplus = np.array([right - expected[index] for index, (right, _) in hits.items()])
+    error = float(np.sqrt((surplus**2).sum())) / len(examples)
+    assert 0 < error < 0.01
+    assert abs(reached - stated) < 3 * error
+
+
+def test_best_accuracy_is_the_mean_of_the_largest_probability() -> None:
+    world, examples = World(LARGE), drawn(LARGE)[:500]
+    largest = [max(world.distribution(example.context.path)) for example in examples]
+    assert world.best_accuracy(examples) == pytest.approx(sum(largest) / len(largest))
+
+
+def test_when_all_is_predictable_the_oracle_is_right_but_at_side_tables() -> None:
+    """A side table does not tell at which place of the chain it joins."""
+    world = World(WorldOptions(predictability=1.0, compositions=500))
+    for example in drawn(world.options):
+        p = world.distribution(example.context.path)
+        if len(example.context.path) > 1 or example.context.path[0].startswith("table_1"):
+            assert p.max() == 1
+            assert example.target == service(int(p.argmax()))
+    alone = World(world.options.model_copy(update={"joined": 0.0}))
+    assert alone.best_accuracy(drawn(alone.options)) == 1
+
+
+def test_when_nothing_is_predictable_the_best_is_the_most_popular_service() -> None:
+    world = World(WorldOptions(predictability=0.0, compositions=500))
+    for path in contexts(drawn(world.options)):
+        assert world.distribution(path) == pytest.approx(world.popularity)
+    assert world.best_accuracy(drawn(world.options)) == pytest.approx(world.popularity.max())
+
+
+def test_the_dial_orders_the_worlds() -> None:
+    accuracies = [
+        World(options).best_accuracy(drawn(options))
+        for options in (
+            WorldOptions(predictability=d, compositions=500) for d in (0, 0.25, 0.5, 0.75, 1)
+        )
+    ]
+    assert accuracies == sorted(accuracies)
+    assert accuracies[-1] - accuracies[0] > 0.4
+
+
+# ---- the drawn documents
+
+
+def test_one_seed_gives_one_world_and_another_gives_another() -> None:
+    options = WorldOptions(compositions=50)
+    assert World(options).draw() == World(options).draw()
+    assert World(options).draw() != World(options.model_copy(update={"seed": 8})).draw()
+
+
+@pytest.mark.parametrize("compositions", [2, 3, 50])
+def test_as_many_compositions_are_drawn_as_asked(compositions: int) -> None:
+    assert len(World(WorldOptions(compositions=compositions)).draw()) == compositions
+
+
+def test_chains_are_bounded_and_owned_and_go_forward_in_time() -> None:
+    options = WorldOptions(longer=1.0, joined=1.0, tables=2, compositions=100)
+    last = 0.0
+    for document in World(options).draw():
+        composition = read_composition(document)
+        assert sum(node.is_service for node in composition.nodes) == LONGEST_CHAIN
+        assert composition.owner in {f"owner-{i + 1}" for i in range(options.owners)}
+        times = [node.time for node in composition.nodes if node.time is not None]
+        assert times == sorted(times)
+        assert times[0] > last
+        last = times[-1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compositions": 1}, {"predictability": 1.1}, {"services": 1}, {"unknown": 1}, {"skew": -1}],
+)
+def test_worlds_that_cannot_be_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(options))):
+        WorldOptions.model_validate(options)
+
+
+def test_dump_is_json_with_one_composition_a_line(tmp_path: Path) -> None:
+    documents = World(WorldOptions(compositions=20)).draw()
+    text = dump(documents)
+    assert json.loads(text) == documents
+    assert [json.loads(line.rstrip(",")) for line in text.splitlines()[1:-1]] == documents
+    file = tmp_path / "drawn.json"
+    file.write_text(text)
+    assert len(read(file).compositions) == 20
+
+
+# ---- the bundled data
+
+
+def test_the_bundled_file_is_what_make_data_draws() -> None:
+    assert BUNDLED.read_bytes() == dump(World(WorldOptions()).draw()).encode()
+
+
+def test_an_oracle_reaches_the_stated_accuracy_on_the_bundled_data(
+    bundled: Sequence[Composition],
+) -> None:
+    world, examples = World(WorldOptions()), extract(bundled)[0]
+    hits = hits_of_the_oracle(world, examples)
+    reached = sum(right for right, _ in hits.values()) / len(examples)
+    # Generous: as if each composition were one question.
+    assert abs(reached - world.best_accuracy(examples)) < 3 * 0.5 / len(bundled) ** 0.5

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from dagrec.data.examples import Context
+from dagrec.data.vocabulary import Contexts
+from dagrec.errors import NumericalError, StoreError
+from dagrec.models.counting.markov import Markov, MarkovConfig
+from dagrec.models.counting.popularity import Popularity
+from dagrec.types import Scores
+from tests.checks import says
+from tests.worlds import chain, everything
+
+
+class Constant(Popularity):
+    """Gives every service of a known context the same score."""
+
+    name = "constant"
+    value: ClassVar[float] = 7.0
+
+    def _score(self, contexts: Contexts) -> Scores:
+        assert (contexts.lengths > 0).all(), "the base keeps empty contexts to itself"
+        return np.full_like(super()._score(contexts), self.value)
+
+
+class Broken(Constant):
+    value = float("nan")
+
+
+def test_each_row_gets_its_own_answer_or_the_prior() -> None:
+    data = everything().data
+    known, unknown, empty = Context(("table_a",)), Context(("nobody",)), Context(())
+    mixed = data.vocabulary.encode([unknown, known, empty, known])
+    scores = Constant().fit(data).score(mixed)
+    prior = np.log((data.graph.popularity + 1) / (len(data.examples) + len(data.vocabulary.services)))
+    np.testing.assert_allclose(scores[[0, 2]], np.stack([prior, prior]), rtol=1e-6)
+    assert (scores[[1, 3]] == Constant.value).all()
+
+
+def test_the_prior_is_a_distribution() -> None:
+    data = everything().data
+    scores = Constant().fit(data).score(data.vocabulary.encode([Context(())]))
+    assert np.exp(scores.astype(np.float64)).sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_scores_that_are_not_finite_never_leave() -> None:
+    data = chain().data
+    model = Broken().fit(data)
+    with pytest.raises(NumericalError) as error:
+        model.score(data.contexts)
+    assert says(error, "constant", "finite", "NaN", "train it again")
+
+
+def test_the_text_of_a_recommender_shows_its_configuration() -> None:
+    text = repr(Markov(MarkovConfig(order=3, mu=0.5), seed=9))
+    assert text == "Markov(MarkovConfig(order=3, mu=0.5), seed=9)"
+
+
+def test_defaults_are_used_where_no_configuration_is_given() -> None:
+    assert Markov().config == MarkovConfig()
+    assert Markov().seed == 0
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A folder with a Markov chain of the chain world."""
+    Markov(MarkovConfig(order=2), seed=3).fit(chain().data).save(tmp_path, chain().data.vocabulary)
+    return tmp_path
+
+
+def test_model_json_tells_everything_but_the_numbers(saved: Path) -> None:
+    about = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    assert about == {
+        "recommender": "markov",
+        "config": {"order": 2, "mu": 5.0},
+        "seed": 3,
+        "vocabulary": chain().data.vocabulary.fingerprint,
+        "history": [],
+    }
+    assert next(iter(about)) == "recommender"
+
+
+def load(folder: Path, **changes: object) -> Markov:
+    """The saved chain, after changes to its model.json (None removes a field)."""
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8")) | changes
+    about = {key: value for key, value in about.items() if value is not None}
+    return Markov.load(folder, about, chain().data.vocabulary, chain().data.graph)
+
+
+def test_an_unchanged_folder_loads(saved: Path) -> None:
+    model = load(saved)
+    assert model.config == MarkovConfig(order=2)
+    assert model.seed == 3
+
+
+def test_a_model_of_another_vocabulary_is_refused(saved: Path) -> None:
+    with pytest.raises(StoreError) as error:
+        load(saved, vocabulary="something else")
+    assert says(error, str(saved), "vocabulary", "publish the bundle again")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"config": {"order": 0}}, "order"),
+        ({"config": {"older": 1}}, "older"),
+        ({"config": None}, "config"),
+        ({"seed": "x"}, "'x'"),
+        ({"history": [[1]]}, "validation"),
+    ],
+)
+def test_a_changed_model_json_is_refused(saved: Path, changes: dict[str, object], found: str) -> None:
+    with pytest.raises(StoreError) as error:
+        load(saved, **changes)
+    assert found in str(error.value)
+    assert "publish the bundle again" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_damaged_tensors_are_refused(saved: Path, content: bytes | None) -> None:
+    file = saved / "tensors.safetensors"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(StoreError) as error:
+        load(saved)
+    assert says(error, str(saved), "must be whole", "publish the bundle again")
+
+
+@pytest.mark.parametrize(("prior", "found"), [(None, "none"), (np.zeros(99), "(99,)")])
+def test_a_prior_of_another_size_is_refused(prior: np.ndarray | None, found: str) -> None:
+    data = chain().data
+    state = {key: value for key, value in Markov().fit(data).state().items() if key != "prior"}
+    if prior is not None:
+        state["prior"] = prior
+    with pytest.raises(StoreError) as error:
+        Markov().restore(state, data.vocabulary, data.graph)
+    assert says(error, "markov", f"each of {len(data.vocabulary.services)} services", f"found {found}")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from dagrec.errors import ConfigError
+from dagrec.models.base import Recommender
+from dagrec.models.counting.markov import Markov, MarkovConfig
+from dagrec.models.registry import MODELS, create, family, recommender_class
+from tests.checks import says
+
+FAMILIES = {"counting", "linear", "sequence", "dag", "bipartite", "hybrid"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_entry_is_a_recommender_of_a_known_family(name: str) -> None:
+    assert issubclass(recommender_class(name), Recommender)
+    assert family(name) in FAMILIES
+
+
+def test_no_class_is_registered_twice() -> None:
+    assert len(set(MODELS.values())) == len(MODELS)
+
+
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError) as error:
+        recommender_class("oracle")
+    assert says(error, "'oracle'", *MODELS)
+
+
+def test_a_missing_package_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "ghost", "no_such_package.ghost:Ghost")
+    with pytest.raises(ConfigError) as error:
+        recommender_class("ghost")
+    assert says(error, "'ghost'", "'no_such_package'", "not installed", "dagrec[train]")
+
+
+def test_create_sets_what_is_given_and_leaves_the_rest() -> None:
+    model = create("markov", {"mu": 2}, seed=5)
+    assert isinstance(model, Markov)
+    assert model.config == MarkovConfig(mu=2.0)
+    assert model.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"mu": 0}, ("mu", "greater than 0", "found 0")),
+        ({"mu": float("nan")}, ("mu", "finite", "found nan")),
+        ({"mu": "much"}, ("mu", "number", "found 'much'")),
+        ({"order": 1.5}, ("order", "integer", "found 1.5")),
+        ({"order": 129}, ("order", "128", "found 129")),
+        ({"order": 0, "mu": -1}, ("order", "mu", "found 0", "found -1")),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(options: dict[str, object], parts: tuple[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        create("markov", options)
+    assert says(error, "'markov'", *parts)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    model = create("markov")
+    with pytest.raises(ValueError, match="frozen"):
+        model.config.mu = 3.0  # type: ignore[attr-defined]

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dagrec.data.compositions import Composition
+from dagrec.data.examples import Context, Example, extract
+from dagrec.errors import DataError
+from dagrec.models.training_data import TrainingData
+from tests.checks import says
+from tests.worlds import DAY, WORLDS, World, branching, chain, composition, everything
+
+
+def pairs_by_key(data: TrainingData) -> dict[tuple[tuple[str, ...], str], float]:
+    """The distinct pairs of the data, as keys."""
+    return {
+        (data.contexts.origins[row].path, data.vocabulary.services[column]): count
+        for row, column, count in zip(*data.pairs, strict=True)
+    }
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_pairs_are_those_that_the_world_was_made_of(world: World) -> None:
+    expected = {(path, y): n for path, nexts in world.follows.items() for y, n in nexts.items()}
+    assert pairs_by_key(world.data) == expected
+
+
+def test_pairs_equal_a_plain_loop_over_the_examples(examples: tuple[Example, ...]) -> None:
+    expected = Counter((e.context.path, e.target) for e in examples)
+    data = TrainingData.of(examples)
+    assert pairs_by_key(data) == dict(expected)
+    assert len(data.contexts) == len({e.context.path for e in examples})
+
+
+def test_an_example_is_its_row_and_its_column(examples: tuple[Example, ...]) -> None:
+    data = TrainingData.of(examples)
+    found = [
+        (data.contexts.origins[row].path, data.vocabulary.services[column])
+        for row, column in zip(data.rows, data.targets, strict=True)
+    ]
+    assert found == [(e.context.path, e.target) for e in examples]
+
+
+def test_pairs_do_not_depend_on_the_order_of_the_examples() -> None:
+    world = everything()
+    assert pairs_by_key(TrainingData.of(world.examples[::-1])) == pairs_by_key(world.data)
+
+
+def test_no_examples_are_refused() -> None:
+    with pytest.raises(DataError) as error:
+        TrainingData.of([])
+    assert says(error, "training", "at least one example", "found none")
+    assert error.value.rule == "no-examples"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_hold_out_parts_are_disjoint_and_make_up_the_whole(share: float) -> None:
+    data = everything().data
+    kept, held_out = data.hold_out(share, seed=3)
+    sides = [{e.composition for e in part.examples} for part in (kept, held_out)]
+    assert sides[0].isdisjoint(sides[1])
+    assert sides[0] | sides[1] == {e.composition for e in data.examples}
+    assert Counter((*kept.examples, *held_out.examples)) == Counter(data.examples)
+    assert len(sides[1]) == int(np.ceil(share * len(sides[0] | sides[1])))
+
+
+def test_hold_out_parts_share_vocabulary_and_graph_with_the_whole() -> None:
+    data = everything().data
+    for part in data.hold_out(0.3, seed=0):
+        assert part.vocabulary is data.vocabulary
+        assert part.graph is data.graph
+
+
+def test_hold_out_depends_on_the_seed_alone() -> None:
+    data = everything().data
+    parts = [data.hold_out(0.3, seed=seed)[1].examples for seed in (5, 5, 6)]
+    assert parts[0] == parts[1]
+    assert parts[0] != parts[2]
+
+
+def test_hold_out_of_a_single_composition_is_refused() -> None:
+    with pytest.raises(DataError) as error:
+        chain(copies=1).data.hold_out(0.1, seed=0)
+    assert says(error, "at least two", "found 1")
+
+
+@pytest.fixture
+def history() -> tuple[Composition, ...]:
+    """Compositions of two owners, and one without an owner, in no order of time."""
+    return (
+        composition("later", ("table_a", "x"), owner="ann", time=5 * DAY),
+        composition("early", ("table_a", "x"), owner="ann", time=1 * DAY),
+        composition("other", ("table_a", "x"), owner="bob", time=0.0),
+        composition("nobody", ("table_a", "x"), owner=None, time=0.0),
+        composition("timeless", ("table_a", "x"), owner="ann", time=None),
+        composition("middle", ("table_a", "x"), owner="ann", time=3 * DAY),
+    )
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        (1 * DAY, []),
+        (1 * DAY + 1, ["early"]),
+        (3 * DAY, ["early"]),
+        (5 * DAY, ["early", "middle"]),
+        (9 * DAY, ["early", "middle", "later"]),
+        (None, []),
+    ],
+)
+def test_earlier_is_the_same_owner_and_strictly_before(
+    history: tuple[Composition, ...], time: float | None, expected: list[str]
+) -> None:
+    data = TrainingData.of(extract(history)[0])
+    assert [c.id for c in data.earlier("ann", time)] == expected
+
+
+def test_earlier_knows_nothing_of_unknown_owners(history: tuple[Composition, ...]) -> None:
+    data = TrainingData.of(extract(history)[0])
+    assert data.earlier("eve", 9 * DAY) == ()
+    assert data.earlier(None, 9 * DAY) == ()
+
+
+def test_a_composition_is_never_in_its_own_history(examples: tuple[Example, ...]) -> None:
+    data = TrainingData.of(examples)
+    for example in data.examples:
+        context = example.context
+        before = data.earlier(context.owner, context.time)
+        assert context.composition not in before
+        assert all(c.owner == context.owner for c in before)
+        assert max((c.time or 0.0 for c in before), default=-1.0) < (context.time or 0.0)
+
+
+def test_examples_without_compositions_can_be_learned_from() -> None:
+    data = TrainingData.of([Example(Context(("a", "b")), "c", "3", 0)])
+    assert data.vocabulary.services == ("c",)
+    assert data.vocabulary.others == ("a", "b")
+
+
+def test_a_catalogue_goes_into_the_graph() -> None:
+    data = TrainingData.of(branching().examples, catalogue=[("table_b", "often"), ("no", "often")])
+    assert data.graph.declared is not None
+    assert data.graph.left_out == 1

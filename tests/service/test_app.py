@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from dagrec.store.catalogue import Store
+
+DAGREC = Path(sys.executable).with_name("dagrec")
+Start = Callable[..., Any]
+
+
+def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A server that is expected not to start."""
+    return subprocess.run(
+        [DAGREC, "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=environment or None,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
+    """The exit status, and one clear line with these texts."""
+    assert done.returncode == status, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("dagrec: ")
+    for text in texts:
+        assert text in done.stderr
+    assert done.stdout == ""
+
+
+def test_it_does_not_start_on_an_empty_store(tmp_path: Path) -> None:
+    done = serve("--store", tmp_path)
+    assert_refused(done, 1, f"{tmp_path}: a store must hold a published bundle", "dagrec train")
+
+
+def test_it_does_not_start_on_a_broken_bundle(small_store: Store) -> None:
+    graph = small_store.bundles / small_store.current() / "graph.safetensors"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    assert_refused(serve("--store", small_store.root), 1, str(graph), "must be as it was published")
+
+
+def test_it_does_not_start_with_a_wrong_setting(small_store: Store) -> None:
+    wrong = {"DAGREC_MAX_BODY": "many", "PATH": ""}
+    assert_refused(serve("--store", small_store.root, **wrong), 2, "DAGREC_MAX_BODY", "valid integer")
+    wrong = {"DAGREC_LOG_LEVEL": "loud", "PATH": ""}
+    assert_refused(serve("--store", small_store.root, **wrong), 2, "log_level must be one of", "'loud'")
+
+
+def test_it_does_not_start_on_a_port_that_is_taken(small_store: Store) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = serve("--store", small_store.root, "--port", port)
+    assert_refused(
+        done, 1, f"127.0.0.1, port {port}: cannot be bound", "choose another --host or --port"
+    )
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(
+    ending: signal.Signals, small_store: Store, start_server: Start
+) -> None:
+    server = start_server(small_store.root, DAGREC_LOG_LEVEL="info")
+    server.wait_until_ready()
+    server.process.send_signal(ending)
+    _, errors = server.process.communicate(timeout=20)
+    assert server.process.returncode in (0, -ending)
+    assert "Application shutdown complete" in errors
+    assert "Traceback" not in errors
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{server.url}/health/live")
+
+
+def test_the_limit_of_bodies_and_the_path_prefix_are_settings(
+    small_store: Store, start_server: Start
+) -> None:
+    server = start_server(small_store.root, DAGREC_MAX_BODY="100", DAGREC_ROOT_PATH="/recommend")
+    server.wait_until_ready()
+    body = json.dumps({"path": ["a" * 50]})
+    for size, status in ((100, 200), (101, 413)):
+        answer = httpx2.post(
+            f"{server.url}/predict",
+            content=body.ljust(size),
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status_code == status
+    assert httpx2.get(f"{server.url}/openapi.json").json()["servers"] == [{"url": "/recommend"}]
+    assert "Traceback" not in server.stop()
+
+
+def test_recommenders_without_networks_are_served_without_torch(small_store: Store) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from dagrec.predict import make_request, predict\n"
+        "from service.app import create_app\n"
+        "from service.holder import Holder\n"
+        "from service.settings import make_settings\n"
+        "create_app(make_settings(store=pathlib.Path(sys.argv[1])))\n"
+        "holder = Holder(pathlib.Path(sys.argv[1])); holder.load()\n"
+        "assert predict(holder.bundle, make_request({'path': ['service_301']})).predictions\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, small_store.root], check=False)
+    assert done.returncode == 0

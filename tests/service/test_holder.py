@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dagrec.config import load_config
+from dagrec.errors import NumericalError, StoreError
+from dagrec.jobs.train import train
+from dagrec.store.bundle import Bundle
+from dagrec.store.catalogue import Store
+from service.holder import Holder, self_check
+
+DATA = Path(__file__).parents[2] / "data" / "compositions.json"
+
+
+def test_nothing_is_held_before_it_is_loaded(store: Store) -> None:
+    holder = Holder(store.root)
+    with pytest.raises(StoreError, match="a bundle must be loaded, found none yet; try later"):
+        _ = holder.bundle
+    holder.load()
+    assert holder.bundle.version == store.current()
+
+
+def test_a_bundle_that_cannot_be_loaded_leaves_the_held_one(small_store: Store) -> None:
+    holder = Holder(small_store.root)
+    holder.load()
+    held = holder.bundle
+    train(DATA, small_store, load_config(models=["markov"]), None, measure=0)
+    (small_store.bundles / small_store.current() / "graph.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"graph\.safetensors"):
+        holder.load()
+    assert holder.bundle is held
+
+
+def test_every_model_of_a_whole_bundle_answers(bundle: Bundle) -> None:
+    self_check(bundle)
+    assert bundle.models, "nothing was checked"
+
+
+def test_a_model_whose_scores_are_no_numbers_is_not_taken(small_store: Store) -> None:
+    bundle = small_store.load()
+    nowhere = np.full(len(bundle.vocabulary.services), np.nan)
+    bundle.models["popularity"].restore({"prior": nowhere}, bundle.vocabulary, bundle.graph)
+    with pytest.raises(NumericalError, match="popularity: scores must be finite, found NaN"):
+        self_check(bundle)

@@ -1,0 +1,62 @@
+"""One small set of trained recommenders, published where a test wants it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagrec.config import load_config
+from dagrec.data.examples import extract
+from dagrec.data.formats import read_composition
+from dagrec.data.synthetic import World, WorldOptions
+from dagrec.models.registry import MODELS, recommender_class
+from dagrec.models.training_data import TrainingData
+from dagrec.store.bundle import ModelEntry
+from dagrec.store.catalogue import Store
+from dagrec.training.loop import NetworkTrainer
+
+
+@pytest.fixture(scope="session")
+def training() -> TrainingData:
+    """Sixty compositions of the known world, and one declared link."""
+    world = World(WorldOptions(compositions=60))
+    examples, _ = extract([read_composition(document) for document in world.draw()])
+    return TrainingData.of(examples, catalogue=[(examples[0].context.path[-1], examples[0].target)])
+
+
+@pytest.fixture(scope="session")
+def parts(training: TrainingData) -> dict[str, Any]:
+    """The arguments of ``publish``: every registered recommender, trained as shortly as it can be."""
+    short = [f"{name}.epochs=1" for name in MODELS if recommender_class(name).traits.gradient_trained]
+    config = load_config(models=list(MODELS), overrides=short)
+    trainer = NetworkTrainer("cpu")
+    models = {name: config.recommender(name).fit(training, trainer) for name in MODELS}
+    entries = {
+        name: ModelEntry(recommender=name, parameters=model.parameters(), fit_seconds=0.0)
+        for name, model in models.items()
+    }
+    return {
+        "vocabulary": training.vocabulary,
+        "graph": training.graph,
+        "models": models,
+        "entries": entries,
+        "champion": "markov",
+        "data": {"path": "a world", "examples": len(training.examples)},
+        "config": config.model_dump(mode="json"),
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path, parts: dict[str, Any]) -> Store:
+    """A store with one published bundle."""
+    store = Store(tmp_path / "store")
+    store.publish(**parts)
+    return store
+
+
+@pytest.fixture
+def folder(store: Store) -> Path:
+    """The folder of the published bundle."""
+    return store.bundles / store.current()

@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagrec.config import load_config
+from dagrec.data.formats import read
+from dagrec.errors import RequestError
+from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.train import train
+from dagrec.models.registry import MODELS, recommender_class
+from dagrec.predict import (
+    LONGEST_PATH,
+    MOST_ANSWERS,
+    MOST_LINKS,
+    MOST_NODES,
+    Answer,
+    make_request,
+    predict,
+    predict_lines,
+)
+from dagrec.store.bundle import Bundle
+from dagrec.store.catalogue import Store
+from dagrec.training.loop import NetworkTrainer
+
+DATA = Path(__file__).parents[1] / "data" / "compositions.json"
+ENDS = {"nodes": [{"id": "a", "mid": 1}, {"id": "e", "mid": 2}], "links": []}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Every recommender on the bundled compositions, and a catalogue of three links."""
+    short = [f"{name}.epochs=1" for name in MODELS if recommender_class(name).traits.gradient_trained]
+    config = load_config(models=list(MODELS), overrides=short)
+    catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
+    store = Store(tmp_path_factory.mktemp("predict"))
+    train(DATA, store, config, NetworkTrainer("cpu"), catalogue=catalogue, measure=0)
+    return store.load()
+
+
+def ask(bundle: Bundle, **values: Any) -> Answer:
+    return predict(bundle, make_request(values))
+
+
+def chain(*mids: int, table: str = "1001002", **at: Any) -> dict[str, Any]:
+    """A request for a composition: a table, and services one after another."""
+    nodes = [{"id": table}, *({"id": f"n{i}", "mid": mid} for i, mid in enumerate(mids))]
+    links = [{"source": a["id"], "target": b["id"]} for a, b in pairwise(nodes)]
+    return {"composition": {"nodes": nodes, "links": links}, **at}
+
+
+def known_node(bundle: Bundle) -> str:
+    """The node that the most services followed, but not all."""
+    degrees = bundle.graph.observed.degrees
+    services = len(bundle.vocabulary.services)
+    best = max((d, i) for i, d in enumerate(degrees.tolist()) if d < services)[1]
+    return next(key for key, id_ in bundle.vocabulary.ids.items() if id_ == best)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_path_and_composition_give_the_same_answer(model: str, bundle: Bundle) -> None:
+    path = ["table_1001002", "service_301", "service_303"]
+    by_path = ask(bundle, path=path, model=model)
+    assert ask(bundle, **chain(301, 303, at="n1"), model=model) == by_path
+    assert ask(bundle, **chain(301, 303), model=model) == by_path
+    wrapped = {"composition": chain(301, 303)}
+    assert ask(bundle, composition=wrapped["composition"], model=model) == by_path
+    assert (by_path.model, by_path.version, by_path.strategy) == (model, bundle.version, "model")
+
+
+def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:
+    composition = {
+        "nodes": [{"id": 1001002}, {"id": 7, "mid": 301}],
+        "links": [{"source": "1001002", "target": 7}],
+    }
+    expected = ask(bundle, path=["table_1001002", "service_301"])
+    assert ask(bundle, composition=composition, at=7) == expected
+    assert ask(bundle, composition=composition, at="7") == expected
+
+
+def test_several_ends_are_named_when_at_is_missing(bundle: Bundle) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(bundle, composition=ENDS)
+    assert str(caught.value) == (
+        'at: must name the node to extend when several ends are open, found 2 ends: a, e; add "at"'
+    )
+
+
+def test_at_must_be_a_node_of_the_composition(bundle: Bundle) -> None:
+    with pytest.raises(
+        RequestError, match="at: must be the id of a node of the composition, found 'x'"
+    ):
+        ask(bundle, composition=ENDS, at="x")
+    with pytest.raises(RequestError, match="at names a node of a composition, and there is none"):
+        ask(bundle, path=["service_301"], at="x")
+
+
+def test_a_request_has_exactly_one_form() -> None:
+    for values in ({}, {"k": 3}, {"path": ["a"], "composition": ENDS}):
+        with pytest.raises(RequestError, match="either a path or a composition"):
+            make_request(values)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_does_not_feed_the_frontier_changes_nothing(model: str, bundle: Bundle) -> None:
+    """Children that the frontier has already, and whole other branches."""
+    alone = ask(bundle, **chain(301, 303, at="n1"), model=model)
+    request = chain(301, 303, at="n1")
+    request["composition"]["nodes"] += [
+        {"id": "child", "mid": 302},
+        {"id": "sister", "mid": 304},
+        {"id": "other table"},
+        {"id": "strange", "key": "never seen"},
+    ]
+    request["composition"]["links"] += [
+        {"source": "n1", "target": "child"},
+        {"source": "n0", "target": "sister"},
+        {"source": "other table", "target": "strange"},
+        {"source": "strange", "target": "child"},
+    ]
+    assert ask(bundle, **request, model=model) == alone
+
+
+def test_unknown_nodes_are_named_and_the_strategy_says_what_was_done(bundle: Bundle) -> None:
+    known = ask(bundle, path=["table_1001002", "service_301"])
+    assert (known.strategy, known.unknown, known.terminal) == ("model", [], False)
+    some = ask(bundle, path=["new_1", "service_301", "new_2", "service_303", "new_1"])
+    assert (some.strategy, some.unknown) == ("back-off", ["new_1", "new_2"])
+    for path in (["new_1", "new_2"], []):
+        nothing = ask(bundle, path=path)
+        assert (nothing.strategy, nothing.unknown, nothing.terminal) == ("popularity", path, False)
+
+
+def test_an_unknown_node_upstream_of_the_frontier_is_named(bundle: Bundle) -> None:
+    """It feeds the frontier, though the longest path does not pass it."""
+    request = chain(301, 303, at="n1")
+    request["composition"]["nodes"].append({"id": "side", "key": "never seen"})
+    request["composition"]["links"].append({"source": "side", "target": "n1"})
+    answer = ask(bundle, **request)
+    assert (answer.strategy, answer.unknown) == ("back-off", ["never seen"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_context_of_unknown_nodes_gets_smoothed_frequencies(model: str, bundle: Bundle) -> None:
+    """p(y) = (N(y) + 1) / (N + C) for every model and mask."""
+    counts = bundle.graph.popularity + 1
+    expected = dict(zip(bundle.vocabulary.services, (counts / counts.sum()).tolist(), strict=True))
+    for mask in (MaskPolicy.OBSERVED, MaskPolicy.SOFT, MaskPolicy.NONE):
+        answer = ask(bundle, path=["nobody knows"], model=model, mask=mask, k=MOST_ANSWERS)
+        found = {p.service: p.probability for p in answer.predictions}
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_node_that_nothing_followed_is_terminal_and_opens_the_mask(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([chain(1, 2)["composition"], chain(1, 3)["composition"]]))
+    store = Store(tmp_path / "store")
+    train(data, store, load_config(models=["markov"]), None, measure=0)
+    answer = ask(store.load(), path=["table_1001002", "service_1", "service_2"])
+    assert (answer.terminal, answer.strategy, answer.unknown) == (True, "model", [])
+    assert answer.candidates == len(answer.predictions) == 3
+    assert not ask(store.load(), path=["service_1"]).terminal
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_hard_mask_never_lets_another_service_through(model: str, bundle: Bundle) -> None:
+    graph, words = bundle.graph, bundle.vocabulary
+    for key, id_ in words.ids.items():
+        followers = {words.services[column] for column in graph.observed.row(id_)[0]}
+        answer = ask(bundle, path=[key], model=model, mask="observed", k=MOST_ANSWERS)
+        assert {p.service for p in answer.predictions} == (followers or set(words.services))
+        assert answer.candidates == len(answer.predictions)
+
+
+def test_the_catalogue_mask_lets_declared_links_through_and_nothing_else(bundle: Bundle) -> None:
+    answer = ask(bundle, path=["service_301"], mask="catalogue", k=MOST_ANSWERS)
+    assert {p.service for p in answer.predictions} == {"service_302", "service_303", "service_304"}
+
+
+def test_a_bundle_without_declared_links_refuses_the_catalogue_mask(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    train(DATA, store, load_config(models=["popularity"]), None, measure=0)
+    with pytest.raises(RequestError, match="mask 'catalogue' needs links that a user declared"):
+        ask(store.load(), path=["service_301"], mask="catalogue")
+
+
+@pytest.mark.parametrize("mask", list(MaskPolicy))
+@pytest.mark.parametrize("model", MODELS)
+def test_probabilities_fall_and_add_up_to_one(model: str, mask: MaskPolicy, bundle: Bundle) -> None:
+    for path in (["table_1001002"], ["table_1001002", "service_301"], ["new", "service_305"]):
+        answer = ask(bundle, path=path, model=model, mask=mask, k=MOST_ANSWERS)
+        probabilities = [p.probability for p in answer.predictions]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert math.fsum(probabilities) == pytest.approx(1, abs=1e-9)
+        assert [p.rank for p in answer.predictions] == list(range(1, len(probabilities) + 1))
+        assert answer.mask is mask
+
+
+def test_equal_probabilities_keep_the_order_of_the_vocabulary(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([chain(mid)["composition"] for mid in (5, 3, 4)]))
+    store = Store(tmp_path / "store")
+    train(data, store, load_config(models=["markov"]), None, measure=0)
+    answer = ask(store.load(), path=["table_1001002"])
+    assert [(p.service, p.probability) for p in answer.predictions] == [
+        (f"service_{mid}", pytest.approx(1 / 3)) for mid in (3, 4, 5)
+    ]
+
+
+def test_k_is_a_limit_and_not_a_demand(bundle: Bundle) -> None:
+    node = known_node(bundle)
+    everything = ask(bundle, path=[node], k=MOST_ANSWERS)
+    assert len(everything.predictions) == everything.candidates < len(bundle.vocabulary.services)
+    for k in range(1, everything.candidates + 1):
+        answer = ask(bundle, path=[node], k=k)
+        assert answer.predictions == everything.predictions[:k]
+        assert answer.candidates == everything.candidates
+
+
+def test_support_counts_the_training_examples_of_the_link(bundle: Bundle) -> None:
+    compositions = read(DATA).compositions
+    pairs = [
+        (c.by_id[source].key, c.by_id[target].key)
+        for c in compositions
+        for source, target in c.links
+        if len(c.nodes) == 2  # one path: each link is one example
+    ]
+    answer = ask(bundle, path=["table_1001002"], mask="none", k=MOST_ANSWERS)
+    for prediction in answer.predictions:
+        assert prediction.support >= pairs.count(("table_1001002", prediction.service))
+    total = bundle.graph.support(bundle.vocabulary.ids["table_1001002"]).sum()
+    assert sum(p.support for p in answer.predictions) == total
+    assert {p.support for p in ask(bundle, path=["new"]).predictions} == {0}
+
+
+def test_the_champion_and_the_mask_of_the_bundle_are_the_defaults(bundle: Bundle) -> None:
+    answer = ask(bundle, path=["service_301"])
+    assert answer.model == bundle.manifest.champion
+    assert answer.mask is bundle.mask
+    with pytest.raises(RequestError, match=f"model must be one of {', '.join(MODELS)}, found 'nobody'"):
+        ask(bundle, path=["service_301"], model="nobody")
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ({"path": "a,b"}, ["path", "list", "'a,b'"]),
+        ({"path": [""]}, ["path.0", "at least 1 character"]),
+        ({"path": [3]}, ["path.0", "string", "3"]),
+        ({"path": ["a"] * (LONGEST_PATH + 1)}, ["path", f"at most {LONGEST_PATH}"]),
+        ({"path": ["\ud800"]}, ["path.0"]),
+        ({"path": [], "k": 0}, ["k", "greater than or equal to 1", "0"]),
+        ({"path": [], "k": MOST_ANSWERS + 1}, ["k", f"less than or equal to {MOST_ANSWERS}"]),
+        ({"path": [], "k": math.nan}, ["k", "nan"]),
+        ({"path": [], "mask": "hard"}, ["mask", "observed", "catalogue", "soft", "none", "'hard'"]),
+        ({"path": [], "kk": 1}, ["kk", "Extra inputs are not permitted"]),
+        ({"path": [], "\ud800": 1}, ["valid string"]),
+        ({"composition": []}, ["composition", "dictionary"]),
+        ({"composition": {}}, ["composition needs 'nodes'"]),
+        ({"composition": {"nodes": [], "links": []}}, ["at least one node"]),
+        ({"composition": {"nodes": [{"id": 1}, {"id": "1"}], "links": []}}, ["'1'", "found it twice"]),
+        (
+            {"composition": {"nodes": [{"id": 1}], "links": [{"source": 1, "target": 2}]}},
+            ["link '1' -> '2'", "target", "found '2', which is none"],
+        ),
+        (
+            {"composition": {"nodes": [{"id": 1}], "links": [{"source": 1, "target": 1}]}},
+            ["link '1' -> '1'", "closes a cycle"],
+        ),
+        ({"composition": {"nodes": [{"id": 1}] * (MOST_NODES + 1), "links": []}}, ["send fewer"]),
+        (
+            {"composition": {"composition": {"nodes": [{"id": 1}], "links": [0] * (MOST_LINKS + 1)}}},
+            [f"links may be {MOST_LINKS}, found {MOST_LINKS + 1}"],
+        ),
+    ],
+)
+def test_a_wrong_request_is_refused_by_field_rule_and_value(
+    values: dict[str, Any], texts: Sequence[str], bundle: Bundle
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(bundle, **values)
+    for text in texts:
+        assert text in str(caught.value)
+    assert str(caught.value).encode("utf-8"), "an error must be printable"
+
+
+def test_sixty_diamonds_are_answered_at_once(bundle: Bundle) -> None:
+    """2 ** 60 paths: only the longest one is looked for, never all of them."""
+    path = ["table_1001002", *(f"service_{301 + i % 16}" for i in range(60) for _ in range(2))]
+    assert ask(bundle, composition=diamonds(60)) == ask(bundle, path=path)
+
+
+def diamonds(count: int) -> dict[str, Any]:
+    """That many diamonds in a row: 2 ** count paths."""
+    nodes: list[dict[str, Any]] = [{"id": "1001002"}]
+    links = []
+    for i in range(count):
+        nodes += [{"id": f"{side}{i}", "mid": 301 + i % 16} for side in ("l", "r", "end")]
+        before = nodes[-4]["id"]
+        links += [{"source": before, "target": f"{side}{i}"} for side in "lr"]
+        links += [{"source": f"{side}{i}", "target": f"end{i}"} for side in "lr"]
+    return {"nodes": nodes, "links": links}
+
+
+def test_lines_are_answered_in_order_with_errors_in_their_places(bundle: Bundle) -> None:
+    lines = [
+        '{"path": ["service_301"]}\n',
+        "\n",
+        "not json\n",
+        '{"path": ["service_302"], "k": 2, "model": "popularity"}\n',
+        "[]\n",
+        '{"path": 5}\n',
+        '{"path": ["service_303"], "mask": NaN}\n',
+        json.dumps({"composition": ENDS}) + "\n",
+        json.dumps(chain(301)),
+    ]
+    found = list(predict_lines(bundle, lines, {"k": 3, "model": "markov", "mask": "none"}))
+    answers = {i: a for i, a in enumerate(found) if isinstance(a, Answer)}
+    errors = {i: str(e) for i, e in enumerate(found) if isinstance(e, RequestError)}
+    assert answers == {
+        0: ask(bundle, path=["service_301"], k=3, model="markov", mask="none"),
+        2: ask(bundle, path=["service_302"], k=2, model="popularity", mask="none"),
+        7: ask(bundle, **chain(301), k=3, model="markov", mask="none"),
+    }
+    assert [text.split(":")[0] for text in errors.values()] == [f"line {n}" for n in (3, 5, 6, 7, 8)]
+    assert "not JSON" in errors[1]
+    assert "a request must be an object, found an array of 0" in errors[3]
+    assert "path" in errors[4]
+    assert "a number must be finite, found NaN" in errors[5]
+    assert "several ends" in errors[6]
+
+
+@pytest.mark.parametrize("field", ["k", "path", "composition", "at", "model", "mask", "other"])
+def test_deep_nesting_is_refused_wherever_it_stands(field: str, bundle: Bundle) -> None:
+    """Every depth near the interpreter's own limit, where writing out a value can fail as well."""
+    for depth in (100, *range(850, 1000), 5_000, 100_000):
+        line = f'{{"{field}": {"[" * depth}1{"]" * depth}}}'
+        (found,) = predict_lines(bundle, [line], {})
+        assert isinstance(found, RequestError)
+        assert str(found).startswith("line 1: ")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+ids = st.sampled_from(["a", "b", "c", 1, "1", "", None, True, 1.5, "\ud800", 10**400]) | json_values
+nodes = st.fixed_dictionaries(
+    {"id": ids},
+    optional={"mid": ids, "key": ids, "kind": ids, "owner": ids, "start_time": ids, "text": ids},
+)
+links = st.fixed_dictionaries({"source": ids, "target": ids})
+compositions = st.fixed_dictionaries(
+    {
+        "nodes": st.lists(nodes | json_values, max_size=4) | json_values,
+        "links": st.lists(links | json_values, max_size=4) | json_values,
+    },
+    optional={"id": ids, "owner": ids, "time": ids},
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "path": st.lists(st.sampled_from(["service_301", "table_1001002", "x"]) | ids, max_size=4)
+        | json_values,
+        "composition": compositions
+        | st.fixed_dictionaries({"composition": compositions})
+        | json_values,
+        "at": ids,
+        "k": st.integers(-1, 2000) | json_values,
+        "model": st.sampled_from([*MODELS, "nobody"]) | json_values,
+        "mask": st.sampled_from([*MaskPolicy, "nobody"]) | json_values,
+    },
+)
+
+
+def check_request(bundle: Bundle, values: dict[str, Any]) -> None:
+    """An answer that adds up, or a RequestError that can be printed; nothing else."""
+    (found,) = predict_lines(bundle, [json.dumps(values)], {})
+    try:
+        answer = ask(bundle, **values)
+    except RequestError as error:
+        text = str(error)
+    else:
+        text = answer.model_dump_json()
+        assert 0 < math.fsum(p.probability for p in answer.predictions) <= 1 + 1e-9
+        assert found == answer
+    assert text.encode("utf-8")
+    assert str(found).encode("utf-8")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values=requests | st.dictionaries(st.text(max_size=8), json_values, max_size=3))
+def test_any_json_object_gives_an_answer_or_a_request_error(
+    bundle: Bundle, values: dict[str, Any]
+) -> None:
+    check_request(bundle, values)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values=requests)
+def test_very_many_json_objects_give_an_answer_or_a_request_error(
+    bundle: Bundle, values: dict[str, Any]
+) -> None:
+    check_request(bundle, values)

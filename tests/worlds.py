@@ -1,0 +1,150 @@
+"""Tiny worlds whose right answers are known by construction.
+
+``follows`` states, for each path, how often each service comes next in the examples of the world. It is
+written from the construction and not from the library, so that both can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from dagrec.data.compositions import Composition, Node, compose
+from dagrec.data.examples import Context, Example, extract
+from dagrec.models.training_data import TrainingData
+
+Path = tuple[str, ...]
+DAY = 86400.0
+
+
+def composition(
+    id: str, *paths: Sequence[str], owner: str | None = "ann", time: float | None = 0.0
+) -> Composition:
+    """A composition whose links are the steps of these paths; a key is its own node id.
+
+    Keys that begin with ``table`` are tables, all others services.
+    """
+    keys = dict.fromkeys(key for path in paths for key in path)
+    nodes = [
+        Node(key, key, "table" if key.startswith("table") else "service", key.replace("_", " "))
+        for key in keys
+    ]
+    links = [link for path in paths for link in pairwise(path)]
+    return compose(id, nodes, links, owner=owner, time=time)[0]
+
+
+@dataclass(frozen=True)
+class World:
+    """Compositions, and how often each service follows each path in them."""
+
+    compositions: tuple[Composition, ...]
+    follows: Mapping[Path, Mapping[str, int]]
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        return extract(self.compositions)[0]
+
+    @cached_property
+    def data(self) -> TrainingData:
+        return TrainingData.of(self.examples)
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Every distinct path as a context without a composition, as a request may give it."""
+        return [Context(path) for path in self.follows]
+
+    @property
+    def certain(self) -> dict[Path, str]:
+        """The paths that only one service follows, and that service."""
+        return {path: next(iter(next_)) for path, next_ in self.follows.items() if len(next_) == 1}
+
+
+def chain(copies: int = 3) -> World:
+    """One way only: each node has exactly one successor."""
+    path = ("table_a", "extract", "clean", "join", "plot")
+    return World(
+        tuple(composition(f"chain-{i}", path, time=i * DAY) for i in range(copies)),
+        {path[:i]: {path[i]: copies} for i in range(1, len(path))},
+    )
+
+
+def diamond() -> World:
+    """Two branches that part and meet again: two source-to-sink paths."""
+    left, right = (("table_d", "split", side, "merge", "report") for side in ("left", "right"))
+    return World(
+        (composition("diamond", left, right, owner="bob", time=3 * DAY),),
+        {
+            ("table_d",): {"split": 2},
+            ("table_d", "split"): {"left": 1, "right": 1},
+            **{path[:i]: {path[i]: 1} for path in (left, right) for i in (3, 4)},
+        },
+    )
+
+
+def branching() -> World:
+    """One table, three ``often`` and one ``rarely``."""
+    return World(
+        tuple(
+            composition(f"branching-{i}", ("table_b", service), owner="bob", time=(4 + i) * DAY)
+            for i, service in enumerate(("often", "often", "rarely", "often"))
+        ),
+        {("table_b",): {"often": 3, "rarely": 1}},
+    )
+
+
+def memory(copies: int = 3) -> World:
+    """What follows ``hub`` depends on the table two steps back: the last node does not tell it.
+
+    ``hub_source`` is a service that starts a composition and is no target of any example.
+    """
+    paths = [("table_l", "hub", "west"), ("table_r", "hub", "east"), ("hub_source", "hub", "north")]
+    return World(
+        tuple(
+            composition(f"memory-{i}-{path[0]}", path, owner="eve", time=(10 + i) * DAY)
+            for i in range(copies)
+            for path in paths
+        ),
+        {path[:i]: {path[i]: copies} for path in paths for i in (1, 2)},
+    )
+
+
+def checkerboard(size: int = 3) -> World:
+    """Black services follow black ones and white follow white, in any order, but for one held-out pair.
+
+    ``black_0`` is never followed by ``black_1``, though everything else says that it may be.
+    """
+    found = []
+    follows: dict[Path, dict[str, int]] = {}
+    for colour in ("black", "white"):
+        for i in range(size):
+            for j in range(size):
+                if i == j or (colour, i, j) == ("black", 0, 1):
+                    continue
+                path = (f"table_{colour}", f"{colour}_{i}", f"{colour}_{j}")
+                time = (20 + len(found)) * DAY
+                found.append(composition(f"board-{'-'.join(path)}", path, owner="joe", time=time))
+                for n in (1, 2):
+                    nexts = follows.setdefault(path[:n], {})
+                    nexts[path[n]] = nexts.get(path[n], 0) + 1
+    return World(tuple(found), follows)
+
+
+def everything() -> World:
+    """All worlds together; they share no path."""
+    parts = (chain(), diamond(), branching(), memory(), checkerboard())
+    return World(
+        tuple(c for part in parts for c in part.compositions),
+        {path: nexts for part in parts for path, nexts in part.follows.items()},
+    )
+
+
+WORLDS = {
+    "chain": chain(),
+    "diamond": diamond(),
+    "branching": branching(),
+    "memory": memory(),
+    "checkerboard": checkerboard(),
+    "everything": everything(),
+}
