@@ -16,7 +16,7 @@ from dagrec import console
 from dagrec.config import RunConfig, load_config, make_options
 from dagrec.data.examples import ExampleOptions, extract
 from dagrec.data.formats import FORMATS, ReadOptions, read_composition
-from dagrec.errors import ConfigError, DagrecError, RequestError
+from dagrec.errors import ConfigError, DagrecError, DataError, RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import read_catalogue
 from dagrec.models.registry import MODELS, family, recommender_class
@@ -31,6 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # the default would swallow texts in brackets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -356,7 +357,7 @@ def ablate(
             processes=processes,
             advance=lambda label: bar.update(task, advance=1, description=f"measured {label}"),
         )
-    _show_result(result, json, None)
+    _show_result(result, json, None, against=next(iter(study.runs)))
     console.say(f"results.json, table.md and pictures are in {folder}")
 
 
@@ -402,10 +403,13 @@ def predict(
         return
     if path is not None:
         keys = [key.strip() for key in path.split(",") if key.strip()]
-        request = library.make_request({"path": keys, **defaults})
+        request = library.make_request({"path": keys, "at": at, **defaults})
     else:
         assert composition is not None
-        document = parse_json(read_text(composition, 64))
+        try:
+            document = parse_json(read_text(composition, 64))
+        except DataError as error:
+            raise error.at(str(composition)) from None
         request = library.make_request({"composition": document, "at": at, **defaults})
     answer = library.predict(bundle, request)
     if json is not None:
@@ -418,7 +422,9 @@ def predict(
 def serve(
     store: StorePath,
     host: Annotated[str | None, typer.Option(help="address to bind [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="[default: 8000]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="port to bind [default: 8000]")
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Answer POST /predict over HTTP from the live bundle of STORE. DAGREC_* variables set the rest."""
@@ -573,7 +579,9 @@ def _make_trainer(
     return partial(make, show)
 
 
-def _show_result(result: dict[str, Any], json: str | None, report: Path | None) -> None:
+def _show_result(
+    result: dict[str, Any], json: str | None, report: Path | None, against: str | None = None
+) -> None:
     if report is not None:
         from dagrec.evaluation.page import write_page
 
@@ -581,7 +589,7 @@ def _show_result(result: dict[str, Any], json: str | None, report: Path | None) 
     if json is not None:
         console.write_json(json, result)
     if json != "-":
-        console.result_table(result)
+        console.result_table(result, against)
 
 
 def _set_threads(threads: int) -> None:
@@ -605,15 +613,21 @@ def _with_bare_json(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Entry point. Exit status: 0 done, 1 refused or failed, 2 wrong usage."""
     try:
-        app(_with_bare_json(sys.argv[1:]), prog_name="dagrec")
+        try:
+            app(_with_bare_json(sys.argv[1:]), prog_name="dagrec")
+        finally:
+            sys.stdout.flush()
     except ConfigError as error:
         console.say(f"dagrec: {error}", style="red")
         sys.exit(2)
     except DagrecError as error:
         console.say(f"dagrec: {error}", style="red")
         sys.exit(1)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except OSError as error:  # of standard output; all other files have errors of their own
+        # What is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            console.say(f"dagrec: the result cannot be written: {error.strerror}", style="red")
         sys.exit(1)
 
 

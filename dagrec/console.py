@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from dagrec.errors import DagrecError
 from dagrec.predict import Answer
@@ -76,24 +77,34 @@ def progress() -> Iterator[Progress]:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A plain table: the first column to the left, the others to the right."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
-        shown.add_row(*(str(cell) for cell in row))
-    out.print(shown)
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    _print(title, shown)
 
 
 def pairs(title: str, values: Mapping[str, object]) -> None:
     """A two-column list of names and values."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+    shown = Table(box=None, pad_edge=False, show_header=False)
     for name, value in values.items():
-        shown.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        shown.add_row(name.replace("_", " "), Text(text))
+    _print(title, shown)
+
+
+def _print(title: str, shown: Table) -> None:
+    """A title that is not wrapped, and a table. Keys come as ``Text``: ``[/b]`` is no markup."""
+    out.print(Text(title, style="italic"), soft_wrap=True)
     out.print(shown)
 
 
-def result_table(result: Mapping[str, Any]) -> None:
-    """The models of an evaluation with their intervals, and the lines to read them against."""
+def result_table(result: Mapping[str, Any], against: str | None = None) -> None:
+    """The models of an evaluation with their intervals, and the lines to read them against.
+
+    Differences are shown to the model ``against``, or to the most accurate one; the JSON has them all.
+    """
     rows = []
     for label, model in result["models"].items():
         metrics = model["metrics"]
@@ -102,8 +113,9 @@ def result_table(result: Mapping[str, Any]) -> None:
     reference = result["reference"]
     for name in ("random", "popularity"):
         rows.append([f"({name})", *(f"{reference[name][m]:.3f}     " for m in SHOWN), ""])
+    mask = result["mask"] if isinstance(result["mask"], str) else "by variant"
     title = (
-        f"{result['data']['path']}: protocol {result['protocol']}, mask {result['mask']}, "
+        f"{result['data']['path']}: protocol {result['protocol']}, mask {mask}, "
         f"{result['repeats']} repeats, {result['data']['examples']:,} examples"
     )
     table(title, ["model", *SHOWN, "fit s"], rows)
@@ -115,21 +127,32 @@ def result_table(result: Mapping[str, Any]) -> None:
         f"{reference['oracle_context_owner']:.3f}. ± is half the interval ({result['interval']})."
     )
     if result["comparisons"]:
-        rows = [
+        _comparisons(result, against)
+    for warning in result["warnings"]:
+        say(f"note: {warning}", style="yellow")
+
+
+def _comparisons(result: Mapping[str, Any], against: str | None) -> None:
+    models = result["models"]
+    anchor = against or max(models, key=lambda label: models[label]["metrics"]["accuracy"]["mean"])
+    rows = []
+    for row in result["comparisons"]:
+        if anchor not in (row["a"], row["b"]):
+            continue
+        sign = 1 if row["b"] == anchor else -1
+        ends = sorted((sign * row["low"], sign * row["high"]))
+        rows.append(
             [
-                f"{row['a']} - {row['b']}",
+                row["a"] if sign == 1 else row["b"],
                 row["metric"],
-                f"{row['difference']:+.3f}",
-                f"{row['low']:+.3f} .. {row['high']:+.3f}",
+                f"{sign * row['difference']:+.3f}",
+                f"{ends[0]:+.3f} .. {ends[1]:+.3f}",
                 f"{row['p_holm']:.3f}",
                 "yes" if row["resolved"] else "no",
             ]
-            for row in result["comparisons"]
-        ]
-        columns = ["difference", "metric", "mean", "interval", "p (Holm)", "resolved"]
-        table("which differences are resolved", columns, rows)
-    for warning in result["warnings"]:
-        say(f"note: {warning}", style="yellow")
+        )
+    columns = ["model", "metric", "difference", "interval", "p (Holm)", "resolved"]
+    table(f"difference to {anchor}", columns, rows)
 
 
 def _half(estimate: Mapping[str, float]) -> str:

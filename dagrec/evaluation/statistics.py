@@ -67,8 +67,9 @@ def paired_p(differences: Sequence[float], test_over_train: float) -> float:
     n = len(differences)
     if n < 2:
         return 1.0
-    if std == 0:
-        return 1.0 if mean == 0 else 0.0
+    if std <= 1e-12 * abs(mean):  # equal but for rounding
+        # Equal differences leave nothing to estimate: what the sign test would say of them.
+        return 1.0 if mean == 0 else 2.0 ** (1 - n)
     t = mean / (std * math.sqrt(1 / n + test_over_train))
     return 2 * t_cdf(-abs(t), n - 1)
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,15 @@ class Optimisation(Options):
     batch_size: int = Field(64, ge=1, description="distinct contexts a step")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient of a step")
+    loss: Literal["ce", "bpr"] = Field(
+        "ce", description="ce: full softmax cross-entropy; bpr: pairwise, with sampled negatives"
+    )
+    negatives: int = Field(512, ge=1, description="bpr: negatives drawn for each pair")
+    sample_alpha: float = Field(
+        0.75, ge=0, le=1, description="bpr: negatives are drawn by popularity to this power"
+    )
     mask_training: bool = Field(
-        False, description="normalise the training loss over observed successors only"
+        False, description="let only observed successors compete in the training loss"
     )
     validation_share: float = Field(
         0.1, gt=0, lt=1, description="compositions held out when patience is set"

@@ -15,7 +15,8 @@ from dagrec.errors import ConfigError, NumericalError
 from dagrec.graph.mask import MaskPolicy, successor_mask
 from dagrec.models.base import Epoch, Optimisation
 from dagrec.models.training_data import TrainingData
-from dagrec.training.losses import count_cross_entropy
+from dagrec.training.losses import bpr, count_cross_entropy
+from dagrec.training.sampling import PopularitySampler
 from dagrec.training.seed import seeded
 from dagrec.types import Device
 
@@ -38,6 +39,9 @@ class Rows:
     nodes: [U, L]; lengths: [U]; counts: [U, C]; mask: [U, C] or None.
     """
 
+    options: Optimisation
+    sampler: PopularitySampler
+
     nodes: Tensor
     lengths: Tensor
     counts: Tensor
@@ -52,7 +56,11 @@ class Rows:
         if options.mask_training:
             allowed, _ = successor_mask(data.contexts.last, data.graph, MaskPolicy.OBSERVED)
             mask = torch.from_numpy(allowed).to(device)
+        # Graph and vocabulary are those of all training data, so every held-out target has a count.
+        popularity = torch.from_numpy(data.graph.popularity).to(device)
         return cls(
+            options,
+            PopularitySampler.of(popularity, options.sample_alpha),
             torch.from_numpy(data.contexts.nodes).to(device),
             torch.from_numpy(data.contexts.lengths).to(device),
             torch.from_numpy(dense).to(device),
@@ -68,7 +76,19 @@ class Rows:
         lengths = self.lengths[part]
         nodes = self.nodes[part, : int(lengths.max())]
         mask = None if self.mask is None else self.mask[part]
-        return count_cross_entropy(network(nodes, lengths), counts, mask), counts.sum()
+        scores = network(nodes, lengths)
+        if self.options.loss == "ce":
+            return count_cross_entropy(scores, counts, mask), counts.sum()
+        return self._bpr(scores, counts, mask), counts.sum()
+
+    def _bpr(self, scores: Tensor, counts: Tensor, mask: Tensor | None) -> Tensor:
+        """Each pair of the batch against negatives of its own; its own target is none of them."""
+        row, target = counts.nonzero(as_tuple=True)  # [P], [P]
+        drawn = self.sampler.draw(len(row), self.options.negatives)  # [P, K]
+        valid = drawn != target[:, None]
+        if mask is not None:
+            valid &= mask[row].gather(1, drawn)
+        return bpr(scores[row, target], scores[row].gather(1, drawn), counts[row, target], valid)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def count_cross_entropy(scores: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -22,3 +23,16 @@ def count_cross_entropy(scores: Tensor, counts: Tensor, mask: Tensor | None = No
         # The lowest finite number in place of -inf keeps gradients finite in rows that are all masked.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return -(counts * torch.log_softmax(scores, dim=1)).sum()
+
+
+def bpr(positive: Tensor, negatives: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al. 2009), summed over the rows.
+
+        L = sum_p w_p mean_{j valid} -log sigmoid(s_p - s_j)
+
+    positive: [P]; negatives: [P, K]; weights: [P]; valid: [P, K], False for negatives that do not
+    count. A row without a valid negative adds 0. At a tie of all scores a row costs log 2.
+    """
+    # softplus(-x) is -log sigmoid(x), without overflow at either end.
+    losses = functional.softplus(negatives - positive[:, None]) * valid
+    return (weights * losses.sum(dim=1) / valid.sum(dim=1).clamp(min=1)).sum()

@@ -1,5 +1,7 @@
-"""What every loss must do: a pure function (scores, counts, mask) -> one number, to be made small.
+"""What every loss must do: a pure function of scores, counts and a mask, to be made small.
 
+A loss takes either the scores of all services, (scores, counts, mask), or those of the target and of
+negatives, (positive, negatives, weights, valid); the second is asked here with all others as negatives.
 The losses are the public functions of ``dagrec.training.losses``: adding one needs no line here. One
 that may break a rule stands in ``EXCEPTIONS`` with the reason, and must break it.
 """
@@ -17,11 +19,30 @@ from dagrec.training import losses
 
 Loss = Callable[..., Tensor]
 
-LOSSES: dict[str, Loss] = {
+SIGNATURES = (["scores", "counts", "mask"], ["positive", "negatives", "weights", "valid"])
+
+
+def of_all_services(function: Loss) -> Loss:
+    """The loss as a function of scores, counts and mask."""
+    if next(iter(inspect.signature(function).parameters)) == "scores":
+        return function
+
+    def loss(scores: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
+        allowed = torch.ones_like(counts, dtype=torch.bool) if mask is None else mask
+        row, target = (counts * allowed).nonzero(as_tuple=True)
+        others = torch.arange(scores.shape[1]) != target[:, None]
+        return function(scores[row, target], scores[row], counts[row, target], others & allowed[row])
+
+    return loss
+
+
+PUBLIC: dict[str, Loss] = {
     name: function
     for name, function in inspect.getmembers(losses, inspect.isfunction)
     if function.__module__ == losses.__name__ and not name.startswith("_")
 }
+
+LOSSES = {name: of_all_services(function) for name, function in PUBLIC.items()}
 
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(loss, test) -> why the rule does not hold for it."""
@@ -58,11 +79,13 @@ def test_there_are_losses_and_exceptions_are_of_them() -> None:
     assert all(name in LOSSES and test in tests for name, test in EXCEPTIONS)
 
 
-def test_it_takes_scores_counts_and_a_mask(loss: Loss) -> None:
-    parameters = inspect.signature(loss).parameters
-    assert list(parameters)[:3] == ["scores", "counts", "mask"]
-    assert parameters["mask"].default is None
-    assert all(p.default is not inspect.Parameter.empty for p in list(parameters.values())[2:])
+@pytest.mark.parametrize("name", PUBLIC)
+def test_it_has_one_of_two_signatures(name: str) -> None:
+    parameters = inspect.signature(PUBLIC[name]).parameters
+    form = next(form for form in SIGNATURES if form[0] in parameters)
+    assert list(parameters)[: len(form)] == form
+    further = list(parameters.values())[len(form) :]
+    assert all(parameter.default is not inspect.Parameter.empty for parameter in further)
 
 
 def test_it_is_one_finite_number_that_is_not_negative(loss: Loss) -> None:

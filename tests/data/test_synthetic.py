@@ -103,7 +103,7 @@ def test_drawn_services_follow_the_stated_distributions(options: WorldOptions) -
         expected, observed = (np.add.reduceat(x[order], ends) for x in (expected, observed))
         statistic += float(((observed - expected) ** 2 / expected).sum())
         freedom += len(ends) - 1
-    assert freedom > 100
+    assert freedom > 50
     assert chi2.sf(statistic, freedom) > 0.001
 
 

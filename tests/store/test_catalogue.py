@@ -24,9 +24,10 @@ from dagrec.models.training_data import TrainingData
 from dagrec.store.bundle import MANIFEST, Bundle, ModelEntry, load_bundle
 from dagrec.store.catalogue import Store, replace_text
 
-# Children are forked from a clean process that has imported everything: they start in milliseconds.
+# Children are forked from a process that has imported everything: they start in milliseconds. One such
+# server serves a whole run of pytest, so that tests/test_cli.py asks for the same modules.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pytest", "dagrec.store.catalogue", "dagrec.models.counting.markov"])
+PROCESSES.set_forkserver_preload(["pytest", "dagrec.cli", "dagrec.jobs.train", "dagrec.jobs.evaluate"])
 
 
 def published_parts(seed: int) -> dict[str, Any]:

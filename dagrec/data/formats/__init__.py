@@ -10,6 +10,7 @@ from dagrec.data.formats import calls, galaxy_ga, galaxy_tsv, n8n, native
 from dagrec.data.formats.documents import (
     Document,
     Json,
+    clean,
     json_documents,
     read_text,
     show,
@@ -18,8 +19,9 @@ from dagrec.data.formats.draft import Dataset, Format, ReadOptions, ReadReport
 from dagrec.errors import ConfigError, DataError
 
 FORMATS: dict[str, Format] = {
-    f.name: f for f in (native.FORMAT, n8n.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT, calls.FORMAT)
+    f.name: f for f in (native.FORMAT, n8n.FORMAT, calls.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT)
 }
+"""In the order in which they are tried: call logs name their columns, Galaxy's rows have no header."""
 
 SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".ga"})
 """Files of a folder with another ending are left alone, and counted."""
@@ -97,6 +99,7 @@ def _read_file(
     file: Path, options: ReadOptions, report: ReadReport, *, start: int
 ) -> Iterator[Composition]:
     """The compositions of one file. Errors that are raised do not yet name the file."""
+    clean(str(file), "the path of a file")
     text = read_text(file, options.max_mb)
     if not text.strip():
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")

@@ -31,7 +31,10 @@ def _header(text: str) -> tuple[str, list[str]]:
     """The separator and the column names of a table."""
     line = text.strip().partition("\n")[0].rstrip("\r")
     separator = max(SEPARATORS, key=line.count)
-    return separator, [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+    try:
+        return separator, [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:  # a cell longer than any name
+        return separator, []
 
 
 def _find(column: str, wanted: str | None, names: Sequence[str]) -> int | None:
@@ -63,12 +66,12 @@ def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> I
             )
         places.append(place)
     calls: dict[str, list[Call]] = defaultdict(list)
-    for number, line in enumerate(text.strip().split("\n")[1:], start=2):
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for number, line in lines[1:]:
         try:
-            row = next(csv.reader([line.rstrip("\r")], delimiter=separator), [])
-            if row:
-                call = _call(row, number, names, places)
-                calls[call[2]].append(call)
+            row = next(csv.reader([line.rstrip("\r")], delimiter=separator))
+            call = _call(row, number, names, places)
+            calls[call[2]].append(call)
         except (csv.Error, DataError) as error:
             placed = DataError(f"line {number}: {error}", rule=getattr(error, "rule", "bad-row"))
             if skipped is None:

@@ -1,0 +1,286 @@
+"""One small composition in every format, and what tests do with documents and files."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagrec.data.compositions import Composition
+from dagrec.data.formats import FORMATS, Dataset, ReadOptions, read
+from dagrec.errors import DataError
+from tests.checks import says
+
+Json = Any
+Step = str | int
+TOOLSHED = "toolshed.g2.bx.psu.edu/repos/devteam/cutter/cut/1.0"
+NOON = "2024-05-01T12:00:00"
+
+
+# An input feeds a cut, and both feed a join. `number` is the type of the ids, where a writer can choose
+# it; `back` adds a link join -> cut, and `broken` breaks one rule.
+
+
+def native(id_: str, *, number: type = str, back: bool = False, broken: bool = False) -> Json:
+    links = [(1, 2), (2, 3), (1, 3)] + [(3, 2)] * back + [(1, 9)] * broken
+    return {
+        "id": id_,
+        "owner": "ann",
+        "nodes": [
+            {"id": number(1)},
+            {"id": number(2), "mid": number(308), "text": "cut", "start_time": NOON},
+            {"id": number(3), "key": "join", "kind": "service", "owner": "ann"},
+        ],
+        "links": [{"source": number(a), "target": number(b)} for a, b in links],
+    }
+
+
+def n8n(id_: str, *, number: type = str, back: bool = False, broken: bool = False) -> Json:
+    def to(name: int) -> Json:
+        return {"node": number(name), "type": "main", "index": 0}
+
+    return {
+        "id": id_,
+        "owner": "ann",
+        "updatedAt": NOON,
+        "nodes": [
+            {"id": "x", "name": number(1), "type": "base.webhook", "notes": "start"},
+            {"id": "y", "name": number(2), "type": "base.set"},
+            {"id": "z", "name": number(3), "type": "base.merge"},
+        ],
+        "connections": {
+            "1": {"main": [[to(2)], None, [to(3)]]},
+            "2": {"main": [[to(3)]], "ai_tool": [[to(9)] * broken]},
+            "3": {"main": [[to(2)] * back]},
+        },
+    }
+
+
+def galaxy_ga(id_: str, *, number: type = str, back: bool = False, broken: bool = False) -> Json:
+    def wire(step: int) -> Json:
+        return {"id": number(step), "output_name": "out"}
+
+    joined = [{"output_name": "out", "label": "joined"}]
+    cut, join = (
+        {"a": wire(1), "b": [wire(3)] * back},
+        {"a": [wire(2), wire(1)], "b": [wire(9)] * broken},
+    )
+    return {
+        "a_galaxy_workflow": "true",
+        "uuid": id_,
+        "steps": {
+            "1": {"type": "data_input", "tool_id": None, "label": "reads"},
+            "2": {"type": "tool", "tool_id": TOOLSHED, "input_connections": cut},
+            "3": {
+                "type": "tool",
+                "tool_id": "join",
+                "input_connections": join,
+                "workflow_outputs": joined,
+            },
+        },
+    }
+
+
+def galaxy_tsv(id_: str, *, back: bool = False, broken: bool = False) -> str:
+    tools = {1: "", 2: TOOLSHED, 3: "join"}
+    links = [(1, 2), (2, 3), (1, 3)] + [(3, 2)] * back
+    time = "yesterday" if broken else NOON
+    return "".join(f"{id_}\t{time}\t{a}\t{tools[a]}\t1\t{b}\t{tools[b]}\t1\tin\n" for a, b in links)
+
+
+def calls(id_: str, *, broken: bool = False) -> str:
+    """A call log knows paths only: input, cut, join."""
+    if broken:
+        return f"{id_};input;yesterday\n"
+    return "".join(f"{id_};{key};2024-05-0{i}\n" for i, key in enumerate(("input", "cut", "join"), 1))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A format's composition, and what must be read from it."""
+
+    name: str
+    document: Callable[..., Json]
+    nodes: tuple[tuple[str, str, str], ...]
+    """(id, key, kind)."""
+    links: frozenset[tuple[str, str]]
+    rule: str
+    """The rule that the broken document breaks."""
+    place: str
+    """Where it does, as the second document of a file."""
+    found: str
+    """The value that the message then shows."""
+    header: str = ""
+    """First line of a file that is not JSON."""
+
+    def text(self, *documents: Json) -> str:
+        """A file of these documents."""
+        return self.header + "".join(documents) if FORMATS[self.name].rows else json.dumps(documents)
+
+    def named(self, name: str) -> str:
+        """The name of a file of this kind, with the ending that folders need."""
+        return f"{name}.{'tsv' if FORMATS[self.name].rows else 'json'}"
+
+
+def sample(document: Callable[..., Json], nodes: str, links: str, *broken: str, **more: str) -> Sample:
+    """Nodes are written ``id:key:kind``, links ``source>target``."""
+    return Sample(
+        document.__name__.replace("_", "-"),
+        document,
+        tuple((id_, key, kind) for id_, key, kind in (word.split(":") for word in nodes.split())),
+        frozenset((a, b) for a, b in (word.split(">") for word in links.split())),
+        *broken,
+        **more,
+    )
+
+
+ALL_LINKS = "1>2 2>3 1>3"
+SAMPLES = {
+    s.name: s
+    for s in (
+        sample(
+            native,
+            "1:table_1:table 2:service_308:service 3:join:service",
+            ALL_LINKS,
+            "dangling-link",
+            "composition 2",
+            "'9'",
+        ),
+        sample(
+            n8n,
+            "1:base.webhook:service 2:base.set:service 3:base.merge:service",
+            ALL_LINKS,
+            "dangling-link",
+            "composition 2",
+            '"9"',
+        ),
+        sample(
+            galaxy_ga,
+            "1:__input__:data 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "dangling-link",
+            "composition 2",
+            "'9'",
+        ),
+        sample(
+            galaxy_tsv,
+            "1:__input__:data 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "bad-time",
+            "workflow 8: line 4",
+            '"yesterday"',
+        ),
+        sample(
+            calls,
+            "2:input:service 3:cut:service 4:join:service",
+            "2>3 3>4",
+            "bad-time",
+            "line 5",
+            '"yesterday"',
+            header="owner;service;time\n",
+        ),
+    )
+}
+JSON_FORMATS = sorted(name for name, format_ in FORMATS.items() if not format_.rows)
+
+NESTED = {
+    "steps": {
+        "1": {"type": "data_input"},
+        "2": {
+            "type": "subworkflow",
+            "input_connections": {
+                "reads": {"id": 1, "output_name": "out", "input_subworkflow_step_id": 0}
+            },
+            "subworkflow": {
+                "steps": {
+                    "0": {"type": "data_input"},
+                    "1": {
+                        "type": "tool",
+                        "tool_id": "cut",
+                        "input_connections": {"a": {"id": 0, "output_name": "out"}},
+                        "workflow_outputs": [{"output_name": "out", "label": "done"}],
+                    },
+                }
+            },
+        },
+        "3": {"tool_id": "join", "input_connections": {"a": {"id": 2, "output_name": "done"}}},
+    }
+}
+WRAPPED = {"id": "w", "composition": native("7") | {"time": NOON}}
+DOCUMENTS = {name: SAMPLES[name].document("7") for name in JSON_FORMATS} | {
+    "galaxy-ga-nested": NESTED,
+    "native-wrapped": WRAPPED,
+}
+
+
+def put(folder: Path, text: str | bytes, name: str = "file.txt") -> Path:
+    """A file with this content; the name says nothing about the format."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def failure(path: Path, options: ReadOptions | None = None) -> DataError:
+    """The error of reading, whose text names the path and can be shown to a person."""
+    with pytest.raises(DataError) as caught:
+        read(path, options)
+    assert says(caught, str(path))
+    str(caught.value).encode()
+    return caught.value
+
+
+def names(dataset: Dataset) -> list[str]:
+    """Ids of the compositions, of a call log the owners in them."""
+    return [composition.id.partition("-")[0] for composition in dataset.compositions]
+
+
+def places(document: Json, here: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
+    """Every place of a document below its root."""
+    if isinstance(document, dict | list):
+        items = document.items() if isinstance(document, dict) else enumerate(document)
+        for step, value in items:
+            yield (*here, step)
+            yield from places(value, (*here, step))
+
+
+def value_at(document: Json, place: tuple[Step, ...]) -> Json:
+    for step in place:
+        document = document[step]
+    return document
+
+
+def replaced(document: Json, place: tuple[Step, ...], value: Json) -> Json:
+    """A copy with another value at a place; its last step may be a new name in an object."""
+    if not place:
+        return value
+    result = copy.deepcopy(document)
+    value_at(result, place[:-1])[place[-1]] = value
+    return result
+
+
+def renamed(document: Json, place: tuple[Step, ...], name: str) -> Json:
+    """A copy in which an object's value at a place has another name."""
+    result = copy.deepcopy(document)
+    target = value_at(result, place[:-1])
+    target[name] = target.pop(place[-1])
+    return result
+
+
+def holds_together(composition: Composition) -> bool:
+    """Acyclic, every link resolved, every id once, and no text that cannot be stored."""
+    ids = {node.id for node in composition.nodes}
+    texts = [composition.id, composition.owner or ""]
+    texts += [text for n in composition.nodes for text in (n.id, n.key, n.kind, n.text or "")]
+    "".join(texts).encode()
+    return (
+        len(ids) == len(composition.nodes)
+        and all(source in ids and target in ids for source, target in composition.links)
+        and sorted(composition.order) == sorted(ids)
+        and all(node.id and node.key for node in composition.nodes)
+    )

@@ -1,0 +1,100 @@
+"""The service keeps the word of its own OpenAPI document, whatever is sent to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from dagrec.config import load_config
+from dagrec.jobs.train import train
+from dagrec.store.catalogue import Store
+from service.app import create_app
+from service.settings import make_settings
+
+DATA = Path(__file__).parents[2] / "data" / "compositions.json"
+OPERATIONS = {
+    "/predict": "POST",
+    "/models": "GET",
+    "/health/live": "GET",
+    "/health/ready": "GET",
+}
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The application in this process, started, and described by its own document."""
+    store = Store(tmp_path_factory.mktemp("endpoints"))
+    train(DATA, store, load_config(models=["popularity", "markov"]), None, measure=0)
+    # To schemathesis a 413 is no refusal of a wrong request: sizes have tests of their own.
+    app = create_app(make_settings(store=store.root, max_body=10**9))
+    with TestClient(app):
+        yield schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+def check_operation(api: Any, path: str, mode: GenerationMode, data: st.DataObject) -> None:
+    """One generated request: no failure of the server, no answer that the document does not tell.
+
+    That a request has a path or a composition, and that its links hold together, is beyond JSON
+    schema: a request that fits the schema may still be refused.
+    """
+    case = data.draw(api[path][OPERATIONS[path]].as_strategy(generation_mode=mode))
+    case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+
+def test_the_document_has_these_operations(api: Any) -> None:
+    found = {
+        (path, method.upper())
+        for path, methods in api.raw_schema["paths"].items()
+        for method in methods
+    }
+    assert found == set(OPERATIONS.items())
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_requests_that_fit_the_document(api: Any, path: str, data: st.DataObject) -> None:
+    check_operation(api, path, GenerationMode.POSITIVE, data)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_requests_that_break_the_document_are_refused(api: Any, data: st.DataObject) -> None:
+    check_operation(api, "/predict", GenerationMode.NEGATIVE, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", GenerationMode)
+@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_very_many_requests(api: Any, mode: GenerationMode, data: st.DataObject) -> None:
+    check_operation(api, "/predict", mode, data)
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+def test_every_failure_is_documented_as_a_problem(api: Any, path: str) -> None:
+    responses = api.raw_schema["paths"][path][OPERATIONS[path].lower()]["responses"]
+    assert responses["200"]["content"]["application/json"]["schema"]
+    for status, response in responses.items():
+        if status != "200":
+            (kind,) = response["content"]
+            assert kind == "application/problem+json"
+            properties = response["content"][kind]["schema"]["properties"]
+            assert set(properties) == {"type", "title", "status", "detail", "instance"}
+
+
+def test_the_documented_examples_are_answered(api: Any) -> None:
+    body = api.raw_schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(body["examples"]) == {"path", "composition"}
+    for example in body["examples"].values():
+        case = api["/predict"]["POST"].Case(body=example["value"], media_type="application/json")
+        assert case.call_and_validate().status_code == 200

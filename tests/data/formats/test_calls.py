@@ -1,0 +1,141 @@
+"""Call logs: each owner's calls in the order of time, worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from dagrec.data.compositions import Composition
+from dagrec.data.formats import ReadOptions, read
+from dagrec.errors import DataError
+from tests.checks import says
+
+CALLS = Path(__file__).parents[4] / "shared" / "data" / "geoportal" / "calls.csv"
+
+
+def load(folder: Path, text: str, **options: object) -> tuple[Composition, ...]:
+    file = folder / "calls.csv"
+    file.write_text(text)
+    return read(file, ReadOptions.model_validate(options)).compositions
+
+
+def keys(composition: Composition) -> list[str]:
+    return [node.key for node in composition.nodes]
+
+
+LOG = """owner,service,time
+ann,join,2024-05-01T10:30:00
+bob,cut,2024-05-01T09:00:00
+ann,cut,2024-05-01T10:00:00
+ann,plot,2024-05-01T12:00:00
+"""
+
+
+def test_calls_of_an_owner_are_one_path_in_the_order_of_time(tmp_path: Path) -> None:
+    ann, bob = load(tmp_path, LOG)
+    assert (ann.owner, bob.owner) == ("ann", "bob")
+    assert (keys(ann), keys(bob)) == (["cut", "join", "plot"], ["cut"])
+    # A node is called by its line.
+    assert ann.links == (("4", "2"), ("2", "5"))
+    times = [node.time for node in ann.nodes]
+    assert times == sorted(time for time in times if time is not None)
+    assert ann.time == times[-1]
+
+
+@pytest.mark.parametrize(
+    ("gap", "sessions"),
+    [
+        (None, [["cut", "join", "plot"], ["cut"]]),
+        (90.0, [["cut", "join", "plot"], ["cut"]]),
+        (89.9, [["cut", "join"], ["plot"], ["cut"]]),
+        (29.9, [["cut"], ["join"], ["plot"], ["cut"]]),
+    ],
+)
+def test_a_pause_longer_than_the_gap_begins_a_session(
+    gap: float | None, sessions: list[list[str]], tmp_path: Path
+) -> None:
+    compositions = load(tmp_path, LOG, session_gap=gap)
+    assert [keys(composition) for composition in compositions] == sessions
+    assert len({composition.id for composition in compositions}) == len(sessions)
+
+
+def test_calls_of_one_moment_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    (composition,) = load(tmp_path, "user;item;ts\nann;b;5\nann;a;5\nann;c;4\n")
+    assert keys(composition) == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "header",
+    [("owner", "mid", "start_time"), ("Session_ID", "MID", "Timestamp"), ("user", "mid", "date")],
+)
+def test_usual_columns_are_found_in_any_place_and_mids_are_services(
+    separator: str, header: tuple[str, ...], tmp_path: Path
+) -> None:
+    rows = [("id", *header[::-1]), ("1", "2024-05-01", "308", "ann")]
+    (composition,) = load(tmp_path, "\n".join(separator.join(row) for row in rows))
+    assert (keys(composition), composition.owner) == (["service_308"], "ann")
+
+
+def test_a_tab_separated_log_of_many_columns_is_no_galaxy_table(tmp_path: Path) -> None:
+    header = ["id", "owner", "service", "time", *"efghi"]
+    row = ["1", "ann", "cut", "2024-05-01", *"12345"]
+    (composition,) = load(tmp_path, "\t".join(header) + "\n" + "\t".join(row))
+    assert keys(composition) == ["cut"]
+
+
+def test_cells_may_be_quoted(tmp_path: Path) -> None:
+    (composition,) = load(tmp_path, 'owner,service,time\n"Ann, B.","cut ""x""",2024-05-01\n')
+    assert (composition.owner, keys(composition)) == ("Ann, B.", ['cut "x"'])
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    text = "who,what,when,time\nann,cut,2024-05-01,noon\n"
+    named = {"owner_column": "who", "service_column": "what", "time_column": "when"}
+    (composition,) = load(tmp_path, text, format="calls", **named)
+    assert (composition.owner, keys(composition)) == ("ann", ["cut"])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "parts"),
+    [
+        (
+            "who,service,time\n",
+            {},
+            ["for the owner (one of owner, user,", "found the columns who, service"],
+        ),
+        ("owner,service,time\n", {"time_column": "when"}, ["for the time (when)", "--time-column"]),
+        ("x" * 200_000, {}, ["for the owner"]),
+    ],
+)
+def test_a_log_without_a_column_says_which(
+    text: str, options: dict[str, str], parts: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as error:
+        load(tmp_path, text, format="calls", **options)
+    assert error.value.rule == "missing-field"
+    assert says(error, "calls.csv: a call log needs a column", *parts)
+
+
+def test_blank_lines_count_as_lines(tmp_path: Path) -> None:
+    (composition,) = load(tmp_path, "\n\nowner,service,time\n\nann,cut,5\n \nann,join,6\n")
+    assert [node.id for node in composition.nodes] == ["5", "7"]
+
+
+def test_geoportal_calls_are_all_read() -> None:
+    if not CALLS.exists():
+        pytest.skip(f"the real data of {CALLS} are not part of the project")
+    compositions = read(CALLS).compositions
+    assert sum(len(c.nodes) for c in compositions) == 11_429
+    assert len(compositions) == len({c.owner for c in compositions}) == 153
+    assert sum(len(c.nodes) == 1 for c in compositions) == 68
+    assert len({node.key for c in compositions for node in c.nodes}) == 210
+    with CALLS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert {c.owner for c in compositions} == {row["owner"] for row in rows}
+    for composition in compositions:
+        times = [node.time for node in composition.nodes if node.time is not None]
+        assert all(before <= after for before, after in pairwise(times))

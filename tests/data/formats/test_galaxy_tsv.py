@@ -1,0 +1,62 @@
+"""Rows of Galaxy workflow connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dagrec.data.formats import Dataset, read
+from dagrec.data.formats.galaxy_tsv import tool_key
+
+
+def load(folder: Path, *rows: str) -> Dataset:
+    file = folder / "connections.tsv"
+    file.write_text("".join(row.replace(" ", "\t") + "\n" for row in rows))
+    return read(file)
+
+
+@pytest.mark.parametrize(
+    ("tool_id", "key"),
+    [
+        ("Cut1", "Cut1"),
+        ("toolshed.g2.bx.psu.edu/repos/devteam/fastqc/fastqc/0.73", "fastqc"),
+        ("toolshed.g2.bx.psu.edu/repos/devteam/suite/two/words/1.0+galaxy0", "words"),
+        (
+            "toolshed.g2.bx.psu.edu/repos/devteam/fastqc//0.73",
+            "toolshed.g2.bx.psu.edu/repos/devteam/fastqc//0.73",
+        ),
+        ("a/b/c", "a/b/c"),
+        ("interactive/tools/a/b/c/d", "interactive/tools/a/b/c/d"),
+    ],
+)
+def test_key_of_a_toolshed_id_is_the_tool_without_owner_and_version(tool_id: str, key: str) -> None:
+    assert tool_key(tool_id) == key
+
+
+def test_rows_of_a_workflow_may_be_apart(tmp_path: Path) -> None:
+    dataset = load(
+        tmp_path,
+        "7 2013-02-07 1  1 2 Cut1 1 in",
+        "8 2013-02-07 1 a 1 2 b 1 in",
+        "7 2013-02-09 2 Cut1 1 3 Sort1 1 in  t f",
+    )
+    first, second = dataset.compositions
+    assert (first.id, second.id) == ("7", "8")
+    assert first.links == (("1", "2"), ("2", "3"))
+    assert [n.key for n in first.nodes] == ["__input__", "Cut1", "Sort1"]
+    assert first.time is not None
+    assert second.time is not None
+    assert first.time - second.time == 2 * 86400
+
+
+def test_a_link_for_two_inputs_is_counted_once_and_noted(tmp_path: Path) -> None:
+    dataset = load(tmp_path, "7  1 a 1 2 b 1 left", "7  1 a 1 2 b 1 right")
+    assert dataset.compositions[0].links == (("1", "2"),)
+    assert dict(dataset.report.notes) == {"links given more than once": 1}
+
+
+def test_one_row_with_an_empty_last_column_is_recognised(tmp_path: Path) -> None:
+    dataset = load(tmp_path, "7  1 a  2 b ")
+    assert dict(dataset.report.formats) == {"galaxy-tsv": 1}
+    assert dataset.compositions[0].time is None

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dagrec.data.examples import Context, Example
+from dagrec.data.splits import Split
+from dagrec.evaluation.breakdown import breakdown, summed
+from dagrec.evaluation.evaluator import prepare, run_cell
+from dagrec.evaluation.metrics import METRICS
+from dagrec.graph.mask import MaskPolicy
+from dagrec.models.counting.markov import Markov
+
+
+@pytest.mark.parametrize("kind", ["confidence", "service", "length", "support"])
+def test_groups_add_up_to_the_whole(split: Split, kind: str) -> None:
+    exam = [prepare(split, MaskPolicy.OBSERVED)]
+    cell = run_cell(Markov, exam, None)
+    groups = summed([breakdown(exam, cell.outcome)])[kind]
+    sizes = [group["examples"] for group in groups]
+    assert sum(sizes) == len(split.test)
+    accuracy = np.average([group["accuracy"] for group in groups], weights=sizes)
+    assert accuracy == pytest.approx(METRICS["accuracy"](cell.outcome))
+    confidence = np.average([group["confidence"] for group in groups], weights=sizes)
+    assert confidence == pytest.approx(cell.outcome.confidence.mean())
+
+
+def test_the_calibration_error_is_that_of_the_confidence_groups(split: Split) -> None:
+    exam = [prepare(split, MaskPolicy.NONE)]
+    cell = run_cell(Markov, exam, None)
+    groups = summed([breakdown(exam, cell.outcome)])["confidence"]
+    gaps = [g["examples"] * abs(g["accuracy"] - g["confidence"]) for g in groups]
+    assert sum(gaps) / len(split.test) == pytest.approx(METRICS["ece"](cell.outcome))
+
+
+def test_repeats_are_added_up(split: Split) -> None:
+    exam = [prepare(split, MaskPolicy.OBSERVED)]
+    sums = breakdown(exam, run_cell(Markov, exam, None).outcome)
+    once, twice = summed([sums]), summed([sums, sums])
+    for kind, groups in once.items():
+        for one, two in zip(groups, twice[kind], strict=True):
+            assert two == one | {"examples": 2 * one["examples"]}
+
+
+def test_groups_by_hand() -> None:
+    def pair(path: str, target: str) -> Example:
+        return Example(Context(tuple(path)), target, "n", 0)
+
+    train = (*[pair("a", "x")] * 3, pair("ab", "y"))
+    test = (pair("a", "x"), pair("a", "y"), pair("aaaab", "y"), pair("c", "x"))
+    exam = [prepare(Split(train, test), MaskPolicy.OBSERVED)]
+    found = summed([breakdown(exam, run_cell(Markov, exam, None).outcome)])
+    names = {kind: {g["group"]: g["examples"] for g in groups} for kind, groups in found.items()}
+    assert names["service"] == {"x": 2, "y": 2}
+    assert names["length"] == {"1": 3, "4-5": 1}
+    assert names["support"] == {"0": 1, "1-2": 1, "3-9": 2}
+    # Three certain answers, and the popularity of x, (3 + 1) / (4 + 2), after the unknown c.
+    assert names["confidence"] == {"0.6-0.7": 1, "0.9-1.0": 3}
+    assert [group["accuracy"] for group in found["support"]] == [1, 1, 1 / 2]
+
+
+def test_groups_stand_in_their_order(split: Split) -> None:
+    exam = [prepare(split, MaskPolicy.OBSERVED)]
+    found = summed([breakdown(exam, run_cell(Markov, exam, None).outcome)])
+    for kind in ("confidence", "length", "support"):
+        lows = [float(group["group"].rstrip("+").split("-")[0]) for group in found[kind]]
+        assert lows == sorted(lows)
+    sizes = [group["examples"] for group in found["service"]]
+    assert sizes == sorted(sizes, reverse=True)

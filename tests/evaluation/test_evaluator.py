@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dagrec.data.examples import Context, Example
+from dagrec.data.splits import Split
+from dagrec.evaluation import evaluator
+from dagrec.evaluation.evaluator import (
+    HeldOut,
+    exam_examples,
+    join,
+    oracle_accuracy,
+    popularity_scorer,
+    prepare,
+    random_scorer,
+    row_weights,
+    run_cell,
+    scorer,
+)
+from dagrec.evaluation.metrics import METRICS
+from dagrec.graph.mask import MaskPolicy, successor_mask
+from dagrec.models.base import Recommender, Trainer
+from dagrec.models.counting.markov import Markov, MarkovConfig
+from dagrec.models.counting.popularity import Popularity
+from dagrec.models.registry import create
+from dagrec.models.training_data import TrainingData
+from tests.worlds import branching, chain, everything
+
+Retarget = Callable[[tuple[Example, ...], list[str]], tuple[Example, ...]]
+TINY = {"epochs": 1, "embedding": 4, "hidden": 4}
+MAKERS: dict[str, Callable[[], Recommender]] = {
+    "popularity": Popularity,
+    "markov": Markov,
+    "gru4rec": lambda: create("gru4rec", TINY),
+}
+POLICIES = [MaskPolicy.OBSERVED, MaskPolicy.SOFT, MaskPolicy.NONE]
+each_policy = pytest.mark.parametrize("policy", POLICIES)
+each_metric = pytest.mark.parametrize("metric", METRICS)
+
+
+def pair(path: tuple[str, ...], target: str, composition: int = 0) -> Example:
+    return Example(Context(path), target, "n", composition)
+
+
+# Nothing of the test part is learned
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_shuffling_test_targets_changes_nothing_that_is_fitted(
+    split: Split, retarget: Retarget, trainer: Trainer, name: str
+) -> None:
+    targets = [example.target for example in split.test]
+    random.Random(1).shuffle(targets)
+    shuffled = Split(split.train, retarget(split.test, targets))
+    assert shuffled.test != split.test
+    parts = [prepare(s, MaskPolicy.OBSERVED) for s in (split, shuffled)]
+    assert parts[0].data.vocabulary == parts[1].data.vocabulary
+    assert parts[0].data.graph.fingerprint == parts[1].data.graph.fingerprint
+    assert np.array_equal(parts[0].data.graph.popularity, parts[1].data.graph.popularity)
+    states = []
+    for part in parts:
+        model = MAKERS[name]()
+        run_cell(lambda model=model: model, [part], trainer)
+        states.append(model.state())
+    assert states[0].keys() == states[1].keys()
+    assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_key_of_the_test_part_alone_is_in_nothing_fitted(split: Split) -> None:
+    test = tuple(
+        replace(
+            example, target="only_in_test", context=Context(("only_in_test", *example.context.path))
+        )
+        for example in split.test
+    )
+    part = prepare(Split(split.train, test), MaskPolicy.OBSERVED)
+    assert "only_in_test" not in part.data.vocabulary.ids
+    assert "only_in_test" not in part.data.graph.to_networkx()
+    assert "only_in_test" not in {key for c in part.data.contexts.origins for key in c.path}
+    assert (part.targets >= len(part.data.vocabulary.services)).all()
+    cell = run_cell(Markov, [part], None)
+    assert METRICS["accuracy"](cell.outcome) == METRICS["ceiling"](cell.outcome) == 0
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_shuffled_labels_give_the_random_line(
+    split: Split, retarget: Retarget, trainer: Trainer, name: str
+) -> None:
+    """With targets drawn evenly there is nothing to learn: 1 / C within 3 standard errors."""
+    services = [f"y{i}" for i in range(8)]
+    rng = random.Random(2)
+    train, test = (
+        retarget(bare(part), rng.choices(services, k=len(part))) for part in (split.train, split.test)
+    )
+    cell = run_cell(MAKERS[name], [prepare(Split(train, test), MaskPolicy.NONE)], trainer)
+    chance = 1 / len(services)
+    error = math.sqrt(chance * (1 - chance) / len(test))
+    assert cell.outcome.candidates == len(services)
+    assert abs(METRICS["accuracy"](cell.outcome) - chance) < 3 * error
+
+
+def bare(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """The same paths without their compositions, so that only targets are known to be services."""
+    return tuple(replace(e, context=Context(e.context.path)) for e in examples)
+
+
+# Lines of reference
+
+
+@each_policy
+@each_metric
+def test_a_recommender_of_equal_scores_is_the_random_line(
+    ignorant: type[Popularity], policy: MaskPolicy, metric: str
+) -> None:
+    part = prepare(Split(everything().examples, branching().examples), policy)
+    cell = run_cell(ignorant, [part], None)
+    assert METRICS[metric](cell.outcome) == METRICS[metric](part.outcome(random_scorer))
+
+
+@each_policy
+@each_metric
+def test_popularity_is_the_same_on_two_ways(split: Split, policy: MaskPolicy, metric: str) -> None:
+    part = prepare(split, policy)
+    cell = run_cell(Popularity, [part], None)
+    assert METRICS[metric](cell.outcome) == pytest.approx(
+        METRICS[metric](part.outcome(popularity_scorer)), abs=1e-6
+    )
+
+
+def test_the_random_line_under_a_mask_is_one_over_its_successors(split: Split) -> None:
+    part = prepare(split, MaskPolicy.OBSERVED)
+    allowed, _ = successor_mask(
+        part.data.vocabulary.encode([e.context for e in part.examples]).last,
+        part.data.graph,
+        MaskPolicy.OBSERVED,
+    )
+    known = part.targets < allowed.shape[1]
+    inside = known & allowed[np.arange(len(known)), np.where(known, part.targets, 0)]
+    expected = np.where(inside, 1 / allowed.sum(axis=1), 0).mean()
+    assert METRICS["accuracy"](part.outcome(random_scorer)) == pytest.approx(expected)
+    assert METRICS["ceiling"](part.outcome(random_scorer)) == pytest.approx(inside.mean())
+
+
+def test_best_possible_accuracy_by_hand() -> None:
+    """Of table_b three often and one rarely; the chain is certain: (3 + 4) / (4 + 4)."""
+    assert oracle_accuracy(branching().examples) == 3 / 4
+    assert oracle_accuracy((*branching().examples, *chain(1).examples)) == 7 / 8
+
+
+def test_owners_can_only_raise_the_best_possible_accuracy(examples: tuple[Example, ...]) -> None:
+    assert oracle_accuracy(examples) <= oracle_accuracy(examples, with_owner=True) <= 1
+    by_owner = [replace(e, context=replace(e.context, owner=e.target)) for e in branching().examples]
+    assert oracle_accuracy(by_owner) == 3 / 4
+    assert oracle_accuracy(by_owner, with_owner=True) == 1
+
+
+def test_no_model_exceeds_the_best_possible_accuracy(split: Split) -> None:
+    part = prepare(split, MaskPolicy.NONE)
+    cell = run_cell(lambda: Markov(MarkovConfig(mu=0.01)), [part], None)
+    assert METRICS["accuracy"](cell.outcome) <= oracle_accuracy(split.test)
+
+
+# Held-out parts
+
+
+def test_unknown_targets_are_numbered_by_key() -> None:
+    data = branching().data
+    examples = [pair(("table_b",), target) for target in ("new", "rarely", "newer", "new", "often")]
+    part = HeldOut.of(data, examples, MaskPolicy.NONE)
+    assert part.targets.tolist() == [2, 1, 3, 2, 0]
+
+
+@each_policy
+def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
+    part = prepare(split, policy)
+    outcomes = [run_cell(MAKERS[name], [part], None).outcome for name in ("popularity", "markov")]
+    finite = [np.isfinite(outcome.log_probabilities) for outcome in outcomes]
+    assert np.array_equal(*finite)
+    sums = np.exp(outcomes[1].log_probabilities).sum(axis=1)
+    np.testing.assert_allclose(sums, 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_rows_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    part = prepare(Split(everything().examples, everything().examples), MaskPolicy.OBSERVED)
+    expected = run_cell(Markov, [part], None).outcome
+    monkeypatch.setattr(evaluator, "ROWS_AT_ONCE", size)
+    found = run_cell(Markov, [part], None).outcome
+    np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
+    assert np.array_equal(found.targets, expected.targets)
+
+
+def test_new_links_and_support_equal_a_plain_loop(split: Split) -> None:
+    part = prepare(split, MaskPolicy.OBSERVED)
+    links = {(e.context.path[-1], e.target) for e in split.train}
+    lasts = Counter(e.context.path[-1] for e in split.train)
+    assert part.new_links.tolist() == [
+        float((e.context.path[-1], e.target) not in links) for e in split.test
+    ]
+    assert part.support_of_last.tolist() == [lasts[e.context.path[-1]] for e in split.test]
+
+
+# Weights
+
+
+def test_weights_add_up_to_one_and_divide_evenly(examples: tuple[Example, ...]) -> None:
+    pairs, compositions = (row_weights(examples, weight) for weight in ("pairs", "compositions"))
+    assert pairs.sum() == pytest.approx(1)
+    assert compositions.sum() == pytest.approx(1)
+    assert len(set(pairs)) == 1
+    totals: Counter[int] = Counter()
+    for example, weight in zip(examples, compositions, strict=True):
+        totals[example.composition] += weight
+    assert list(totals.values()) == pytest.approx([1 / len(totals)] * len(totals))
+
+
+def test_weights_by_hand() -> None:
+    examples = [pair(("a",), "y", composition) for composition in (0, 0, 0, 1)]
+    assert row_weights(examples, "pairs").tolist() == [1 / 4] * 4
+    assert row_weights(examples, "compositions") == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+
+
+# Several parts
+
+
+def two_blocks() -> list[HeldOut]:
+    """The second part knows a service more than the first, and both miss one."""
+    old = (pair(("a",), "x"), pair(("a",), "x"), pair(("a",), "y"))
+    first = (pair(("a",), "x", 1), pair(("a",), "z", 1))
+    second = (pair(("a",), "z", 2), pair(("a",), "w", 2), pair(("a",), "y", 2))
+    splits = [Split(old, first), Split((*old, *first), second)]
+    return [prepare(split, MaskPolicy.NONE) for split in splits]
+
+
+def test_joined_parts_by_hand() -> None:
+    exam = two_blocks()
+    cell = run_cell(Popularity, exam, None)
+    outcome = cell.outcome
+    assert [part.data.vocabulary.services for part in exam] == [("x", "y"), ("x", "y", "z")]
+    assert outcome.targets.tolist() == [0, 2, 2, 3, 1]
+    expected = [
+        [3 / 5, 2 / 5, 0],
+        [3 / 5, 2 / 5, 0],
+        [4 / 8, 2 / 8, 2 / 8],
+        [4 / 8, 2 / 8, 2 / 8],
+        [4 / 8, 2 / 8, 2 / 8],
+    ]
+    np.testing.assert_allclose(np.exp(outcome.log_probabilities), expected, rtol=1e-6)
+    assert METRICS["ceiling"](outcome) == pytest.approx(3 / 5)
+    assert METRICS["accuracy"](outcome) == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "hr@3", "mrr", "ndcg", "ceiling"])
+def test_a_mean_over_joined_parts_is_that_of_all_their_rows(metric: str) -> None:
+    exam = two_blocks()
+    outcomes = [part.outcome(scorer(Markov().fit(part.data))) for part in exam]
+    sizes = [len(part.examples) for part in exam]
+    expected = np.average([METRICS[metric](outcome) for outcome in outcomes], weights=sizes)
+    assert METRICS[metric](join(exam, outcomes)) == pytest.approx(expected)
+
+
+def test_one_part_is_not_joined() -> None:
+    exam = two_blocks()[:1]
+    outcome = exam[0].outcome(random_scorer)
+    assert join(exam, [outcome]) is outcome
+
+
+def test_each_part_gets_a_new_recommender_and_all_are_timed() -> None:
+    made = []
+
+    def make() -> Recommender:
+        made.append(Markov())
+        return made[-1]
+
+    exam = two_blocks()
+    cell = run_cell(make, exam, None)
+    assert cell.fits == 2
+    assert cell.parameters == made[-1].parameters()
+    assert cell.fit_seconds > 0
+    assert cell.score_seconds > 0
+    assert [len(example.context.path) for example in exam_examples(exam)] == [1] * 5
+
+
+def test_a_catalogue_goes_into_the_mask() -> None:
+    split = Split(branching().examples, branching().examples)
+    part = prepare(split, MaskPolicy.CATALOGUE, [("table_b", "rarely")])
+    assert METRICS["ceiling"](part.outcome(random_scorer)) == 1 / 4

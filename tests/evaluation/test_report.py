@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from dagrec.data.splits import split_compositions
+from dagrec.evaluation.evaluator import Cell, Exam, prepare, run_cell
+from dagrec.evaluation.metrics import METRICS
+from dagrec.evaluation.report import (
+    BOOTSTRAP_DRAWS,
+    COMPARED,
+    Measured,
+    Series,
+    identical,
+    summarise,
+)
+from dagrec.evaluation.statistics import bootstrap_p, holm, mcnemar_p, over_splits, paired_p
+from dagrec.graph.mask import MaskPolicy
+from dagrec.models.base import Recommender
+from dagrec.models.counting.markov import Markov, MarkovConfig
+from dagrec.models.counting.popularity import Popularity
+from tests.worlds import everything
+
+SHARE = 0.5
+
+
+def exam_of(repeat: int) -> Exam:
+    split = split_compositions(everything().examples, SHARE, random.Random(repeat))
+    return [prepare(split, MaskPolicy.SOFT)]
+
+
+def cell_of(model: Recommender, exam: Exam) -> Cell:
+    return run_cell(lambda: model, exam, None)
+
+
+def measure(model: Recommender, repeat: int = 0, *, bootstrap: bool = False) -> Measured:
+    exam = exam_of(repeat)
+    weight = "pairs" if bootstrap else None
+    return Measured.of(cell_of(model, exam), exam, f"split {repeat}", weight, seed=5)
+
+
+def grid(model: Recommender, splits: int = 4) -> list[list[Measured]]:
+    return [[measure(model, repeat)] for repeat in range(splits)]
+
+
+# One cell
+
+
+def test_a_cell_is_measured_under_both_weights() -> None:
+    exam = exam_of(0)
+    cell = cell_of(Markov(), exam)
+    found = Measured.of(cell, exam, "split", None, seed=0)
+    assert found.values["pairs"] == {name: metric(cell.outcome) for name, metric in METRICS.items()}
+    assert found.values["compositions"].keys() == METRICS.keys()
+    assert found.values["compositions"] != found.values["pairs"]
+    assert found.draws is None
+    assert found.hits is None
+    assert found.parameters == cell.parameters
+
+
+def test_on_a_single_split_draws_and_hits_are_kept() -> None:
+    exam = exam_of(0)
+    cell = cell_of(Markov(), exam)
+    found = Measured.of(cell, exam, "split", "pairs", seed=0)
+    assert found.draws is not None
+    assert found.draws.keys() == METRICS.keys()
+    assert all(len(draws) == BOOTSTRAP_DRAWS for draws in found.draws.values())
+    assert np.mean(found.draws["accuracy"]) == pytest.approx(
+        found.values["pairs"]["accuracy"], abs=0.03
+    )
+    assert found.hits is not None
+    # A hit that depends on how a tie is drawn is not counted as one.
+    assert found.hits == (cell.outcome.hits > 0.5).tolist()
+    assert any(found.hits)
+
+
+def test_models_of_one_split_are_drawn_on_the_same_samples() -> None:
+    """Else the spread of their difference would be that of two samples."""
+    one, same = (measure(Markov(), bootstrap=True) for _ in range(2))
+    assert one.draws == same.draws
+    # The share of reachable targets is the same for all models, draw by draw.
+    other = measure(Popularity(), bootstrap=True)
+    assert other.draws is not None
+    assert one.draws is not None
+    assert other.draws["ceiling"] == one.draws["ceiling"]
+    assert len(set(one.draws["ceiling"])) > 1
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_a_measured_cell_survives_a_file(bootstrap: bool) -> None:
+    found = measure(Markov(), bootstrap=bootstrap)
+    assert Measured.model_validate_json(found.model_dump_json()) == found
+
+
+# Series
+
+
+def test_a_series_over_splits_has_the_corrected_interval() -> None:
+    series = Series((0.5, 0.7, 0.6), None, 0.4)
+    assert series.estimate() == over_splits((0.5, 0.7, 0.6), 0.4)
+    assert series.p() == paired_p((0.5, 0.7, 0.6), 0.4)
+
+
+def test_a_series_on_one_split_has_that_of_its_draws() -> None:
+    draws = tuple(np.linspace(-0.1, 0.5, 201))
+    series = Series((0.2,), draws, 0.0)
+    assert (series.estimate().low, series.estimate().high) == pytest.approx((-0.085, 0.485))
+    assert series.p() == bootstrap_p(np.array(draws))
+
+
+def test_differences_are_taken_split_by_split_and_draw_by_draw() -> None:
+    one, other = Series((1.0, 2.0), (1.0, 5.0), 0.3), Series((0.5, 0.0), (0.0, 7.0), 0.3)
+    assert one.minus(other) == Series((0.5, 2.0), (1.0, -2.0), 0.3)
+    assert one.minus(Series((0.5, 0.0), None, 0.3)).draws is None
+
+
+# The summary
+
+
+@pytest.fixture(scope="module")
+def grids() -> dict[str, list[list[Measured]]]:
+    return {"markov": grid(Markov()), "popularity": grid(Popularity()), "again": grid(Markov())}
+
+
+def test_models_have_means_intervals_and_values(grids: dict[str, list[list[Measured]]]) -> None:
+    models, _ = summarise(grids, "pairs", 0.5)
+    assert list(models) == list(grids)
+    for label, model in models.items():
+        assert model["metrics"].keys() == METRICS.keys()
+        for name, found in model["metrics"].items():
+            values = [row[0].values["pairs"][name] for row in grids[label]]
+            expected = over_splits(values, 0.5)
+            assert found["values"] == tuple(values)
+            assert (found["mean"], found["low"], found["high"]) == pytest.approx(
+                (expected.mean, expected.low, expected.high)
+            )
+            other = [row[0].values["compositions"][name] for row in grids[label]]
+            assert model["by_compositions"][name] == pytest.approx(np.mean(other))
+
+
+def test_the_result_is_json(grids: dict[str, list[list[Measured]]]) -> None:
+    models, comparisons = summarise(grids, "compositions", 0.5)
+    assert json.loads(json.dumps([models, comparisons], allow_nan=False))[1] == comparisons
+
+
+def test_every_pair_of_models_is_compared(grids: dict[str, list[list[Measured]]]) -> None:
+    models, comparisons = summarise(grids, "pairs", 0.5)
+    pairs = [("markov", "popularity"), ("markov", "again"), ("popularity", "again")]
+    for metric in COMPARED:
+        rows = [row for row in comparisons if row["metric"] == metric]
+        assert [(row["a"], row["b"]) for row in rows] == pairs
+        assert [row["p_holm"] for row in rows] == holm([row["p"] for row in rows])
+        for row in rows:
+            a, b = (models[row[side]]["metrics"][metric] for side in ("a", "b"))
+            assert row["difference"] == pytest.approx(a["mean"] - b["mean"])
+            differences = np.subtract(a["values"], b["values"]).tolist()
+            assert row["p"] == paired_p(differences, 0.5)
+            assert row["low"] <= row["difference"] <= row["high"]
+            assert row["resolved"] == (row["p_holm"] < 0.05)
+
+
+def test_a_model_does_not_differ_from_itself(grids: dict[str, list[list[Measured]]]) -> None:
+    _, comparisons = summarise(grids, "pairs", 0.5)
+    for row in comparisons:
+        if (row["a"], row["b"]) == ("markov", "again"):
+            assert (row["difference"], row["p"], row["resolved"]) == (0, 1, False)
+
+
+def test_identical_models_are_reported(grids: dict[str, list[list[Measured]]]) -> None:
+    models, _ = summarise(grids, "pairs", 0.5)
+    assert identical(models) == [("markov", "again")]
+
+
+def test_models_that_differ_in_one_repeat_are_not_identical() -> None:
+    rows = grid(Markov())
+    changed = [*rows[:-1], [measure(Markov(MarkovConfig(mu=0.1)), 3)]]
+    models, _ = summarise({"one": rows, "other": changed}, "pairs", 0.5)
+    assert identical(models) == []
+
+
+def test_on_a_single_split_accuracy_is_compared_by_mcnemar_too() -> None:
+    cells = {
+        label: [[measure(model, bootstrap=True)]]
+        for label, model in {"markov": Markov(), "popularity": Popularity()}.items()
+    }
+    _, comparisons = summarise(cells, "pairs", 0.0)
+    accuracy, mrr = comparisons
+    hits = [rows[0][0].hits for rows in cells.values()]
+    assert accuracy["p_mcnemar"] == mcnemar_p(*hits)
+    assert "p_mcnemar" not in mrr
+
+
+def test_seeds_are_averaged_within_a_split_and_their_spread_told() -> None:
+    rows = [[measure(Markov(), r), measure(Markov(MarkovConfig(mu=0.1)), r)] for r in range(3)]
+    models, _ = summarise({"m": rows}, "pairs", 0.5)
+    found = models["m"]["metrics"]["nll"]
+    seeds = [[cell.values["pairs"]["nll"] for cell in row] for row in rows]
+    assert found["values"] == pytest.approx(np.mean(seeds, axis=1))
+    assert found["seed_std"] == pytest.approx(np.sqrt(np.mean(np.var(seeds, axis=1, ddof=1))))
+    single, _ = summarise({"m": grid(Markov(), 2)}, "pairs", 0.5)
+    assert single["m"]["metrics"]["nll"]["seed_std"] is None
