@@ -60,7 +60,7 @@ def load_config(
 
     ``models`` chooses among the file's labels, and adds registered recommenders with their defaults.
     A key is a dotted path (``examples.max_paths``); one that begins with a chosen label belongs to
-    that model (``gru4rec.epochs``). A value is TOML; a bare word is a string.
+    that model (``gru4rec.epochs``). A value is TOML; a bare word is a string, but for ``null``.
     """
     values = {} if file is None else read_toml(file)
     merge(values, changes or {})
@@ -130,4 +130,4 @@ def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return None if text in ("none", "null") else text
+        return None if text == "null" else text  # "none" is the name of a mask

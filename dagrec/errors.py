@@ -22,7 +22,9 @@ class DataError(DagrecError):
 
     def at(self, place: str) -> DataError:
         """The same error, with the place it was found in front of it."""
-        return DataError(f"{place}: {self}", rule=self.rule)
+        # The name of a file may hold bytes that no terminal and no JSON can.
+        shown = place.encode("utf-8", "backslashreplace").decode()
+        return DataError(f"{shown}: {self}", rule=self.rule)
 
 
 class ConfigError(DagrecError):

@@ -21,7 +21,7 @@ from dagrec.evaluation.evaluator import prepare, run_cell
 from dagrec.evaluation.metrics import METRICS
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.training_data import TrainingData
-from dagrec.store.bundle import ModelEntry
+from dagrec.store.bundle import ModelEntry, check_labels
 from dagrec.store.catalogue import Store
 
 CHAMPION_METRIC = "mrr"
@@ -61,6 +61,7 @@ def train(
     """
     if not config.models:
         raise ConfigError("there must be a model to train, found none; name one with --model")
+    check_labels(config.models)
     dataset = read(data, config.read)
     examples, _ = need_examples(dataset.compositions, config.examples)
     metrics = _measure(examples, config, trainer, catalogue, measure, share, advance)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,21 @@ class Bundle:
         return label, self.models[label]
 
 
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise :class:`ConfigError` for a label that is no plain name: it becomes a folder."""
+    for label in labels:
+        if not re.fullmatch(r"[^./\\\0][^/\\\0]{0,99}", label):
+            raise ConfigError(
+                f"a model's label must be a plain name of at most 100 characters, without slashes and "
+                f"no dot in front, found {label!r}; rename it"
+            )
+
+
 def write_parts(
     folder: Path, vocabulary: Vocabulary, graph: ServiceGraph, models: Mapping[str, Recommender]
 ) -> dict[str, str]:
     """Write all files but the manifest into an empty folder; returns their SHA-256 by path."""
+    check_labels(models)
     words = {"services": vocabulary.services, "others": vocabulary.others}
     text = json.dumps(words, indent=0, ensure_ascii=False)
     (folder / "vocabulary.json").write_text(text + "\n", encoding="utf-8")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from dagrec.data.formats import FORMATS, ReadOptions, read
-from dagrec.errors import ConfigError
+from dagrec.errors import ConfigError, DataError
 from tests.contract.samples import SAMPLES, Json, failure, names, put, replaced
 
 OBJECT, ARRAY, ID, TEXT = "an object", "an array", "a non-empty string or an integer", "a string"
@@ -246,6 +247,28 @@ def test_path_that_is_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
     assert failure(tmp_path).rule == "empty"
+
+
+def test_file_whose_name_no_text_can_hold_is_refused_in_words_that_can_be_shown(tmp_path: Path) -> None:
+    sample = SAMPLES["native"]
+    text = sample.text(sample.document("7"))
+    try:
+        bad = put(tmp_path, text, os.fsdecode(b"\xff.json"))
+    except OSError as error:
+        pytest.skip(f"this file system holds no such name: {error}")
+    with pytest.raises(DataError) as caught:
+        read(bad)
+    assert caught.value.rule == "surrogate"
+    assert (
+        str(caught.value)
+        .encode()
+        .startswith(os.fsencode(tmp_path) + rb"/\udcff.json: the path of a file")
+    )
+    put(tmp_path, text, "good.json")
+    dataset = read(tmp_path, ReadOptions(on_error="skip"))
+    assert names(dataset) == ["7"]
+    assert dict(dataset.report.skipped) == {"surrogate": 1}
+    assert all(problem.encode() for problem in dataset.report.problems)
 
 
 # ---- folders

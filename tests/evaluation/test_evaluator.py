@@ -30,7 +30,6 @@ from dagrec.models.base import Recommender, Trainer
 from dagrec.models.counting.markov import Markov, MarkovConfig
 from dagrec.models.counting.popularity import Popularity
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
 from tests.worlds import branching, chain, everything
 
 Retarget = Callable[[tuple[Example, ...], list[str]], tuple[Example, ...]]

@@ -27,7 +27,7 @@ from dagrec.store.catalogue import Store, replace_text
 # Children are forked from a process that has imported everything: they start in milliseconds. One such
 # server serves a whole run of pytest, so that tests/test_cli.py asks for the same modules.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pytest", "dagrec.cli", "dagrec.jobs.train", "dagrec.jobs.evaluate"])
+PROCESSES.set_forkserver_preload(["pytest", "torch._dynamo", "dagrec.cli", "dagrec.jobs.evaluate"])
 
 
 def published_parts(seed: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from dagrec.data.examples import Context, Example
 from dagrec.errors import ConfigError, NumericalError
 from dagrec.models.base import Epoch, Optimisation
 from dagrec.models.sequence.gru4rec import GRU4RecConfig, Network
@@ -143,7 +144,9 @@ def test_one_seed_gives_one_network() -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("options", [{}, {"patience": 2}, {"mask_training": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"patience": 2}, {"mask_training": True}, {"loss": "bpr"}], ids=str
+)
 def test_random_numbers_outside_are_left_alone(options: dict[str, object]) -> None:
     data = everything().data
     before = torch.get_rng_state()
@@ -166,6 +169,58 @@ def test_masked_training_normalises_over_observed_successors() -> None:
     _, history = train(data, lambda: Table(data), epochs=1, batch_size=1000, mask_training=True)
     degrees = data.graph.observed.degrees[data.contexts.last][data.rows]
     assert history[0].loss == pytest.approx(np.log(degrees).mean(), rel=1e-6)
+
+
+# Pairwise ranking with sampled negatives
+
+
+def test_bpr_starts_at_the_logarithm_of_two() -> None:
+    data = everything().data
+    _, history = train(data, lambda: Table(data), epochs=1, batch_size=1000, loss="bpr", negatives=2000)
+    assert history[0].loss == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_bpr_puts_the_true_successor_first() -> None:
+    data = chain().data
+    network, _ = train(data, gru(data), epochs=60, learning_rate=0.02, loss="bpr", negatives=5)
+    scores = network(torch.from_numpy(data.contexts.nodes), torch.from_numpy(data.contexts.lengths))
+    assert np.array_equal(scores.argmax(dim=1).numpy()[data.rows], data.targets)
+
+
+def test_a_target_is_never_a_negative_of_itself() -> None:
+    """With one service there is nothing to rank: no loss and no step."""
+    data = TrainingData.of([Example(Context(("a",)), "y", "n", 0)])
+    network, history = train(data, lambda: Table(data, 0.5), epochs=3, loss="bpr")
+    assert [epoch.loss for epoch in history] == [0.0] * 3
+    assert (next(network.parameters()) == 0.5).all()
+
+
+def test_masked_bpr_ranks_observed_successors_alone() -> None:
+    single, two = chain().data, branching().data
+    _, history = train(single, lambda: Table(single), epochs=3, loss="bpr", mask_training=True)
+    assert [epoch.loss for epoch in history] == [0.0] * 3
+    _, history = train(two, lambda: Table(two), epochs=1, loss="bpr", mask_training=True)
+    assert history[0].loss == pytest.approx(math.log(2))
+
+
+def test_bpr_with_every_negative_is_the_loss_over_all_others() -> None:
+    """Uniform draws in great number come near the mean over all other services."""
+    data = everything().data
+    options = {"loss": "bpr", "negatives": 20_000, "sample_alpha": 0.0}
+    rows = Rows.of(data, Optimisation(**options), CPU)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = gru(data)().eval()
+        found, examples = rows.loss(network, torch.arange(len(rows)))
+        scores = network(rows.nodes, rows.lengths)
+    drawable = torch.from_numpy(data.graph.popularity > 0)
+    expected = 0.0
+    for row, target in zip(data.rows, data.targets, strict=True):
+        others = drawable & (torch.arange(scores.shape[1]) != target)
+        gaps = scores[row, target] - scores[row, others]
+        expected += nn.functional.softplus(-gaps).mean().item()
+    assert examples == len(data.examples)
+    assert found.item() == pytest.approx(expected, rel=1e-3)
 
 
 # Early stopping

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.training.losses import count_cross_entropy
+from dagrec.training.losses import bpr, count_cross_entropy
 
 
 def scores_of(*rows: list[float]) -> Tensor:
@@ -26,6 +26,9 @@ def random_counts(seed: int = 1) -> Tensor:
 def gradient(scores: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
     (found,) = torch.autograd.grad(count_cross_entropy(scores, counts, mask), scores)
     return found
+
+
+# Cross-entropy of counts
 
 
 def test_values_by_hand() -> None:
@@ -116,3 +119,45 @@ def test_arguments_stay_as_they_were() -> None:
     before = [scores.detach().clone(), counts.clone(), mask.clone()]
     count_cross_entropy(scores, counts, mask)
     assert all(torch.equal(a, b) for a, b in zip(before, (scores, counts, mask), strict=True))
+
+
+# Pairwise ranking
+
+
+def bpr_of(
+    positive: list[float], negatives: list[list[float]], weights: list[float], valid: list[list[bool]]
+) -> float:
+    numbers = (torch.tensor(part, dtype=torch.float64) for part in (positive, negatives, weights))
+    return bpr(*numbers, torch.tensor(valid)).item()
+
+
+def minus_log_sigmoid(x: float) -> float:
+    return math.log1p(math.exp(-x))
+
+
+def test_bpr_by_hand() -> None:
+    """Two pairs of weights 1 and 3; the last negative of the second does not count."""
+    found = bpr_of([2.0, 0.5], [[1.0, 3.0], [0.0, 99.0]], [1.0, 3.0], [[True, True], [True, False]])
+    first = (minus_log_sigmoid(2 - 1) + minus_log_sigmoid(2 - 3)) / 2
+    assert found == pytest.approx(first + 3 * minus_log_sigmoid(0.5))
+
+
+def test_bpr_of_a_tie_is_the_logarithm_of_two() -> None:
+    assert bpr_of([4.0], [[4.0, 4.0, 4.0]], [1.0], [[True] * 3]) == pytest.approx(math.log(2))
+
+
+def test_bpr_of_one_negative_is_the_cross_entropy_of_two_columns() -> None:
+    """- log(e^p / (e^p + e^n)) is softplus(n - p)."""
+    scores = random_scores()[:, :2]
+    counts = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(6, 2)
+    pairwise = bpr(scores[:, 0], scores[:, 1:], counts[:, 0], torch.ones(6, 1, dtype=torch.bool))
+    torch.testing.assert_close(pairwise, count_cross_entropy(scores, counts))
+
+
+def test_bpr_without_a_valid_negative_is_zero() -> None:
+    assert bpr_of([1.0], [[5.0, 6.0]], [2.0], [[False, False]]) == 0
+
+
+def test_a_negative_given_twice_counts_twice() -> None:
+    once = bpr_of([1.0], [[0.0, 3.0, 3.0]], [1.0], [[True] * 3])
+    assert once == pytest.approx((minus_log_sigmoid(1) + 2 * minus_log_sigmoid(-2)) / 3)

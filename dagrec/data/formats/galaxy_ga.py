@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from dagrec.data.compositions import Link, Node
 from dagrec.data.formats.documents import (
     Json,
-    clean,
     need_id,
     need_list,
     need_object,
@@ -70,7 +69,7 @@ class _Flat:
         where = f"steps of {prefix.rstrip('.') or 'the workflow'}"
         steps: dict[str, dict[str, Json]] = {}
         for name, item in need_object(workflow.get("steps"), where).items():
-            id_ = prefix + clean(name, f"{where}: id")
+            id_ = prefix + need_id(name, f"{where}: id")
             steps[id_] = need_object(item, f"step {id_}")
         for id_, step in steps.items():
             kind = optional_text(step.get("type"), f"step {id_}: type")

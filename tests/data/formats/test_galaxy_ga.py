@@ -279,6 +279,11 @@ def test_inputs_that_feed_inputs_twice_do_not_multiply_links(tmp_path: Path) -> 
             ["steps of 0 must be an object, found an array of 0"],
         ),
         (
+            {"steps": {"": tool("a")}},
+            "missing-id",
+            ["steps of the workflow: id must be a non-empty string or an integer, found"],
+        ),
+        (
             {"steps": {"\ud800": tool("a")}},
             "surrogate",
             ["steps of the workflow: id must be valid Unicode", "found a lone surrogate"],

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagrec.errors import ConfigError
+from dagrec.jobs.ablate import ablate, load_study, table
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "data" / "compositions.json"
+STUDY = """
+[plan]
+repeats = {repeats}
+
+[base]
+mask = "observed"
+
+[base.model]
+recommender = "markov"
+mu = 5.0
+
+[variants."order 8"]
+
+[variants."order 1"]
+model.order = 1
+
+[variants."no mask"]
+mask = "none"
+"""
+
+
+def study_file(folder: Path, repeats: int = 3, text: str = STUDY) -> Path:
+    file = folder / "study.toml"
+    file.write_text(text.format(repeats=repeats), encoding="utf-8")
+    return file
+
+
+def command(study: Path, out: Path, processes: int = 1) -> list[str]:
+    words = ["ablate", str(DATA), "--config", str(study), "--out", str(out)]
+    return [sys.executable, "-m", "dagrec.cli", *words, "--processes", str(processes)]
+
+
+def without_seconds(out: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    for model in result["models"].values():
+        del model["seconds"]
+    return result
+
+
+def test_variants_differ_from_the_base_in_what_they_say_only(tmp_path: Path) -> None:
+    study = load_study(study_file(tmp_path))
+    assert {name: run.models[name] for name, run in study.runs.items()} == {
+        "order 8": {"recommender": "markov", "mu": 5.0},
+        "order 1": {"recommender": "markov", "mu": 5.0, "order": 1},
+        "no mask": {"recommender": "markov", "mu": 5.0},
+    }
+    assert [run.mask.value for run in study.runs.values()] == ["observed", "observed", "none"]
+
+
+def test_variants_are_measured_on_the_same_splits(tmp_path: Path) -> None:
+    result = ablate(DATA, load_study(study_file(tmp_path)), lambda: None, tmp_path / "out")
+    again = ablate(DATA, load_study(study_file(tmp_path)), lambda: None, tmp_path / "other")
+    assert result["splits"] == again["splits"]
+    assert len(set(result["splits"])) == 3
+    values = [result["models"][name]["metrics"]["accuracy"]["values"] for name in result["models"]]
+    assert values[0] != values[1]
+    assert result["models"]["no mask"]["metrics"]["ceiling"]["mean"] > 0.95
+
+
+def test_processes_do_not_change_the_result(tmp_path: Path) -> None:
+    study = study_file(tmp_path)
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        subprocess.run(command(study, out, processes), check=True, capture_output=True, timeout=120)
+    assert without_seconds(tmp_path / "1") == without_seconds(tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    "moment", [0.0, *(pytest.param(t / 10, marks=pytest.mark.slow) for t in range(1, 11))]
+)
+def test_killed_and_started_again_it_ends_with_the_same_result(tmp_path: Path, moment: float) -> None:
+    study = study_file(tmp_path, repeats=10)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(study, whole), check=True, capture_output=True, timeout=120)
+    process = subprocess.Popen(
+        command(study, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    cells = broken / "cells"
+    deadline = time.monotonic() + 60
+    while not list(cells.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
+    assert kept
+    subprocess.run(command(study, broken), check=True, capture_output=True, timeout=120)
+    assert without_seconds(broken) == without_seconds(whole)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "finished cells were run again"
+
+
+def test_a_damaged_cell_is_measured_again(tmp_path: Path) -> None:
+    study = load_study(study_file(tmp_path))
+    first = ablate(DATA, study, lambda: None, tmp_path / "out")
+    cell = next((tmp_path / "out" / "cells").glob("*.json"))
+    cell.write_bytes(cell.read_bytes()[:50])
+    second = ablate(DATA, study, lambda: None, tmp_path / "out")
+    assert [m["metrics"] for m in first["models"].values()] == [
+        m["metrics"] for m in second["models"].values()
+    ]
+
+
+def test_a_changed_plan_or_variant_never_meets_old_cells(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ablate(DATA, load_study(study_file(tmp_path)), lambda: None, out)
+    first = len(list((out / "cells").glob("*.json")))
+    ablate(DATA, load_study(study_file(tmp_path), ["plan.share=0.2"]), lambda: None, out)
+    second = len(list((out / "cells").glob("*.json")))
+    ablate(DATA, load_study(study_file(tmp_path), ["base.model.mu=2.0"]), lambda: None, out)
+    assert (first, second, len(list((out / "cells").glob("*.json")))) == (9, 18, 27)
+
+
+def test_results_tables_and_pictures_are_written(tmp_path: Path) -> None:
+    result = ablate(DATA, load_study(study_file(tmp_path)), lambda: None, tmp_path / "out")
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert written == {"cells", "results.json", "table.md", "accuracy.png", "ndcg.png", "macro_f1.png"}
+    assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    lines = table(result).splitlines()
+    assert len(lines) == 2 + len(result["models"])
+    mean = result["models"]["order 1"]["metrics"]["accuracy"]["mean"]
+    assert re.search(rf"^\| order 1 \| {mean:.4f} \[", "\n".join(lines), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("base.model.colour=1", "colour"),
+        ("base.model.recommender=nobody", "nobody"),
+        ("plan.repeats=0", "repeats"),
+        ("plan.protocol=guess", "protocol"),
+        ("base.colour=1", "colour"),
+        ("colour=1", "colour"),
+    ],
+)
+def test_what_does_not_exist_is_named(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(study_file(tmp_path), [change])
+
+
+def test_variants_must_read_the_same_examples(tmp_path: Path) -> None:
+    text = STUDY + '\n[variants."links"]\nexamples.form = "links"\n'
+    with pytest.raises(ConfigError, match="same examples"):
+        load_study(study_file(tmp_path, text=text))
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs").glob("ablation-*.toml")), ids=lambda f: f.stem
+)
+def test_shipped_studies_load(file: Path) -> None:
+    assert len(load_study(file).runs) > 1
