@@ -263,6 +263,9 @@ def evaluate(
     every: Annotated[
         int, typer.Option(min=1, help="prequential: test examples between two fits by gradient")
     ] = 30,
+    every_counting: Annotated[
+        int, typer.Option(min=1, help="prequential: the same for counting recommenders")
+    ] = 1,
     keep: Annotated[
         Path | None, typer.Option(help="folder for finished cells; the same command then goes on")
     ] = None,
@@ -304,6 +307,7 @@ def evaluate(
         share=share,
         weight=weight,
         every=every,
+        every_counting=every_counting,
         catalogue=links,
     )
     with console.progress() as bar:

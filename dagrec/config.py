@@ -75,6 +75,8 @@ def load_config(
         return RunConfig.model_validate(values).check()
     except ValidationError as error:
         raise ConfigError(f"{file or 'options'}: {explain(error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}" if file else str(error)) from None
 
 
 def make_options(class_: type[OptionsT], overrides: Iterable[str]) -> OptionsT:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dagrec.evaluation.evaluator import Exam
-from dagrec.evaluation.metrics import ECE_BINS, Outcome
+from dagrec.evaluation.evaluator import Cell
+from dagrec.evaluation.metrics import ECE_BINS
 
 LENGTHS = (0, 1, 2, 3, 4, 6, 9, 17)
 SUPPORTS = (0, 1, 3, 10, 30, 100, 300)
@@ -20,16 +20,15 @@ SUPPORTS = (0, 1, 3, 10, 30, 100, 300)
 Sums = dict[str, dict[str, list[float]]]
 
 
-def breakdown(exam: Exam, outcome: Outcome) -> Sums:
+def breakdown(cell: Cell) -> Sums:
     """Examples, hits and confidence of one repeat in each group."""
-    examples = [example for part in exam for example in part.examples]
-    support = np.concatenate([part.support_of_last for part in exam])
+    examples, outcome = cell.examples, cell.outcome
     bins = np.minimum((outcome.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     groups = {
         "confidence": [f"{b / ECE_BINS:.1f}-{(b + 1) / ECE_BINS:.1f}" for b in bins],
         "service": [example.target for example in examples],
         "length": [_range(len(example.context.path), LENGTHS) for example in examples],
-        "support": [_range(value, SUPPORTS) for value in support],
+        "support": [_range(value, SUPPORTS) for value in cell.support],
     }
     sums: Sums = {name: {} for name in groups}
     for name, own in groups.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -71,15 +71,50 @@ class HeldOut:
         return np.array([float((e.context.path[-1], e.target) not in seen) for e in self.examples])
 
 
-Exam = Sequence[HeldOut]
-"""What a model is measured on in one repeat: one held-out part, or the blocks of a prequential run."""
+@dataclass(frozen=True)
+class Exam:
+    """What a model is measured on in one repeat: one split, or the blocks of a prequential run.
+
+    A part is made ready when it is reached. That of a single split is kept for the next model; blocks
+    are not, since each holds training data of its own.
+    """
+
+    splits: tuple[Split, ...]
+    mask: MaskPolicy
+    catalogue: tuple[tuple[str, str], ...] | None = None
+
+    def __iter__(self) -> Iterator[HeldOut]:
+        if len(self.splits) == 1:
+            yield self._only
+        else:
+            for split in self.splits:
+                yield prepare(split, self.mask, self.catalogue)
+
+    @cached_property
+    def _only(self) -> HeldOut:
+        return prepare(self.splits[0], self.mask, self.catalogue)
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """All test examples, in order."""
+        return tuple(example for split in self.splits for example in split.test)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return Split(self.splits[0].train, self.examples).fingerprint
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One recommender in one repeat."""
+    """One recommender in one repeat.
 
+    examples: the n test examples; outcome: the answers to them; support: [n] how many training
+    examples continue from the last node of each.
+    """
+
+    examples: tuple[Example, ...]
     outcome: Outcome
+    support: Floats
     fit_seconds: float
     score_seconds: float
     fits: int
@@ -93,21 +128,30 @@ def prepare(
     return HeldOut.of(TrainingData.of(split.train, catalogue=catalogue), split.test, mask)
 
 
-def run_cell(make: Callable[[], Recommender], exam: Exam, trainer: Trainer | None) -> Cell:
+def run_cell(
+    make: Callable[[], Recommender], parts: Iterable[HeldOut], trainer: Trainer | None
+) -> Cell:
     """Fit a new recommender on each training part and answer the test part that belongs to it."""
-    outcomes = []
+    examples: list[Example] = []
+    answers: list[Answers] = []
+    supports = []
     fit_seconds = score_seconds = 0.0
-    recommender = make()
-    for part in exam:
+    parameters = 0
+    for part in parts:
         recommender = make()
         start = time.perf_counter()
         recommender.fit(part.data, trainer)
         fitted = time.perf_counter()
-        outcomes.append(part.outcome(scorer(recommender)))
+        answers.append((part.data.vocabulary.services, part.outcome(scorer(recommender))))
         fit_seconds += fitted - start
         score_seconds += time.perf_counter() - fitted
-    outcome = join(exam, outcomes)
-    return Cell(outcome, fit_seconds, score_seconds, len(exam), recommender.parameters())
+        examples += part.examples
+        supports.append(part.support_of_last)
+        parameters = recommender.parameters()
+    outcome = join(examples, answers)
+    support = np.concatenate(supports)
+    fits = len(answers)
+    return Cell(tuple(examples), outcome, support, fit_seconds, score_seconds, fits, parameters)
 
 
 def scorer(recommender: Recommender) -> Scorer:
@@ -125,33 +169,31 @@ def popularity_scorer(data: TrainingData, part: Sequence[Example]) -> Scores:
     return np.tile(np.log(data.graph.popularity + 1).astype(np.float32), (len(part), 1))
 
 
-def join(exam: Exam, outcomes: Sequence[Outcome]) -> Outcome:
+Answers = tuple[tuple[str, ...], Outcome]
+"""The services that a part could be answered with, and the answers."""
+
+
+def join(examples: Sequence[Example], answers: Sequence[Answers]) -> Outcome:
     """The answers to all parts as one outcome over the services that any of them knew.
 
     A service that a part did not know yet could not be answered there: its probability is 0.
     """
-    if len(exam) == 1:
-        return outcomes[0]
+    if len(answers) == 1:
+        return answers[0][1]
     columns: dict[str, int] = {}
-    for part in exam:
-        for service in part.data.vocabulary.services:
+    for services, _ in answers:
+        for service in services:
             columns.setdefault(service, len(columns))
-    examples = exam_examples(exam)
     wide = np.full((len(examples), len(columns)), -np.inf)
     start = 0
-    for part, outcome in zip(exam, outcomes, strict=True):
-        own = [columns[service] for service in part.data.vocabulary.services]
-        wide[start : start + len(part.examples), own] = outcome.log_probabilities
-        start += len(part.examples)
+    for services, outcome in answers:
+        end = start + len(outcome.targets)
+        wide[start:end, [columns[service] for service in services]] = outcome.log_probabilities
+        start = end
     for example in examples:
         columns.setdefault(example.target, len(columns))
     targets = np.array([columns[example.target] for example in examples], dtype=np.int64)
     return Outcome(wide, targets, row_weights(examples, "pairs"))
-
-
-def exam_examples(exam: Exam) -> tuple[Example, ...]:
-    """All test examples of an exam, in order."""
-    return tuple(example for part in exam for example in part.examples)
 
 
 def row_weights(examples: Sequence[Example], weight: Weight) -> Floats:

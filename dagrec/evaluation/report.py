@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from dagrec.evaluation.breakdown import Sums, breakdown, summed
-from dagrec.evaluation.evaluator import Cell, Exam, Weight, exam_examples, row_weights
+from dagrec.evaluation.evaluator import Cell, Weight, row_weights
 from dagrec.evaluation.metrics import METRICS
 from dagrec.evaluation.statistics import (
     Estimate,
@@ -48,12 +48,12 @@ class Measured(Options):
     parameters: int
 
     @classmethod
-    def of(cls, cell: Cell, exam: Exam, split: str, bootstrap: Weight | None, seed: int) -> Self:
+    def of(cls, cell: Cell, split: str, bootstrap: Weight | None, seed: int) -> Self:
         """Measure a cell; ``bootstrap`` names the weight to draw samples under, on a single split.
 
         All models of one split are drawn with the same seed, and so on the same samples.
         """
-        examples = exam_examples(exam)
+        examples = cell.examples
         outcome = cell.outcome
         values = {}
         for weight in WEIGHTS:
@@ -76,7 +76,7 @@ class Measured(Options):
             values=values,
             draws=draws,
             hits=hits,
-            breakdown=breakdown(exam, outcome),
+            breakdown=breakdown(cell),
             fit_seconds=cell.fit_seconds,
             score_seconds=cell.score_seconds,
             fits=cell.fits,

@@ -63,11 +63,9 @@ def network_trainer(
     """What trains networks in this process; None, and no torch, where nothing needs it."""
     if not needed:
         return None
-    import torch
+    from dagrec.training.loop import NetworkTrainer, use_threads
 
-    from dagrec.training.loop import NetworkTrainer
-
-    torch.set_num_threads(threads)
+    use_threads(threads)
     return NetworkTrainer(device, progress)
 
 
@@ -154,10 +152,11 @@ def _compute(run: Run, experiment: Experiment, task: Task, trainer: Trainer | No
     # Repeats of a single split differ by the seed of training alone.
     seed = config.seed + task.repeat * plan.seeds + task.seed
     gradual = config.recommender(task.label).traits.gradient_trained
-    exam, split = experiment.exam(task.repeat, config.mask, every=plan.every if gradual else 1)
+    every = plan.every if gradual else plan.every_counting
+    exam = experiment.exam(task.repeat, config.mask, every=every)
     cell = run_cell(lambda: config.recommender(task.label, seed=seed), exam, trainer)
     bootstrap = plan.weight if plan.single else None
-    measured = Measured.of(cell, exam, split, bootstrap, config.seed)
+    measured = Measured.of(cell, exam.fingerprint, bootstrap, config.seed)
     if (file := _file(run, experiment, task)) is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{file.name}-{os.getpid()}")

@@ -11,7 +11,7 @@ import numpy as np
 from dagrec.config import RunConfig
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import (
-    exam_examples,
+    Answers,
     join,
     oracle_accuracy,
     popularity_scorer,
@@ -23,6 +23,9 @@ from dagrec.evaluation.report import BOOTSTRAP_DRAWS, Grid, identical, summarise
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.cells import Advance, MakeTrainer, Run, measure
 from dagrec.jobs.experiment import Experiment, Plan, load_experiment
+
+LINES = {"random": random_scorer, "popularity": popularity_scorer}
+"""What every model is read against, under the same mask."""
 
 
 def evaluate(
@@ -89,22 +92,26 @@ def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any]
     """Lines that every model must be read against, as means over the splits; and n_test / n_train."""
     plan = experiment.plan
     found: dict[str, list[float]] = {}
-    lines: dict[str, dict[str, list[float]]] = {"random": {}, "popularity": {}}
+    lines: dict[str, dict[str, list[float]]] = {name: {} for name in LINES}
     ratios = []
     for repeat in range(1 if plan.single else plan.repeats):
-        exam, _ = experiment.exam(repeat, mask, every=plan.every)
-        examples = exam_examples(exam)
-        ratios.append(len(examples) / len(exam[0].data.examples))
-        for name, scorer in (("random", random_scorer), ("popularity", popularity_scorer)):
-            outcome = join(exam, [part.outcome(scorer) for part in exam])
-            weighted = outcome.reweighted(row_weights(examples, plan.weight))
+        exam = experiment.exam(repeat, mask, every=plan.every)
+        examples = exam.examples
+        ratios.append(len(examples) / len(exam.splits[0].train))
+        answers: dict[str, list[Answers]] = {name: [] for name in LINES}
+        new_links = []
+        for part in exam:
+            new_links.append(part.new_links)
+            for name, scorer in LINES.items():
+                answers[name].append((part.data.vocabulary.services, part.outcome(scorer)))
+        for name, own in answers.items():
+            weighted = join(examples, own).reweighted(row_weights(examples, plan.weight))
             for metric, function in METRICS.items():
                 lines[name].setdefault(metric, []).append(function(weighted))
-        new_links = np.concatenate([part.new_links for part in exam])
         for name, value in (
             ("oracle_context", oracle_accuracy(examples)),
             ("oracle_context_owner", oracle_accuracy(examples, with_owner=True)),
-            ("unseen_links", float(new_links.mean())),
+            ("unseen_links", float(np.concatenate(new_links).mean())),
         ):
             found.setdefault(name, []).append(value)
     means: dict[str, Any] = {name: float(np.mean(values)) for name, values in found.items()}

@@ -14,7 +14,7 @@ from dagrec.config import RunConfig
 from dagrec.data.examples import Example, need_examples
 from dagrec.data.formats import Dataset, read
 from dagrec.data.splits import PROTOCOLS, Split, blocks
-from dagrec.evaluation.evaluator import Exam, HeldOut, Weight, prepare
+from dagrec.evaluation.evaluator import Exam, Weight
 from dagrec.graph.mask import MaskPolicy
 from dagrec.types import Options
 
@@ -34,6 +34,7 @@ class Plan(Options):
     share: float = Field(0.3, gt=0, lt=1, description="of the data that is tested on")
     weight: Weight = Field("pairs", description="what weighs the same")
     every: int = Field(30, ge=1, description="prequential: test examples between two fits by gradient")
+    every_counting: int = Field(1, ge=1, description="prequential: the same for counting recommenders")
     catalogue: tuple[tuple[str, str], ...] | None = None
 
     @field_validator("protocol")
@@ -61,10 +62,10 @@ class Experiment:
     about: dict[str, Any]
     """Paths, fingerprints and counts of the data, for the result."""
     test_about: dict[str, Any] | None
-    _exams: dict[object, tuple[Exam, str]] = field(default_factory=dict, repr=False)
+    _exams: dict[tuple[int, MaskPolicy, int], Exam] = field(default_factory=dict, repr=False)
 
-    def exam(self, repeat: int, mask: MaskPolicy, *, every: int) -> tuple[Exam, str]:
-        """The exam of a repeat, and the fingerprint of its splits.
+    def exam(self, repeat: int, mask: MaskPolicy, *, every: int) -> Exam:
+        """The exam of a repeat.
 
         ``every`` matters to the prequential protocol only: the least size of a block.
         """
@@ -72,11 +73,9 @@ class Experiment:
         every = every if self.plan.protocol == PREQUENTIAL else 0
         key = (repeat, mask, every)
         if key not in self._exams:
-            for old in [k for k in self._exams if isinstance(k, tuple) and k[0] != repeat]:
+            for old in [old for old in self._exams if old[0] != repeat]:
                 del self._exams[old]
-            splits = self._splits(repeat, every)
-            exam: list[HeldOut] = [prepare(split, mask, self.plan.catalogue) for split in splits]
-            self._exams[key] = exam, splits[0].fingerprint
+            self._exams[key] = Exam(tuple(self._splits(repeat, every)), mask, self.plan.catalogue)
         return self._exams[key]
 
     def _splits(self, repeat: int, every: int) -> list[Split]:

@@ -17,7 +17,7 @@ from dagrec.data.examples import Example, need_examples
 from dagrec.data.formats import Dataset, ReadReport, read
 from dagrec.data.splits import hold_out
 from dagrec.errors import ConfigError
-from dagrec.evaluation.evaluator import prepare, run_cell
+from dagrec.evaluation.evaluator import Exam, run_cell
 from dagrec.evaluation.metrics import METRICS
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.training_data import TrainingData
@@ -104,10 +104,10 @@ def _measure(
     values: dict[str, list[dict[str, float]]] = {label: [] for label in config.models}
     for repeat in range(repeats):
         split = hold_out(examples, share, random.Random(f"measure:{config.seed}:{repeat}"))
-        part = prepare(split, config.mask, catalogue)
+        exam = Exam((split,), config.mask, None if catalogue is None else tuple(catalogue))
         for label in config.models:
             make = partial(config.recommender, label, seed=config.seed + repeat)
-            cell = run_cell(make, [part], trainer)
+            cell = run_cell(make, exam, trainer)
             values[label].append({name: f(cell.outcome) for name, f in METRICS.items()})
             if advance:
                 advance(label)

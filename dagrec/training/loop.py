@@ -32,6 +32,11 @@ def choose_device(device: Device) -> torch.device:
     return torch.device(device)
 
 
+def use_threads(threads: int) -> None:
+    """How many threads torch takes for one operation, in this process."""
+    torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Distinct contexts with a count per target, as tensors on the device of training.

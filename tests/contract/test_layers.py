@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ ROOMS = (
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 SEEN_BY_SERVICE = {"predict", "store", "errors", "types"}
 MOST_LINES = 400
+HELPER = re.compile(r"(?:^|[._])(?:assert_|checks?(?:_|$))")
+"""A name of something that asserts: assert_whole, check_bundle, CHECKS[name]."""
 CODE_THAT_RUNS_WHEN_READ = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
@@ -238,25 +241,25 @@ def test_nothing_is_stored_in_a_form_that_runs_code(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda p: str(p.relative_to(ROOT / "tests")))
 def test_every_test_can_fail(path: Path) -> None:
-    tests = [
+    functions = [
         node
         for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and re.match(r"test_|.*assert_|.*check_", node.name)
     ]
-    idle = [f"{path}:{test.lineno}: {test.name}" for test in tests if not asserts(test)]
-    assert tests, f"{path}: holds no test"
+    idle = [f"{path}:{f.lineno}: {f.name}" for f in functions if not asserts(f)]
+    assert any(f.name.startswith("test_") for f in functions), f"{path}: holds no test"
     assert not idle, "\n".join(idle)
 
 
 def asserts(test: ast.AST) -> bool:
-    """Whether a test asserts something, itself or by a helper named assert_... or check..."""
+    """Whether a test asserts something, itself or by a helper named assert_... or check_..."""
     for node in ast.walk(test):
         if isinstance(node, ast.Assert):
             return True
         if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            helper = called.rpartition(".")[2].lstrip("_")
-            if called in ("pytest.raises", "pytest.warns") or helper.startswith(("assert_", "check")):
+            called = ast.unparse(node.func).partition("[")[0]
+            if called in ("pytest.raises", "pytest.warns") or HELPER.search(called.lower()):
                 return True
     return False
 
@@ -268,6 +271,8 @@ def asserts(test: ast.AST) -> bool:
         ("def test_x():\n    assert run()", True),
         ("def test_x():\n    with pytest.raises(ValueError):\n        run()", True),
         ("def test_x():\n    _check_run()", True),
+        ("def test_x(name):\n    CHECKS[name]()", True),
+        ("def test_x(name):\n    json_check_run()", True),
         ("def test_x():\n    np.testing.assert_allclose(run(), 1)", True),
         ("def test_x():\n    checker = run()", False),
     ],

@@ -127,8 +127,11 @@ def test_adding_a_constant_to_a_row_changes_nothing(loss: Loss) -> None:
     torch.testing.assert_close(loss(moved, counts, mask), loss(scores, counts, mask))
 
 
-def test_the_mask_is_the_choice_of_a_subset(loss: Loss) -> None:
+@pytest.mark.parametrize("offset", [0.0, 1e5, -1e5])
+def test_the_mask_is_the_choice_of_a_subset(loss: Loss, offset: float) -> None:
+    """Also where all scores lie far below 0, and a number in place of -inf could be above them."""
     scores, counts, mask = random()
+    scores = scores + offset
     for i, kept in enumerate(mask):
         row = scores[i : i + 1], counts[i : i + 1], mask[i : i + 1]
         torch.testing.assert_close(loss(*row), loss(row[0][:, kept], row[1][:, kept]))

@@ -71,6 +71,18 @@ def test_popularity_is_a_power_law_of_the_rank() -> None:
     assert ratio == pytest.approx([rank**-1.1 for rank in range(1, 9)])
 
 
+def test_after_a_side_table_the_places_of_a_chain_count_as_often_as_they_are_reached() -> None:
+    """When all is certain there is one chain a theme: its service at place i is reached longer ** i."""
+    world = World(WorldOptions(predictability=1.0, longer=0.4))
+    for theme in range(world.options.themes):
+        expected = np.zeros(world.options.services)
+        last = world.favourite[theme, -1]
+        for place in range(1, LONGEST_CHAIN):
+            last = world.favourite[theme, last]
+            expected[last] += 0.4**place
+        assert world.joins[theme] == pytest.approx(expected / expected.sum())
+
+
 def test_without_a_chance_to_go_on_nothing_is_joined_later() -> None:
     """The distribution after a side table is then never asked for, and stays finite."""
     world = World(WorldOptions(longer=0.0, compositions=300))
@@ -79,7 +91,8 @@ def test_without_a_chance_to_go_on_nothing_is_joined_later() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [LARGE, WorldOptions(compositions=6000, joined=0.9, longer=0.8, seed=3)]
+    "options",
+    [LARGE, WorldOptions(compositions=4000, predictability=0.9, joined=0.9, longer=0.6, seed=3)],
 )
 def test_drawn_services_follow_the_stated_distributions(options: WorldOptions) -> None:
     """Chi-square over the contexts that a table or the last service tells; joins among them."""

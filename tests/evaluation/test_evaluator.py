@@ -14,7 +14,6 @@ from dagrec.data.splits import Split
 from dagrec.evaluation import evaluator
 from dagrec.evaluation.evaluator import (
     HeldOut,
-    exam_examples,
     join,
     oracle_accuracy,
     popularity_scorer,
@@ -259,16 +258,18 @@ def test_joined_parts_by_hand() -> None:
 @pytest.mark.parametrize("metric", ["accuracy", "hr@3", "mrr", "ndcg", "ceiling"])
 def test_a_mean_over_joined_parts_is_that_of_all_their_rows(metric: str) -> None:
     exam = two_blocks()
-    outcomes = [part.outcome(scorer(Markov().fit(part.data))) for part in exam]
+    answers = [
+        (part.data.vocabulary.services, part.outcome(scorer(Markov().fit(part.data)))) for part in exam
+    ]
     sizes = [len(part.examples) for part in exam]
-    expected = np.average([METRICS[metric](outcome) for outcome in outcomes], weights=sizes)
-    assert METRICS[metric](join(exam, outcomes)) == pytest.approx(expected)
+    expected = np.average([METRICS[metric](outcome) for _, outcome in answers], weights=sizes)
+    assert METRICS[metric](run_cell(Markov, exam, None).outcome) == pytest.approx(expected)
 
 
 def test_one_part_is_not_joined() -> None:
     exam = two_blocks()[:1]
     outcome = exam[0].outcome(random_scorer)
-    assert join(exam, [outcome]) is outcome
+    assert join(exam[0].examples, [(("x", "y"), outcome)]) is outcome
 
 
 def test_each_part_gets_a_new_recommender_and_all_are_timed() -> None:
@@ -284,7 +285,7 @@ def test_each_part_gets_a_new_recommender_and_all_are_timed() -> None:
     assert cell.parameters == made[-1].parameters()
     assert cell.fit_seconds > 0
     assert cell.score_seconds > 0
-    assert [len(example.context.path) for example in exam_examples(exam)] == [1] * 5
+    assert [len(example.context.path) for example in cell.examples] == [1] * 5
 
 
 def test_a_catalogue_goes_into_the_mask() -> None:

@@ -273,6 +273,14 @@ def test_calibration_by_hand() -> None:
     assert METRICS["ece"](outcome) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
 
 
+def test_coverage_by_hand() -> None:
+    """Services 0 and 2 are let through in one row, 2 and 4 in the other: 3 of 15."""
+    log_p = np.full((2, C), -np.inf)
+    log_p[0, [0, 2]] = log_p[1, [2, 4]] = math.log(0.5)
+    outcome = Outcome(log_p, np.array([0, 14]), np.full(2, 0.5))
+    assert METRICS["coverage"](outcome) == pytest.approx(3 / 15)
+
+
 def test_reweighting_keeps_what_does_not_depend_on_weights() -> None:
     outcome = random(0, ties=True)
     other = outcome.reweighted(np.full(60, 1 / 60))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dagrec.data.splits import split_compositions
-from dagrec.evaluation.evaluator import Cell, Exam, prepare, run_cell
+from dagrec.evaluation.evaluator import Cell, HeldOut, prepare, run_cell
 from dagrec.evaluation.metrics import METRICS
 from dagrec.evaluation.report import (
     BOOTSTRAP_DRAWS,
@@ -27,19 +27,19 @@ from tests.worlds import everything
 SHARE = 0.5
 
 
-def exam_of(repeat: int) -> Exam:
+def exam_of(repeat: int) -> list[HeldOut]:
     split = split_compositions(everything().examples, SHARE, random.Random(repeat))
     return [prepare(split, MaskPolicy.SOFT)]
 
 
-def cell_of(model: Recommender, exam: Exam) -> Cell:
+def cell_of(model: Recommender, exam: list[HeldOut]) -> Cell:
     return run_cell(lambda: model, exam, None)
 
 
 def measure(model: Recommender, repeat: int = 0, *, bootstrap: bool = False) -> Measured:
     exam = exam_of(repeat)
     weight = "pairs" if bootstrap else None
-    return Measured.of(cell_of(model, exam), exam, f"split {repeat}", weight, seed=5)
+    return Measured.of(cell_of(model, exam), f"split {repeat}", weight, seed=5)
 
 
 def grid(model: Recommender, splits: int = 4) -> list[list[Measured]]:
@@ -52,7 +52,7 @@ def grid(model: Recommender, splits: int = 4) -> list[list[Measured]]:
 def test_a_cell_is_measured_under_both_weights() -> None:
     exam = exam_of(0)
     cell = cell_of(Markov(), exam)
-    found = Measured.of(cell, exam, "split", None, seed=0)
+    found = Measured.of(cell, "split", None, seed=0)
     assert found.values["pairs"] == {name: metric(cell.outcome) for name, metric in METRICS.items()}
     assert found.values["compositions"].keys() == METRICS.keys()
     assert found.values["compositions"] != found.values["pairs"]
@@ -64,7 +64,7 @@ def test_a_cell_is_measured_under_both_weights() -> None:
 def test_on_a_single_split_draws_and_hits_are_kept() -> None:
     exam = exam_of(0)
     cell = cell_of(Markov(), exam)
-    found = Measured.of(cell, exam, "split", "pairs", seed=0)
+    found = Measured.of(cell, "split", "pairs", seed=0)
     assert found.draws is not None
     assert found.draws.keys() == METRICS.keys()
     assert all(len(draws) == BOOTSTRAP_DRAWS for draws in found.draws.values())
@@ -160,6 +160,26 @@ def test_every_pair_of_models_is_compared(grids: dict[str, list[list[Measured]]]
             assert row["p"] == paired_p(differences, 0.5)
             assert row["low"] <= row["difference"] <= row["high"]
             assert row["resolved"] == (row["p_holm"] < 0.05)
+
+
+def with_values(values: list[float]) -> list[list[Measured]]:
+    """Cells whose metrics all have the value of their split."""
+    cell = measure(Popularity())
+    return [
+        [cell.model_copy(update={"values": dict.fromkeys(cell.values, dict.fromkeys(METRICS, value))})]
+        for value in values
+    ]
+
+
+def test_what_is_resolved_among_two_models_may_not_be_among_three() -> None:
+    """Differences 1, 3, 1, 3 have t = 2 / (s / 2) with s^2 = 4 / 3: p = 0.04, and 0.08 of three."""
+    a, b, c = [5.0, 7.0, 6.0, 6.0], [4.0, 4.0, 5.0, 3.0], [9.0, 1.0, 8.0, 3.0]
+    grids = {"a": with_values(a), "b": with_values(b)}
+    _, (two, *_) = summarise(grids, "pairs", 0.0)
+    _, (three, *_) = summarise(grids | {"c": with_values(c)}, "pairs", 0.0)
+    assert two["p"] == three["p"] == pytest.approx(0.0405, abs=5e-5)
+    assert (two["p_holm"], two["resolved"]) == (two["p"], True)
+    assert (three["p_holm"], three["resolved"]) == (3 * three["p"], False)
 
 
 def test_a_model_does_not_differ_from_itself(grids: dict[str, list[list[Measured]]]) -> None:

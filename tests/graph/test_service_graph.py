@@ -207,6 +207,7 @@ def with_first(value: float) -> object:
         ("starts", lambda a: a[None]),
         ("starts", lambda a: a[::-1]),
         ("starts", lambda a: a + 1),
+        ("starts", lambda a: np.concatenate([a[:1], a[1:-1][::-1], a[-1:]])),
         ("services", None),
         ("services", lambda a: a[:-1]),
         ("services", lambda a: a[:, None]),

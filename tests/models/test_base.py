@@ -69,7 +69,9 @@ def test_defaults_are_used_where_no_configuration_is_given() -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A folder with a Markov chain of the chain world."""
-    Markov(MarkovConfig(order=2), seed=3).fit(chain().data).save(tmp_path, chain().data.vocabulary)
+    Markov(MarkovConfig(order=2, mu=5.0), seed=3).fit(chain().data).save(
+        tmp_path, chain().data.vocabulary
+    )
     return tmp_path
 
 
@@ -94,7 +96,7 @@ def load(folder: Path, **changes: object) -> Markov:
 
 def test_an_unchanged_folder_loads(saved: Path) -> None:
     model = load(saved)
-    assert model.config == MarkovConfig(order=2)
+    assert model.config == MarkovConfig(order=2, mu=5.0)
     assert model.seed == 3
 
 

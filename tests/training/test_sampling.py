@@ -39,6 +39,14 @@ def test_columns_without_a_count_are_never_drawn(alpha: float) -> None:
     assert not frequencies(COUNTS, alpha)[COUNTS == 0].any()
 
 
+def test_a_draw_at_the_edge_of_a_column_goes_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of u in [0, 1) each column has a part with its lower end; those of weight 0 have none."""
+    sampler = PopularitySampler.of(torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 2.0]), 1.0)
+    edges = torch.tensor([[0.0, 0.25, 0.5]], dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: edges)
+    assert sampler.draw(1, 3).tolist() == [[1, 4, 5]]
+
+
 def test_alpha_zero_is_uniform_over_columns_with_a_count() -> None:
     found = frequencies(torch.tensor([1.0, 1000.0, 3.0]), 0.0)
     assert chisquare(found.numpy()).pvalue > 1e-4

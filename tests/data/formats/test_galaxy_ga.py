@@ -95,6 +95,8 @@ def test_inputs_of_the_outer_workflow_stay(tmp_path: Path) -> None:
     kinds = ("data_input", "data_collection_input", "parameter_input")
     composition = one(workflow(*(data(kind=kind) for kind in kinds)), tmp_path)
     assert keys_by_id(composition) == {"0": "__input__", "1": "__input__", "2": "__input__"}
+    fed = one(workflow(tool("make"), data(wire(0)), tool("use", wire(1))), tmp_path)
+    assert keys_by_id(fed) == {"0": "make", "1": "__input__", "2": "use"}
 
 
 # ---- sub-workflows
@@ -210,9 +212,10 @@ def test_inputs_that_feed_inputs_twice_do_not_multiply_links(tmp_path: Path) -> 
     """Sixty of them, each fed twice by the one before: not 2 ** 60 links but one."""
     steps = [data(), *(data(wire(i), wire(i)) for i in range(60)), tool("use", wire(60), wire(60))]
     start = time.perf_counter()
-    composition = one(workflow(data(), called(workflow(*steps), wire(0, into=0))), tmp_path)
+    dataset = load(workflow(data(), called(workflow(*steps), wire(0, into=0))), tmp_path)
     assert time.perf_counter() - start < 1
-    assert composition.links == (("0", "1.61"),)
+    assert dataset.compositions[0].links == (("0", "1.61"),)
+    assert dict(dataset.report.notes) == {"sub-workflows expanded": 1}
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,13 @@ def test_of_nodes_with_one_name_the_later_holds_the_links(tmp_path: Path) -> Non
     assert dict(dataset.report.notes) == {"names used twice": 1}
 
 
+def test_a_comment_does_not_take_the_links_of_a_node_of_its_name(tmp_path: Path) -> None:
+    nodes = [node("a"), node("b"), node("a", "n8n-nodes-base.stickyNote")]
+    dataset = load(tmp_path, nodes, {"a": {"main": to("b")}})
+    assert dataset.compositions[0].links == (("a", "b"),)
+    assert dict(dataset.report.notes) == {"comment nodes dropped": 1}
+
+
 def test_loops_are_broken_unless_told_otherwise(tmp_path: Path) -> None:
     dataset = load(tmp_path, [node("a"), node("b")], {"a": {"main": to("b")}, "b": {"main": to("a")}})
     assert dataset.compositions[0].links == (("a", "b"),)

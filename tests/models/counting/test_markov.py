@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from dagrec.data.examples import Context, extract
-from dagrec.models.counting.markov import Markov, MarkovConfig
+from dagrec.models.counting.markov import (
+    HELD_OUT_SHARE,
+    HOLD_OUTS,
+    MUS,
+    USUAL_MU,
+    Markov,
+    MarkovConfig,
+)
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats
 from tests.worlds import branching, chain, composition, everything, memory
 
-MUS = [0.1, 1.0, 5.0, 50.0]
+GIVEN_MUS = [0.1, 1.0, 5.0, 50.0]
 
 
 def probabilities(data: TrainingData, path: Sequence[str], **options: float) -> dict[str, float]:
@@ -40,7 +48,7 @@ def by_definition(data: TrainingData, path: Sequence[str], order: int, mu: float
     return p
 
 
-@pytest.mark.parametrize("mu", MUS)
+@pytest.mark.parametrize("mu", GIVEN_MUS)
 def test_interpolation_by_hand(mu: float) -> None:
     """N(table_b) = 4, of which 3 often; P_0(often) = (3 + 1) / (4 + 2)."""
     p = probabilities(branching().data, ["table_b"], mu=mu)
@@ -48,7 +56,7 @@ def test_interpolation_by_hand(mu: float) -> None:
     assert p["rarely"] == pytest.approx((1 + mu * 2 / 6) / (4 + mu), rel=1e-6)
 
 
-@pytest.mark.parametrize("mu", MUS)
+@pytest.mark.parametrize("mu", GIVEN_MUS)
 def test_two_orders_by_hand(mu: float) -> None:
     """In three copies of the memory world 9 follow ``hub``, 3 of them after table_l."""
     data = memory(copies=3).data
@@ -121,6 +129,46 @@ def test_counts_of_equal_examples_add_up() -> None:
     p = probabilities(chain(copies=7).data, ["table_a"], order=1, mu=1.0)
     zero = (7 + 1) / (4 * 7 + 4)
     assert p["extract"] == pytest.approx((7 + zero) / (7 + 1), rel=1e-6)
+
+
+# The choice of mu
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_chosen_mu_is_the_likeliest_on_held_out_compositions(seed: int) -> None:
+    data = everything().data
+    likelihoods = dict.fromkeys(MUS, 0.0)
+    for number in range(HOLD_OUTS):
+        training, held_out = data.hold_out(HELD_OUT_SHARE, HOLD_OUTS * seed + number)
+        for mu in MUS:
+            for example, column in zip(held_out.examples, held_out.targets, strict=True):
+                p = by_definition(training, example.context.path, 8, mu)
+                likelihoods[mu] += float(np.log(p[column]))
+    chosen = Markov(seed=seed).fit(data).state()["mu"].tolist()
+    assert chosen == [max(likelihoods, key=lambda mu: likelihoods[mu])]
+
+
+def test_a_mu_that_is_given_is_taken() -> None:
+    assert Markov(MarkovConfig(mu=3.5)).fit(everything().data).state()["mu"].tolist() == [3.5]
+
+
+def test_a_single_composition_has_nothing_to_hold_out() -> None:
+    assert Markov().fit(chain(copies=1).data).state()["mu"].tolist() == [USUAL_MU]
+
+
+def test_a_world_without_surprises_wants_little_shrinkage_and_noise_wants_much() -> None:
+    certain = Markov().fit(chain(copies=30).data).state()["mu"]
+    services = [f"y{i}" for i in range(4)]
+    rng = random.Random(0)
+    noise = [
+        composition(f"c{i}", (f"table_{rng.randrange(30)}", rng.choice(services))) for i in range(600)
+    ]
+    noisy = Markov().fit(TrainingData.of(extract(noise)[0])).state()["mu"]
+    assert certain == min(MUS)
+    assert noisy == max(MUS)
+
+
+# Extremes
 
 
 @pytest.mark.parametrize("mu", [1e-300, 1e-3, 1e300])

@@ -1,0 +1,163 @@
+"""What the documents promise is true: their code runs, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from dagrec import cli
+from dagrec.data.formats import FORMATS
+from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.experiment import ALL_PROTOCOLS
+from dagrec.models.registry import MODELS
+from tests.consoles import command, python
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+def blocks(language: str) -> Sequence[str]:
+    """The fenced blocks of the README in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def in_console() -> Sequence[str]:
+    """The commands of the README: in console blocks they stand behind a dollar sign."""
+    return [line[2:] for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
+
+
+def in_fences() -> str:
+    """All code of the README, whatever its language."""
+    return "\n".join(re.findall(r"^```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder with what the README's commands start from."""
+    for name in ("data", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def check_console(folder: Path, less: Mapping[str, Sequence[str]]) -> None:
+    """Run the README's commands one after another; ``less`` adds options to lines with these words."""
+    lines = in_console()
+    assert lines
+    assert all(any(words in line for line in lines) for words in less)
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "dagrec", f"{line}: only dagrec's own commands stand in console blocks"
+        arguments += [option for words in less if words in line for option in less[words]]
+        done = command(*arguments, folder=folder)
+        assert done.status == 0, f"{line}\n{done.err}"
+        assert "Traceback" not in done.err
+        assert done.out, f"{line}: shows nothing"
+
+
+def test_the_commands_of_the_readme_run_one_after_another(copy: Path) -> None:
+    """With less to measure; test_..._as_they_stand is the same without that."""
+    less = {"--protocol prequential": ["--test-share", "0.02"], " ablate ": ["--set", "plan.repeats=2"]}
+    check_console(copy, less)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run_as_they_stand(copy: Path) -> None:
+    check_console(copy, {})
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda text: text.splitlines()[0])
+def test_the_python_code_of_the_readme_runs(block: str, copy: Path) -> None:
+    done = python(block, folder=copy)
+    assert done.status == 0, done.err
+    assert done.out
+
+
+def test_the_readme_shows_python_and_console() -> None:
+    assert blocks("python")
+    assert blocks("console")
+    assert not re.findall(r"@[A-Z]+@", README), "a placeholder was left"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_stands_in_the_readme(name: str) -> None:
+    assert re.search(rf"\bdagrec {name}\b", README)
+
+
+def test_every_command_and_option_of_the_readme_exists() -> None:
+    named = set(re.findall(r"^(?:\$ )?dagrec ([a-z-]+)", in_fences(), re.MULTILINE))
+    named |= set(re.findall(r"`dagrec ([a-z-]+)", README))
+    assert named <= set(COMMANDS)
+    options = {option for c in COMMANDS.values() for p in c.params for option in p.opts} | {"--help"}
+    ours = "\n".join(line for line in README.splitlines() if not re.search(r"docker|pip|curl", line))
+    found = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", ours))
+    assert found
+    assert found <= options
+
+
+@pytest.mark.parametrize(
+    "name", [*MODELS, *FORMATS, *(mask.value for mask in MaskPolicy), *ALL_PROTOCOLS], ids=str
+)
+def test_every_name_of_the_registries_stands_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in README.replace("`--test FILE`", "`test-file`")
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    named = re.findall(r"(?<![\w/.-])((?:configs|data|dagrec|service|tests)/[\w./*-]*\w)", README)
+    named += re.findall(r"\[[^\]\n]+\]\((?!https?:)([^)#\s]+)\)", README)
+    assert named
+    missing = [name for name in named if not list(ROOT.glob(name))]
+    assert not missing
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    texts = README + (ROOT / ".ci" / "run").read_text() + (ROOT / "data" / "README.md").read_text()
+    named = set(re.findall(r"(?:^|[`$(]|&& |=1 )make ([a-z-]+)", texts, re.MULTILINE))
+    assert {"demo", "test"} <= named <= TARGETS
+    assert set(MAKEFILE.partition(".PHONY:")[2].splitlines()[0].split()) == TARGETS
+
+
+def test_every_script_that_the_makefile_runs_exists() -> None:
+    named = re.findall(r"[\w/]+\.(?:py|json|toml)\b", MAKEFILE)
+    assert named
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_the_dockerfile_copies_what_exists() -> None:
+    lines = re.findall(r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), f"COPY {line}: {source} is not there"
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert not {source for line in lines for source in line.split()[:-1]} & set(ignored)
+
+
+def test_constraints_pin_every_dependency_and_name_no_place_to_get_it_from() -> None:
+    text = (ROOT / "constraints.txt").read_text()
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    assert pins["torch"] == "2.13.0"
+    for place in ("+cpu", "+cu", "://", " @ ", "--", "-f "):
+        assert place not in text
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [name for extra in project["optional-dependencies"].values() for name in extra]
+    wanted = {re.split(r"[^\w.-]", name)[0] for name in [*project["dependencies"], *extras]}
+    assert wanted <= set(pins)
+
+
+def test_the_changelog_begins_with_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest
+    assert newest[1] == version
