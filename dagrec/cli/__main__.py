@@ -1,0 +1,5 @@
+"""``python -m dagrec.cli``."""
+
+from dagrec.cli import main
+
+main()

@@ -1,0 +1,95 @@
+"""Commands that answer: predict, serve."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dagrec import console
+from dagrec.cli import options as opts
+from dagrec.errors import DataError, RequestError
+
+
+def predict(
+    store: opts.StorePath,
+    path: Annotated[str | None, typer.Option(help="node keys, separated by commas")] = None,
+    composition: Annotated[
+        Path | None, typer.Option(help="native JSON file of one partial composition")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="id of its node to extend")] = None,
+    contexts: Annotated[
+        Path | None, typer.Option(help="JSON lines of requests; prints one answer a line, in order")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="services in the answer")] = 10,
+    model: Annotated[str | None, typer.Option(help="label of a model [default: the champion]")] = None,
+    mask: opts.MaskOption = None,
+    version: Annotated[str | None, typer.Option(help="of the bundle [default: the live one]")] = None,
+    threads: opts.Threads = 1,
+    json: opts.Json = None,
+) -> None:
+    """Say which service comes next, from a published bundle."""
+    from dagrec import predict as library
+    from dagrec.data.formats.documents import parse_json, read_text
+    from dagrec.store.catalogue import Store
+
+    if sum(source is not None for source in (path, composition, contexts)) != 1:
+        raise typer.BadParameter("give one of --path, --composition and --contexts")
+    opts.set_threads(threads)
+    bundle = Store(store).load(version)
+    defaults: dict[str, Any] = {"k": k, "model": model, "mask": mask}
+    if contexts is not None:
+        failed = 0
+        for answer in library.predict_lines(bundle, _lines(contexts), defaults):
+            if isinstance(answer, RequestError):
+                failed += 1
+                value = {"error": str(answer)}
+            else:
+                value = answer.model_dump(mode="json")
+            sys.stdout.write(dumps(value, ensure_ascii=False) + "\n")
+        if failed:
+            raise RequestError(f"{contexts}: {failed} requests could not be answered; see their lines")
+        return
+    if path is not None:
+        keys = [key.strip() for key in path.split(",") if key.strip()]
+        request = library.make_request({"path": keys, "at": at, **defaults})
+    else:
+        assert composition is not None
+        try:
+            document = parse_json(read_text(composition, 64))
+        except DataError as error:
+            raise error.at(str(composition)) from None
+        request = library.make_request({"composition": document, "at": at, **defaults})
+    answer = library.predict(bundle, request)
+    if json is not None:
+        console.write_json(json, answer.model_dump(mode="json"))
+    if json != "-":
+        console.answer_table(answer)
+
+
+def serve(
+    store: opts.StorePath,
+    host: Annotated[str | None, typer.Option(help="address to bind [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="port to bind [default: 8000]")
+    ] = None,
+    threads: opts.Threads = 1,
+) -> None:
+    """Answer POST /predict over HTTP from the live bundle of STORE. DAGREC_* variables set the rest."""
+    from service.app import run
+    from service.settings import make_settings
+
+    opts.set_threads(threads)
+    run(make_settings(store=store, host=host, port=port))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from file
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read: {error}; check the path") from None

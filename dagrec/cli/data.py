@@ -1,0 +1,84 @@
+"""Commands on data: inspect, generate, formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dagrec import console
+from dagrec.cli import options as opts
+from dagrec.config import load_config, make_options
+from dagrec.data.examples import ExampleOptions, extract
+from dagrec.data.formats import FORMATS, read_composition
+from dagrec.errors import DagrecError
+
+
+def inspect(
+    context: typer.Context,
+    data: opts.Data,
+    format: opts.Format = None,
+    on_error: opts.OnError = None,
+    on_cycle: opts.OnCycle = None,
+    table_mid: opts.TableMid = None,
+    max_mb: opts.MaxMb = None,
+    owner_column: opts.OwnerColumn = None,
+    service_column: opts.ServiceColumn = None,
+    time_column: opts.TimeColumn = None,
+    session_gap: opts.SessionGap = None,
+    form: opts.Form = None,
+    count: opts.Count = None,
+    max_paths: opts.MaxPaths = None,
+    seed: opts.Seed = None,
+    json: opts.Json = None,
+) -> None:
+    """Count what is in a data set: compositions, paths, pairs, nodes, links, cycles, skips."""
+    from dagrec.jobs.inspect import inspect as run
+
+    config = load_config(changes=opts.changes(context))
+    with console.progress() as bar:
+        task = bar.add_task("reading", total=None)
+        result = run(data, config.read, config.examples, advance=lambda n: bar.advance(task, n))
+    if json is not None:
+        console.write_json(json, result)
+        return
+    problems = result.pop("problems")
+    console.pairs(str(data), result)
+    for problem in problems:
+        console.say(f"skipped: {problem}", style="yellow")
+
+
+def generate(
+    out: Annotated[Path, typer.Option(help="file to write")],
+    options: opts.Set = None,
+) -> None:
+    """Draw compositions from a known world, and state the best accuracy anyone can reach on them.
+
+    Options of the world are set with --set, e.g. --set predictability=0.8 --set compositions=2000.
+    """
+    from dagrec.data.synthetic import World, WorldOptions, dump
+
+    world = World(make_options(WorldOptions, options or ()))
+    documents = world.draw()
+    compositions = [read_composition(document) for document in documents]
+    examples, report = extract(compositions, ExampleOptions(max_paths=10**9))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(dump(documents), encoding="utf-8")
+    except OSError as error:
+        raise DagrecError(f"{out}: cannot be written: {error.strerror}; choose another place") from None
+    facts = {"compositions": len(compositions), "paths": report.paths, "pairs": report.pairs}
+    best = round(world.best_accuracy(examples), 4)
+    console.pairs(str(out), facts | {"best_possible_accuracy": best} | world.options.model_dump())
+
+
+def formats(json: opts.Json = None) -> None:
+    """List the formats that are read, and what happens to a cycle in each."""
+    rows = [[f.name, f.about, f.on_cycle] for f in FORMATS.values()]
+    if json is not None:
+        console.write_json(
+            json, [dict(zip(("name", "about", "on_cycle"), r, strict=True)) for r in rows]
+        )
+        return
+    console.table("formats, told apart by content", ["name", "about", "on cycle"], rows)
