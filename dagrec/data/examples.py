@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -38,7 +39,8 @@ class Context:
     """What is known at the moment when the next service is asked for.
 
     ``path`` holds node keys, the oldest first; its last is the frontier, whose node id in
-    ``composition`` is ``at``. ``time`` is that of the question, in seconds since 1970.
+    ``composition`` is ``at``. ``time`` is that of the question, in seconds since 1970. ``children``
+    are the ids of the nodes that the frontier feeds already, where that is known.
     """
 
     path: tuple[str, ...]
@@ -46,6 +48,7 @@ class Context:
     at: str | None = None
     owner: str | None = None
     time: float | None = None
+    children: tuple[str, ...] = ()
 
     def upstream(self) -> tuple[str, ...]:
         """Node ids of the frontier's ancestors and the frontier, in topological order."""
@@ -103,8 +106,7 @@ def extract(
         pairs += count_pairs(composition)
         steps = _of_links(composition) if options.form == "links" else _of_paths(composition, paths)
         found = [
-            (_example(composition, index, before, node), len(before) > LONGEST_CONTEXT)
-            for before, node in steps
+            (_example(composition, index, step), len(step.before) > LONGEST_CONTEXT) for step in steps
         ]
         if options.count == "once":
             first = {(e.context.path, e.target): (e, cut) for e, cut in reversed(found)}
@@ -131,31 +133,45 @@ def need_examples(
 
 def context_at(composition: Composition, at: str) -> Context:
     """The context in which the next service after node ``at`` is asked for: the longest path to it."""
-    return _context(composition, longest_path(composition, at), composition.time)
+    step = _Step(longest_path(composition, at), None, composition.children[at])
+    return _context(composition, step, composition.time)
 
 
-def _of_paths(composition: Composition, paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """What was before each service of each path: node ids, one more than a context keeps at most."""
+class _Step(NamedTuple):
+    """Node ids: the path before (one more than a context keeps, at most), the target, the children."""
+
+    before: Path
+    target: str | None
+    children: tuple[str, ...] = ()
+
+
+def _of_paths(composition: Composition, paths: Sequence[Path]) -> Iterator[_Step]:
+    """Each service of each path but its first node."""
     for path in paths:
         for i in range(1, len(path)):
             if composition.by_id[path[i]].is_service:
-                yield path[max(0, i - LONGEST_CONTEXT - 1) : i], path[i]
+                yield _Step(path[max(0, i - LONGEST_CONTEXT - 1) : i], path[i])
 
 
-def _of_links(composition: Composition) -> Iterator[tuple[Path, str]]:
-    """Once for each link: before it lies the longest path to its source, as an editor knows."""
+def _of_links(composition: Composition) -> Iterator[_Step]:
+    """Each link to a service, as an editor sees it: the longest path to its source, and the children
+    that the source has already, which are those before the target in document order."""
     longest = longest_paths(composition, LONGEST_CONTEXT + 1)
+    seen: Counter[str] = Counter()
     for source, target in composition.links:
         if composition.by_id[target].is_service:
-            yield longest(source), target
+            yield _Step(longest(source), target, composition.children[source][: seen[source]])
+        seen[source] += 1
 
 
-def _example(composition: Composition, index: int, before: Sequence[str], node: str) -> Example:
-    target = composition.by_id[node]
+def _example(composition: Composition, index: int, step: _Step) -> Example:
+    assert step.target is not None
+    target = composition.by_id[step.target]
     time = composition.time if target.time is None else target.time
-    return Example(_context(composition, before, time), target.key, node, index)
+    return Example(_context(composition, step, time), target.key, target.id, index)
 
 
-def _context(composition: Composition, before: Sequence[str], time: float | None) -> Context:
-    path = tuple(composition.by_id[node].key for node in before[-LONGEST_CONTEXT:])
-    return Context(path, composition, before[-1], composition.owner, time)
+def _context(composition: Composition, step: _Step, time: float | None) -> Context:
+    path = tuple(composition.by_id[node].key for node in step.before[-LONGEST_CONTEXT:])
+    at = step.before[-1]
+    return Context(path, composition, at, composition.owner, time, step.children)

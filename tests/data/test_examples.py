@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagrec.data.compositions import Composition, compose
+from dagrec.data.compositions import Composition, Node, compose
 from dagrec.data.examples import (
     LONGEST_CONTEXT,
     Example,
@@ -255,3 +255,19 @@ def test_a_path_context_ends_in_a_link_to_its_target(bundled: Sequence[Compositi
         assert composition is not None
         links = {(composition.by_id[a].key, composition.by_id[b].key) for a, b in composition.links}
         assert set(pairwise((*example.context.path, example.target))) <= links
+
+
+def test_a_link_knows_the_children_that_its_source_has_already() -> None:
+    """Those before it in document order; a child that is no service counts too."""
+    nodes = [Node(id_, id_, "table" if id_ == "t" else "service") for id_ in "abtcd"]
+    links = [("a", "b"), ("a", "t"), ("b", "d"), ("a", "c"), ("a", "d")]
+    composition, _ = compose("c", nodes, links)
+    examples, _ = extract([composition], ExampleOptions(form="links"))
+    children = {(e.context.at, e.node): e.context.children for e in examples}
+    assert children == {
+        ("a", "b"): (),
+        ("b", "d"): (),
+        ("a", "c"): ("b", "t"),
+        ("a", "d"): ("b", "t", "c"),
+    }
+    assert context_at(composition, "a").children == ("b", "t", "c", "d")
