@@ -15,22 +15,10 @@ from dagrec.data.formats import FORMATS, read_composition
 from dagrec.errors import DagrecError
 
 
+@opts.reads_compositions
 def inspect(
     context: typer.Context,
     data: opts.Data,
-    format: opts.Format = None,
-    on_error: opts.OnError = None,
-    on_cycle: opts.OnCycle = None,
-    table_mid: opts.TableMid = None,
-    max_mb: opts.MaxMb = None,
-    owner_column: opts.OwnerColumn = None,
-    service_column: opts.ServiceColumn = None,
-    time_column: opts.TimeColumn = None,
-    session_gap: opts.SessionGap = None,
-    form: opts.Form = None,
-    count: opts.Count = None,
-    max_paths: opts.MaxPaths = None,
-    seed: opts.Seed = None,
     json: opts.Json = None,
 ) -> None:
     """Count what is in a data set: compositions, paths, pairs, nodes, links, cycles, skips."""

@@ -12,6 +12,7 @@ from dagrec.graph.service_graph import read_catalogue
 from dagrec.models.registry import MODELS, family, recommender_class
 
 
+@opts.reads_compositions
 def train(
     context: typer.Context,
     data: opts.Data,
@@ -24,19 +25,6 @@ def train(
     measure: Annotated[
         int, typer.Option(min=0, help="held-out parts to measure on before; 0: none")
     ] = 3,
-    format: opts.Format = None,
-    on_error: opts.OnError = None,
-    on_cycle: opts.OnCycle = None,
-    table_mid: opts.TableMid = None,
-    max_mb: opts.MaxMb = None,
-    owner_column: opts.OwnerColumn = None,
-    service_column: opts.ServiceColumn = None,
-    time_column: opts.TimeColumn = None,
-    session_gap: opts.SessionGap = None,
-    form: opts.Form = None,
-    count: opts.Count = None,
-    max_paths: opts.MaxPaths = None,
-    seed: opts.Seed = None,
     device: opts.DeviceOption = "auto",
     threads: opts.Threads = 1,
     json: opts.Json = None,

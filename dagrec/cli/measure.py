@@ -12,6 +12,7 @@ from dagrec.cli import options as opts
 from dagrec.graph.service_graph import read_catalogue
 
 
+@opts.reads_compositions
 def evaluate(
     context: typer.Context,
     data: opts.Data,
@@ -46,19 +47,6 @@ def evaluate(
     ] = None,
     processes: opts.Processes = 1,
     report: Annotated[Path | None, typer.Option(help="folder for an HTML page with pictures")] = None,
-    format: opts.Format = None,
-    on_error: opts.OnError = None,
-    on_cycle: opts.OnCycle = None,
-    table_mid: opts.TableMid = None,
-    max_mb: opts.MaxMb = None,
-    owner_column: opts.OwnerColumn = None,
-    service_column: opts.ServiceColumn = None,
-    time_column: opts.TimeColumn = None,
-    session_gap: opts.SessionGap = None,
-    form: opts.Form = None,
-    count: opts.Count = None,
-    max_paths: opts.MaxPaths = None,
-    seed: opts.Seed = None,
     device: opts.DeviceOption = "auto",
     threads: opts.Threads = 1,
     json: opts.Json = None,
@@ -134,16 +122,13 @@ def ablate(
     console.say(f"results.json, table.md and pictures are in {folder}")
 
 
+@opts.reads_compositions
 def bench(
     context: typer.Context,
     data: opts.Data,
     model: opts.Model = None,
     config: opts.Config = None,
     options: opts.Set = None,
-    form: opts.Form = None,
-    count: opts.Count = None,
-    max_paths: opts.MaxPaths = None,
-    seed: opts.Seed = None,
     device: opts.DeviceOption = "auto",
     threads: opts.Threads = 1,
     json: opts.Json = None,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, wraps
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dagrec.config import RunConfig, load_config
+from dagrec.data.examples import ExampleOptions
 from dagrec.data.formats import FORMATS, ReadOptions
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
@@ -27,32 +29,6 @@ Json = Annotated[
         "--json", metavar="[FILE]", help="write JSON to a file; `-` or nothing: standard output"
     ),
 ]
-Format = Annotated[
-    str | None, typer.Option(help=f"one of {', '.join(FORMATS)} [default: told from the content]")
-]
-OnError = Annotated[
-    Literal["fail", "skip"] | None,
-    typer.Option(help="at a broken composition: fail, or skip and count it [default: fail]"),
-]
-OnCycle = Annotated[
-    Literal["fail", "skip", "break"] | None,
-    typer.Option(help="at a cycle; break drops the links that close it [default: by format]"),
-]
-TableMid = Annotated[
-    str | None, typer.Option(metavar="REGEX", help="native JSON: mids that are tables, not services")
-]
-MaxMb = Annotated[int | None, typer.Option(help="largest file that is read, in MB [default: 64]")]
-Form = Annotated[
-    Literal["paths", "links"] | None,
-    typer.Option("--examples", help="one example a step of each path, or one a link [default: paths]"),
-]
-Count = Annotated[
-    Literal["paths", "once"] | None,
-    typer.Option(help="once: equal pairs of one composition count once [default: paths]"),
-]
-MaxPaths = Annotated[
-    int | None, typer.Option(min=1, help="paths sampled from a composition with more [default: 100]")
-]
 Model = Annotated[
     list[str] | None,
     typer.Option("--model", help="a recommender or a label of the config; repeat for more; or all"),
@@ -67,20 +43,74 @@ Catalogue = Annotated[
     Path | None,
     typer.Option(help="JSON array of declared [source, service] links, for mask `catalogue`"),
 ]
-Seed = Annotated[int | None, typer.Option(help="of splits, sampling and training [default: 0]")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="where networks are trained")]
 Processes = Annotated[int, typer.Option(min=1, help="processes that measure side by side")]
-OwnerColumn = Annotated[str | None, typer.Option(help="call logs: name of the owner's column")]
-ServiceColumn = Annotated[str | None, typer.Option(help="call logs: name of the service's column")]
-TimeColumn = Annotated[str | None, typer.Option(help="call logs: name of the time's column")]
-SessionGap = Annotated[
-    float | None, typer.Option(help="call logs: minutes of pause that begin a new path [default: none]")
-]
 Threads = Annotated[int, typer.Option(min=1, help="threads of one process")]
 StorePath = Annotated[Path, typer.Option("--store", help="folder of published bundles")]
 
-READ = tuple(ReadOptions.model_fields)
-EXAMPLES = ("form", "count", "max_paths")
+READING: dict[str, Any] = {
+    "format": Annotated[
+        str | None, typer.Option(help=f"one of {', '.join(FORMATS)} [default: told from the content]")
+    ],
+    "on_error": Annotated[
+        Literal["fail", "skip"] | None,
+        typer.Option(help="at a broken composition: fail, or skip and count it [default: fail]"),
+    ],
+    "on_cycle": Annotated[
+        Literal["fail", "skip", "break"] | None,
+        typer.Option(help="at a cycle; break drops the links that close it [default: by format]"),
+    ],
+    "table_mid": Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="native JSON: mids that are tables, not services"),
+    ],
+    "max_mb": Annotated[
+        int | None, typer.Option(help="largest file that is read, in MB [default: 64]")
+    ],
+    "owner_column": Annotated[str | None, typer.Option(help="call logs: name of the owner's column")],
+    "service_column": Annotated[
+        str | None, typer.Option(help="call logs: name of the service's column")
+    ],
+    "time_column": Annotated[str | None, typer.Option(help="call logs: name of the time's column")],
+    "session_gap": Annotated[
+        float | None,
+        typer.Option(help="call logs: minutes of pause that begin a new path [default: none]"),
+    ],
+    "form": Annotated[
+        Literal["paths", "links"] | None,
+        typer.Option(
+            "--examples", help="one example a step of each path, or one a link [default: paths]"
+        ),
+    ],
+    "count": Annotated[
+        Literal["paths", "once"] | None,
+        typer.Option(help="once: equal pairs of one composition count once [default: paths]"),
+    ],
+    "max_paths": Annotated[
+        int | None,
+        typer.Option(min=1, help="paths sampled from a composition with more [default: 100]"),
+    ],
+    "seed": Annotated[int | None, typer.Option(help="of splits, sampling and training [default: 0]")],
+}
+"""What every command that reads compositions takes: name -> type and option; unset unless given."""
+
+
+def reads_compositions(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :data:`READING`; it finds their values in ``context``."""
+    own = signature(command, eval_str=True)
+    added = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in READING.items()
+    ]
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        command(**{name: value for name, value in given.items() if name not in READING})
+
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
+    wrapped.__signature__ = own.replace(parameters=[*parameters, *added])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in (*parameters, *added)}
+    return wrapped
 
 
 def changes(context: typer.Context) -> dict[str, Any]:
@@ -89,8 +119,8 @@ def changes(context: typer.Context) -> dict[str, Any]:
     return {
         "seed": given["seed"],
         "mask": given.get("mask"),
-        "read": {name: given.get(name) for name in READ},
-        "examples": {"seed": given["seed"]} | {name: given[name] for name in EXAMPLES},
+        "read": {name: given[name] for name in ReadOptions.model_fields},
+        "examples": {name: given[name] for name in ExampleOptions.model_fields},
     }
 
 

@@ -95,12 +95,13 @@ def load_experiment(data: Path, test: Path | None, config: RunConfig, plan: Plan
     if test is not None:
         test_set = read(test, config.read)
         held_out, _ = need_examples(test_set.compositions, config.examples)
-        test_about = _about(test, test_set, held_out)
-    about = _about(data, dataset, examples)
+        test_about = about_data(test, test_set, held_out)
+    about = about_data(data, dataset, examples)
     return Experiment(examples, held_out, plan, config.seed, about, test_about)
 
 
-def _about(path: Path, dataset: Dataset, examples: Sequence[Example]) -> dict[str, Any]:
+def about_data(path: Path, dataset: Dataset, examples: Sequence[Example]) -> dict[str, Any]:
+    """What a result or a manifest says of the data behind it."""
     return {
         "path": str(path),
         "fingerprint": dataset.fingerprint,

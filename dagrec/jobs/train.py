@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dagrec.config import RECOMMENDER, RunConfig
 from dagrec.data.examples import Example, need_examples
-from dagrec.data.formats import Dataset, ReadReport, read
+from dagrec.data.formats import ReadReport, read
 from dagrec.data.splits import hold_out
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import Exam, run_cell
 from dagrec.evaluation.metrics import METRICS
+from dagrec.jobs.experiment import about_data
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.training_data import TrainingData
 from dagrec.store.bundle import ModelEntry, check_labels
@@ -86,7 +86,7 @@ def train(
         models=models,
         entries=entries,
         champion=champion,
-        data=_about(data, dataset, examples),
+        data=about_data(data, dataset, examples),
         config=config.model_dump(mode="json") | {"measure": measure, "share": share},
     )
     return Published(version, champion, entries, training.graph.left_out, dataset.report)
@@ -114,14 +114,4 @@ def _measure(
     return {
         label: {name: float(np.mean([v[name] for v in own])) for name in METRICS} if own else {}
         for label, own in values.items()
-    }
-
-
-def _about(data: Path, dataset: Dataset, examples: Sequence[Example]) -> dict[str, Any]:
-    return {
-        "path": str(data),
-        "fingerprint": dataset.fingerprint,
-        "compositions": len(dataset.compositions),
-        "examples": len(examples),
-        "skipped": dict(dataset.report.skipped),
     }
