@@ -190,9 +190,11 @@ def _not_finite(network: nn.Module, loss: Tensor) -> str:
 
 
 def _mean_loss(network: nn.Module, rows: Rows) -> float:
+    """Mean loss of an example; sampled negatives are the same in every epoch, so that epochs compare."""
     network.eval()
-    everything = torch.arange(len(rows), device=rows.lengths.device)
-    with torch.inference_mode():
+    device = rows.lengths.device
+    everything = torch.arange(len(rows), device=device)
+    with seeded(0, device), torch.inference_mode():
         parts = [rows.loss(network, part) for part in everything.split(1024)]
     total = sum(float(loss) for loss, _ in parts)
     return total / sum(float(size) for _, size in parts)

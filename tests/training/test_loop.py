@@ -386,3 +386,12 @@ def test_training_on_the_gpu_equals_that_on_the_cpu() -> None:
         )
         losses.append([epoch.loss for epoch in history])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_validation_draws_the_same_negatives_in_every_epoch() -> None:
+    """With a learning rate that moves nothing, the sampled validation loss stays where it is."""
+    data = everything().data
+    still = {"epochs": 4, "learning_rate": 1e-30, "patience": 10, "negatives": 3}
+    _, history = train(data, gru(data, **STILL), loss="bpr", **still)
+    assert len({epoch.validation for epoch in history}) == 1
+    assert len({epoch.loss for epoch in history}) > 1
