@@ -190,7 +190,7 @@ def _not_finite(network: nn.Module, loss: Tensor) -> str:
 
 
 def _mean_loss(network: nn.Module, rows: Rows) -> float:
-    """Mean loss of an example; sampled negatives are the same in every epoch, so that epochs compare."""
+    """Mean loss of an example; negatives are the same in every epoch, so that epochs compare."""
     network.eval()
     device = rows.lengths.device
     everything = torch.arange(len(rows), device=device)
