@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+# The first optimiser of a process would import it: more than a second of set-up, timed as training.
+import torch._dynamo
 from torch import Tensor, nn
 
 from dagrec.errors import ConfigError, NumericalError
