@@ -3,6 +3,9 @@
 # The store is a folder that `dagrec train --store` published.
 
 FROM python:3.11-slim AS build
+# Where torch's CPU wheels are, if pip would otherwise fetch those with CUDA:
+#   docker build --build-arg PIP_EXTRA_INDEX_URL=... -t dagrec .
+ARG PIP_EXTRA_INDEX_URL
 WORKDIR /src
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
