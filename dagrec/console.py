@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,16 @@ def _print(title: str, shown: Table) -> None:
     """A title that is not wrapped, and a table. Keys come as ``Text``: ``[/b]`` is no markup."""
     out.print(Text(title, style="italic"), soft_wrap=True)
     out.print(shown)
+
+
+def moment(seconds: float | None) -> str:
+    """Seconds since 1970 as a date and time of day, where the calendar reaches so far."""
+    if seconds is None:
+        return "-"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
 
 
 def result_table(result: Mapping[str, Any], against: str | None = None) -> None:

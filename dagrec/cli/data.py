@@ -32,6 +32,8 @@ def inspect(
         console.write_json(json, result)
         return
     problems = result.pop("problems")
+    for name in ("first_time", "last_time"):
+        result[name] = console.moment(result[name])
     console.pairs(str(data), result)
     for problem in problems:
         console.say(f"skipped: {problem}", style="yellow")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
@@ -33,6 +34,10 @@ from dagrec.store.bundle import (
     load_bundle,
     write_parts,
 )
+
+DRAFT = ".draft-"
+ABANDONED_AFTER = 86_400
+"""Seconds."""
 
 
 class Store:
@@ -84,7 +89,8 @@ class Store:
         version = f"{created:%Y%m%dT%H%M%S%f}-{graph.fingerprint[:8]}"
         try:
             self.bundles.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.bundles))
+            self._remove_abandoned()
+            draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.bundles))
             try:
                 manifest = Manifest(
                     format=FORMAT,
@@ -118,6 +124,12 @@ class Store:
             ) from error
         return version
 
+    def _remove_abandoned(self) -> None:
+        """Drafts that a killed publisher left behind; one that is being written is younger."""
+        for draft in self.bundles.glob(f"{DRAFT}*"):
+            if time.time() - draft.stat().st_mtime > ABANDONED_AFTER:
+                shutil.rmtree(draft, ignore_errors=True)
+
 
 def replace_text(path: Path, text: str) -> None:
     """Put a text in place of a file in one step that a crash cannot divide."""
@@ -132,7 +144,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def _sync(folder: Path) -> None:
     """Force a folder, and the files below it that a draft may hold, onto the disk."""
-    paths = [folder, *folder.rglob("*")] if folder.name.startswith(".draft-") else [folder]
+    paths = [folder, *folder.rglob("*")] if folder.name.startswith(DRAFT) else [folder]
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:

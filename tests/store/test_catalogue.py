@@ -240,3 +240,17 @@ def test_a_bundle_that_would_not_load_is_never_published(store: Store, parts: di
     assert store.versions() == [version]
     assert store.load().version == version
     assert not list(store.bundles.glob(f".draft-*/{MANIFEST}"))
+
+
+def test_drafts_of_killed_publishers_are_removed_after_a_day(tmp_path: Path) -> None:
+    store, worlds = Store(tmp_path), published_parts(1)
+    young, old = (tmp_path / "bundles" / f".draft-{name}" for name in ("young", "old"))
+    for draft in (young, old):
+        draft.mkdir(parents=True)
+        (draft / "vocabulary.json").write_text("{}")
+    yesterday = time.time() - 86_401
+    os.utime(old, (yesterday, yesterday))
+    version = store.publish(**worlds)
+    assert store.versions() == [version]
+    assert young.exists()
+    assert not old.exists()
