@@ -72,7 +72,9 @@ def predict(
 
 
 def serve(
-    store: opts.StorePath,
+    store: Annotated[
+        Path | None, typer.Option(help="folder of published bundles [default: DAGREC_STORE]")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="address to bind [default: 127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="port to bind [default: 8000]")
