@@ -53,7 +53,9 @@ def loss(request: pytest.FixtureRequest) -> Loss:
     """Each loss, and its known exception to the rule that is tested."""
     key = (request.param, request.function.__name__)
     if key in EXCEPTIONS:
-        request.applymarker(pytest.mark.xfail(reason=EXCEPTIONS[key], strict=True))
+        request.applymarker(
+            pytest.mark.xfail(raises=AssertionError, reason=EXCEPTIONS[key], strict=True)
+        )
     return LOSSES[request.param]
 
 

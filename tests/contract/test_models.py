@@ -86,7 +86,9 @@ def name(request: pytest.FixtureRequest) -> str:
     """Each registered recommender, and its known exception to the rule that is tested."""
     key = (request.param, request.function.__name__)
     if key in EXCEPTIONS:
-        request.applymarker(pytest.mark.xfail(reason=EXCEPTIONS[key], strict=True))
+        request.applymarker(
+            pytest.mark.xfail(raises=AssertionError, reason=EXCEPTIONS[key], strict=True)
+        )
     return str(request.param)
 
 
