@@ -5,6 +5,8 @@ A message names the object, the rule it broke, the value found and the way out.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DagrecError(Exception):
     """Base of all errors of this package; its text is meant for people."""
@@ -36,7 +38,12 @@ class NotFittedError(DagrecError):
 
 
 class NumericalError(DagrecError):
-    """A number became NaN or infinite."""
+    """A number became NaN or infinite.
+
+    ``last_good`` is what training had reached before, where it had: a network and its history.
+    """
+
+    last_good: Any = None
 
 
 class StoreError(DagrecError):

@@ -10,6 +10,7 @@ import typer
 from dagrec import console
 from dagrec.cli.answer import predict, serve
 from dagrec.cli.data import formats, generate, inspect
+from dagrec.cli.doctor import doctor
 from dagrec.cli.learn import models, train
 from dagrec.cli.measure import ablate, bench, evaluate
 from dagrec.errors import ConfigError, DagrecError
@@ -24,7 +25,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (inspect, generate, train, evaluate, ablate, predict, serve, bench, models, formats):
+for command in (
+    inspect,
+    generate,
+    train,
+    evaluate,
+    ablate,
+    predict,
+    serve,
+    bench,
+    models,
+    formats,
+    doctor,
+):
     app.command()(command)
 
 

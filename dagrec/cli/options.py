@@ -20,7 +20,7 @@ from dagrec.models.registry import MODELS
 from dagrec.types import Device
 
 if TYPE_CHECKING:
-    from dagrec.models.base import Trainer
+    from dagrec.models.base import Epoch, Trainer
 
 Data = Annotated[Path, typer.Argument(help="a file or a folder of compositions")]
 Json = Annotated[
@@ -44,6 +44,9 @@ Catalogue = Annotated[
     typer.Option(help="JSON array of declared [source, service] links, for mask `catalogue`"),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="where networks are trained")]
+Log = Annotated[
+    Path | None, typer.Option("--log", help="file that gets a line of JSON an epoch; see dagrec curves")
+]
 Processes = Annotated[int, typer.Option(min=1, help="processes that measure side by side")]
 Threads = Annotated[int, typer.Option(min=1, help="threads of one process")]
 StorePath = Annotated[Path, typer.Option("--store", help="folder of published bundles")]
@@ -132,20 +135,31 @@ def labels(model: list[str] | None, config: Path | None) -> list[str]:
 
 
 def make_trainer(
-    configs: Iterable[RunConfig], device: Device, threads: int, processes: int, bar: Any
+    configs: Iterable[RunConfig],
+    device: Device,
+    threads: int,
+    processes: int,
+    bar: Any,
+    *,
+    log: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> Callable[[], Trainer | None]:
     """Makes what trains networks where a model needs it; in this process with a bar of its epochs."""
     from dagrec.jobs.cells import needs_trainer, network_trainer
 
     needed = needs_trainer(configs)
-    make = partial(network_trainer, device, threads, needed)
+    make = partial(network_trainer, device, threads, needed, log, checkpoints)
     if processes > 1 or not needed:
         return make
     task = bar.add_task("epochs", visible=False)
 
-    def show(name: str, epoch: int, epochs: int, loss: float) -> None:
-        text = f"  {name}: loss {loss:.3f}"
-        bar.update(task, completed=epoch, total=epochs, description=text, visible=epoch < epochs)
+    def show(name: str, epoch: Epoch, epochs: int) -> None:
+        text = f"  {name}: loss {epoch.loss:.3f}"
+        if epoch.validation is not None:
+            text += f", held out {epoch.validation:.3f}"
+        text += f", lr {epoch.learning_rate:.1g}"
+        seen = epoch.epoch < epochs
+        bar.update(task, completed=epoch.epoch, total=epochs, description=text, visible=seen)
 
     return partial(make, show)
 

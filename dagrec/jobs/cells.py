@@ -25,12 +25,13 @@ from dagrec.errors import DagrecError
 from dagrec.evaluation.evaluator import run_cell
 from dagrec.evaluation.report import Grid, Measured
 from dagrec.jobs.experiment import Experiment, Plan, load_experiment
-from dagrec.models.base import Trainer
+from dagrec.models.base import Epoch, Trainer
 from dagrec.types import Device
 
 Advance = Callable[[str], None]
 """Told the label of each cell that is done."""
-Progress = Callable[[str, int, int, float], None]
+Progress = Callable[[str, Epoch, int], None]
+"""Told (recommender, epoch, epochs at most) after every epoch."""
 MakeTrainer = Callable[[], Trainer | None]
 """Makes what trains networks; called in the process that needs it, so it must be picklable there."""
 
@@ -58,7 +59,12 @@ class Task:
 
 
 def network_trainer(
-    device: Device, threads: int, needed: bool, progress: Progress | None = None
+    device: Device,
+    threads: int,
+    needed: bool,
+    log: Path | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
 ) -> Trainer | None:
     """What trains networks in this process; None, and no torch, where nothing needs it."""
     if not needed:
@@ -66,7 +72,7 @@ def network_trainer(
     from dagrec.training.loop import NetworkTrainer, use_threads
 
     use_threads(threads)
-    return NetworkTrainer(device, progress)
+    return NetworkTrainer(device, progress, log, checkpoints)
 
 
 def needs_trainer(configs: Iterable[RunConfig]) -> bool:
@@ -162,6 +168,8 @@ def _compute(run: Run, experiment: Experiment, task: Task, trainer: Trainer | No
         draft = file.with_name(f".{file.name}-{os.getpid()}")
         draft.write_text(measured.model_dump_json(), encoding="utf-8")
         draft.replace(file)
+        if trainer is not None:
+            trainer.forget()  # the cell is kept, and holds what its trainings led to
     return measured
 
 

@@ -89,6 +89,8 @@ def train(
         data=about_data(data, dataset, examples),
         config=config.model_dump(mode="json") | {"measure": measure, "share": share},
     )
+    if trainer is not None:
+        trainer.forget()
     return Published(version, champion, entries, training.graph.left_out, dataset.report)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -22,7 +21,7 @@ from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Options, Scores
 
 if TYPE_CHECKING:
-    import torch
+    from dagrec.models.network import Network, NetworkRecommender
 
 State = dict[str, NDArray[np.generic]]
 PRIOR = "prior"
@@ -41,56 +40,31 @@ class Traits:
     deterministic: bool = True
 
 
-class Optimisation(Options):
-    """How the parameters of a gradient-trained recommender are found."""
-
-    epochs: int = Field(150, ge=1, description="passes over the distinct contexts, at most")
-    batch_size: int = Field(64, ge=1, description="distinct contexts a step")
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
-    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient of a step")
-    loss: Literal["ce", "bpr"] = Field(
-        "ce", description="ce: full softmax cross-entropy; bpr: pairwise, with sampled negatives"
-    )
-    negatives: int = Field(512, ge=1, description="bpr: negatives drawn for each pair")
-    sample_alpha: float = Field(
-        0.75, ge=0, le=1, description="bpr: negatives are drawn by popularity to this power"
-    )
-    mask_training: bool = Field(
-        False, description="let only observed successors compete in the training loss"
-    )
-    validation_share: float = Field(
-        0.1, gt=0, lt=1, description="compositions held out when patience is set"
-    )
-    patience: int | None = Field(
-        None, ge=1, description="stop after so many epochs without a better validation loss"
-    )
-
-
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training history. Losses are mean negative log-likelihoods, in nats."""
+    """One line of a training history.
+
+    loss and validation are means over examples; ``validation`` is the chosen metric on the held-out
+    part, None in an epoch that did not look; gradient_norm is the largest of the epoch, before clipping.
+    """
 
     epoch: int
     loss: float
     validation: float | None
+    learning_rate: float
+    gradient_norm: float
 
 
 class Trainer(Protocol):
     """What finds the parameters of a network; ``dagrec.training`` has it."""
 
     def train(
-        self,
-        build: Callable[[], torch.nn.Module],
-        data: TrainingData,
-        options: Optimisation,
-        *,
-        name: str,
-        seed: int,
-    ) -> tuple[torch.nn.Module, list[Epoch]]:
-        """The network that ``build`` makes, trained; and its history.
+        self, learner: NetworkRecommender, data: TrainingData
+    ) -> tuple[Network, list[Epoch]]:
+        """The network that the learner builds, trained, and its history."""
 
-        The network maps (nodes [B, L], lengths [B]) to scores [B, C].
-        """
+    def forget(self) -> None:
+        """Remove the checkpoints of finished trainings: their results are kept elsewhere now."""
 
 
 class Recommender(ABC):
@@ -189,7 +163,7 @@ class Recommender(ABC):
             "config": self.config.model_dump(mode="json"),
             "seed": self.seed,
             "vocabulary": vocabulary.fingerprint,
-            "history": [[e.epoch, e.loss, e.validation] for e in self.history],
+            "history": [astuple(epoch) for epoch in self.history],
         }
         (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
@@ -241,4 +215,4 @@ class Recommender(ABC):
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None: ...
 
 
-__all__ = ["Epoch", "Optimisation", "Recommender", "State", "Trainer", "Traits"]
+__all__ = ["Epoch", "Recommender", "State", "Trainer", "Traits"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +18,26 @@ from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.errors import DataError
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.types import Floats, Ids
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Distinct contexts, and how often each service followed each, in compressed rows.
+
+    contexts: U of them; starts: [U + 1]; columns, counts: [pairs], by context and column.
+    """
+
+    contexts: Contexts
+    starts: Ids
+    columns: Ids
+    counts: Floats
+
+    def pairs_of(self, rows: Ids) -> tuple[Ids, Ids]:
+        """The pairs of the contexts ``rows``: which of these each is of, and its number. [P], [P]"""
+        degrees = self.starts[rows + 1] - self.starts[rows]
+        owner = np.repeat(np.arange(len(rows)), degrees)
+        first = np.cumsum(degrees) - degrees
+        return owner, np.arange(degrees.sum()) - first[owner] + self.starts[rows][owner]
 
 
 @dataclass(frozen=True)
@@ -52,21 +74,13 @@ class TrainingData:
     def _with(
         cls, examples: Sequence[Example], vocabulary: Vocabulary, graph: ServiceGraph
     ) -> TrainingData:
-        row_of: dict[tuple[str, ...], int] = {}
-        distinct: list[Context] = []
-        rows = []
-        for example in examples:
-            path = example.context.path
-            if path not in row_of:
-                row_of[path] = len(distinct)
-                distinct.append(example.context)
-            rows.append(row_of[path])
+        distinct, rows = _distinct(examples, lambda context: context.path)
         return cls(
             tuple(examples),
             vocabulary,
             graph,
             vocabulary.encode(distinct),
-            np.array(rows, dtype=np.int64),
+            rows,
             np.array([vocabulary.columns[e.target] for e in examples], dtype=np.int64),
         )
 
@@ -76,6 +90,33 @@ class TrainingData:
         services = len(self.vocabulary.services)
         codes, counts = np.unique(self.rows * services + self.targets, return_counts=True)
         return codes // services, codes % services, counts.astype(np.float64)
+
+    def grouped(self, key: Callable[[Context], Hashable]) -> Grouped:
+        """The examples by what of their contexts a recommender can tell apart."""
+        distinct, rows = _distinct(self.examples, key)
+        services = len(self.vocabulary.services)
+        codes, counts = np.unique(rows * services + self.targets, return_counts=True)
+        starts = np.searchsorted(codes // services, np.arange(len(distinct) + 1))
+        contexts = self.vocabulary.encode(distinct)
+        return Grouped(contexts, starts, codes % services, counts.astype(np.float64))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that a recommender can learn from."""
+        total = hashlib.sha256(self.vocabulary.fingerprint.encode() + self.graph.fingerprint.encode())
+        seen: set[int] = set()
+        for example in self.examples:
+            context = example.context
+            told: list[object] = [
+                context.path, context.at, context.owner, context.time, context.children,
+                example.target, example.composition,
+            ]  # fmt: skip
+            if context.composition is not None and example.composition not in seen:
+                seen.add(example.composition)
+                source = context.composition
+                told += [[(n.id, n.key, n.kind, n.text, n.time) for n in source.nodes], source.links]
+            total.update(json.dumps(told).encode())
+        return total.hexdigest()
 
     def hold_out(self, share: float, seed: int) -> tuple[TrainingData, TrainingData]:
         """These data without a random share of their compositions, and that share.
@@ -106,3 +147,19 @@ class TrainingData:
             owner: sorted(compositions.values(), key=lambda c: c.time or 0.0)
             for owner, compositions in found.items()
         }
+
+
+def _distinct(
+    examples: Sequence[Example], key: Callable[[Context], Hashable]
+) -> tuple[list[Context], Ids]:
+    """The first context of each key, and which of these each example has."""
+    row_of: dict[Hashable, int] = {}
+    distinct: list[Context] = []
+    rows = np.empty(len(examples), dtype=np.int64)
+    for i, example in enumerate(examples):
+        own = key(example.context)
+        if own not in row_of:
+            row_of[own] = len(distinct)
+            distinct.append(example.context)
+        rows[i] = row_of[own]
+    return distinct, rows

@@ -1,54 +1,62 @@
-"""What every loss must do: a pure function of scores, counts and a mask, to be made small.
+"""What every loss must do: one number for each pair, a pure function of scores, to be made small.
 
-A loss takes either the scores of all services, (scores, counts, mask), or those of the target and of
-negatives, (positive, negatives, weights, valid); the second is asked here with all others as negatives.
-The losses are the public functions of ``dagrec.training.losses``: adding one needs no line here. One
-that may break a rule stands in ``EXCEPTIONS`` with the reason, and must break it.
+The losses are those of ``dagrec.training.losses.LOSSES``: adding one needs no line here. The
+cross-entropy over all services stands among them, with the valid negatives as its mask. A loss that may
+break a rule stands in ``EXCEPTIONS`` with the reason, and must break it.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from dagrec.training import losses
+from dagrec.models.optimisation import LossName, Optimisation
+from dagrec.training.losses import LOSSES, Candidates, cross_entropy
 
-Loss = Callable[..., Tensor]
-
-SIGNATURES = (["scores", "counts", "mask"], ["positive", "negatives", "weights", "valid"])
-
-
-def of_all_services(function: Loss) -> Loss:
-    """The loss as a function of scores, counts and mask."""
-    if next(iter(inspect.signature(function).parameters)) == "scores":
-        return function
-
-    def loss(scores: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
-        allowed = torch.ones_like(counts, dtype=torch.bool) if mask is None else mask
-        row, target = (counts * allowed).nonzero(as_tuple=True)
-        others = torch.arange(scores.shape[1]) != target[:, None]
-        return function(scores[row, target], scores[row], counts[row, target], others & allowed[row])
-
-    return loss
+Loss = Callable[[Candidates], Tensor]
 
 
-PUBLIC: dict[str, Loss] = {
-    name: function
-    for name, function in inspect.getmembers(losses, inspect.isfunction)
-    if function.__module__ == losses.__name__ and not name.startswith("_")
+def full(candidates: Candidates, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of rows with the target in column 0, then its negatives."""
+    scores = torch.cat([candidates.positive[:, None], candidates.others], dim=1)
+    rows = torch.arange(len(scores))
+    mask = torch.cat([torch.ones(len(scores), 1, dtype=torch.bool), candidates.valid], dim=1)
+    return cross_entropy(scores, rows, torch.zeros_like(rows), mask=mask, smoothing=smoothing)
+
+
+def named(name: str, **values: float) -> Loss:
+    options = Optimisation.model_validate({"loss": name, **values})
+    return lambda candidates: LOSSES[name](candidates, options)
+
+
+CASES: dict[str, Loss] = {
+    "ce": full,
+    "ce, smoothed": partial(full, smoothing=0.2),
+    **{name: named(name) for name in LOSSES},
+    "bpr-max of differences": named("bpr-max", score_penalty=0, elu=0),
 }
 
-LOSSES = {name: of_all_services(function) for name, function in PUBLIC.items()}
+CONSTANT = "test_adding_a_constant_to_a_row_changes_nothing"
+ABSOLUTE = "it judges the scores themselves, not only their differences"
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("ce, smoothed", "test_raising_the_score_of_the_target_never_raises_it"): (
+        "a target that leads by too much has more than its smoothed share"
+    ),
+    ("bce", CONSTANT): ABSOLUTE,
+    ("gbce", CONSTANT): ABSOLUTE,
+    ("bpr-max", CONSTANT): ABSOLUTE,
+    ("top1", CONSTANT): ABSOLUTE,
+    ("top1-max", CONSTANT): ABSOLUTE,
+}
+"""(case, test) -> why the rule does not hold for it."""
 
-EXCEPTIONS: dict[tuple[str, str], str] = {}
-"""(loss, test) -> why the rule does not hold for it."""
 
-
-@pytest.fixture(params=LOSSES)
+@pytest.fixture(params=CASES)
 def loss(request: pytest.FixtureRequest) -> Loss:
     """Each loss, and its known exception to the rule that is tested."""
     key = (request.param, request.function.__name__)
@@ -56,122 +64,153 @@ def loss(request: pytest.FixtureRequest) -> Loss:
         request.applymarker(
             pytest.mark.xfail(raises=AssertionError, reason=EXCEPTIONS[key], strict=True)
         )
-    return LOSSES[request.param]
+    return CASES[request.param]
 
 
-def random(rows: int = 4, services: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, counts and a mask without an empty row."""
+def random(spread: float = 2.0) -> Candidates:
+    """Five pairs with up to six negatives, of which the last pair has no valid one."""
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(rows, services, generator=generator, dtype=torch.float64)
-    counts = torch.randint(0, 3, (rows, services), generator=generator).double()
-    counts[:, 0] += 1
-    mask = torch.rand(rows, services, generator=generator) > 0.4
-    mask[:, 0] = True
-    return scores.requires_grad_(), counts, mask
+    scores = spread * torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    valid = torch.rand(5, 6, generator=generator) > 0.4
+    valid[:4, 0], valid[4] = True, False
+    log_expected = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    return Candidates(scores[:, 0], scores[:, 1:], valid, log_expected, catalogue=9)
 
 
-def gradient(loss: Loss, scores: Tensor, *rest: Tensor | None) -> Tensor:
-    (found,) = torch.autograd.grad(loss(scores, *rest), scores)
-    return found
+def gradients(loss: Loss, candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """Of the sum over pairs, with respect to the scores of targets and of negatives."""
+    positive = candidates.positive.detach().clone().requires_grad_()
+    others = candidates.others.detach().clone().requires_grad_()
+    losses = loss(candidates._replace(positive=positive, others=others))
+    found = torch.autograd.grad(losses.sum(), (positive, others))
+    return found[0], found[1]
 
 
-def test_there_are_losses_and_exceptions_are_of_them() -> None:
+def test_the_names_are_those_of_the_option() -> None:
+    assert sorted([*LOSSES, "ce"]) == sorted(get_args(LossName))
+
+
+def test_exceptions_are_of_losses_and_tests() -> None:
     tests = {name for name in globals() if name.startswith("test_")}
-    assert LOSSES
-    assert all(name in LOSSES and test in tests for name, test in EXCEPTIONS)
+    assert all(case in CASES and test in tests for case, test in EXCEPTIONS)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_it_has_one_of_two_signatures(name: str) -> None:
-    parameters = inspect.signature(PUBLIC[name]).parameters
-    form = next(form for form in SIGNATURES if form[0] in parameters)
-    assert list(parameters)[: len(form)] == form
-    further = list(parameters.values())[len(form) :]
-    assert all(parameter.default is not inspect.Parameter.empty for parameter in further)
+def test_it_is_one_finite_number_a_pair_and_not_negative(loss: Loss) -> None:
+    losses = loss(random())
+    assert losses.shape == (5,)
+    assert losses.dtype == torch.float64
+    assert torch.isfinite(losses).all()
+    assert (losses >= 0).all()
 
 
-def test_it_is_one_finite_number_that_is_not_negative(loss: Loss) -> None:
-    scores, counts, mask = random()
-    for value in (loss(scores, counts), loss(scores, counts, mask)):
-        assert value.shape == ()
-        assert torch.isfinite(value)
-        assert value >= 0
+def test_every_pair_is_alone(loss: Loss) -> None:
+    candidates = random()
+    single = [
+        loss(Candidates(*(part[i : i + 1] for part in candidates[:4]), catalogue=9)) for i in range(5)
+    ]
+    torch.testing.assert_close(loss(candidates), torch.cat(single))
 
 
-def test_it_is_summed_over_rows(loss: Loss) -> None:
-    scores, counts, mask = random()
-    rows = [loss(scores[i : i + 1], counts[i : i + 1], mask[i : i + 1]) for i in range(len(scores))]
-    torch.testing.assert_close(loss(scores, counts, mask), torch.stack(rows).sum())
-
-
-def test_rows_without_counts_add_nothing(loss: Loss) -> None:
-    scores, counts, mask = random()
-    counts[1:] = 0
-    torch.testing.assert_close(loss(scores, counts, mask), loss(scores[:1], counts[:1], mask[:1]))
-    assert not gradient(loss, scores, counts, mask)[1:].any()
-
-
-def test_counts_scale_it(loss: Loss) -> None:
-    scores, counts, mask = random()
-    torch.testing.assert_close(loss(scores, 3 * counts, mask), 3 * loss(scores, counts, mask))
-
-
-def test_permuting_services_changes_nothing(loss: Loss) -> None:
-    scores, counts, mask = random()
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    found = loss(scores[:, order], counts[:, order], mask[:, order])
-    torch.testing.assert_close(found, loss(scores, counts, mask))
+def test_permuting_the_negatives_changes_nothing(loss: Loss) -> None:
+    candidates, order = random(), torch.tensor([3, 0, 5, 1, 4, 2])
+    permuted = candidates._replace(
+        others=candidates.others[:, order],
+        valid=candidates.valid[:, order],
+        log_expected=candidates.log_expected[:, order],
+    )
+    torch.testing.assert_close(loss(permuted), loss(candidates))
+    positive, others = gradients(loss, candidates)
+    torch.testing.assert_close(gradients(loss, permuted), (positive, others[:, order]))
 
 
 def test_adding_a_constant_to_a_row_changes_nothing(loss: Loss) -> None:
-    scores, counts, mask = random()
-    moved = scores + torch.tensor([[100.0], [-7.0], [0.0], [3.0]], dtype=torch.float64)
-    torch.testing.assert_close(loss(moved, counts, mask), loss(scores, counts, mask))
+    candidates = random()
+    constant = torch.tensor([100.0, -7.0, 0.0, 3.0, 50.0], dtype=torch.float64)
+    moved = candidates._replace(
+        positive=candidates.positive + constant, others=candidates.others + constant[:, None]
+    )
+    torch.testing.assert_close(loss(moved), loss(candidates))
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e5, -1e5])
-def test_the_mask_is_the_choice_of_a_subset(loss: Loss, offset: float) -> None:
-    """Also where all scores lie far below 0, and a number in place of -inf could be above them."""
-    scores, counts, mask = random()
-    scores = scores + offset
-    for i, kept in enumerate(mask):
-        row = scores[i : i + 1], counts[i : i + 1], mask[i : i + 1]
-        torch.testing.assert_close(loss(*row), loss(row[0][:, kept], row[1][:, kept]))
+@pytest.mark.parametrize("score", [0.0, 1e4, -1e4, float("inf"), float("nan")])
+def test_a_negative_that_is_not_valid_changes_nothing(loss: Loss, score: float) -> None:
+    candidates = random()
+    changed = candidates._replace(
+        others=candidates.others.masked_fill(~candidates.valid, score),
+        log_expected=candidates.log_expected.masked_fill(~candidates.valid, -torch.inf),
+    )
+    assert torch.equal(loss(changed), loss(candidates))
+    found, expected = gradients(loss, changed), gradients(loss, candidates)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert not found[1][~candidates.valid].any()
 
 
-def test_masked_scores_get_no_gradient(loss: Loss) -> None:
-    scores, counts, mask = random()
-    assert not gradient(loss, scores, counts, mask)[~mask].any()
+def test_negatives_that_are_not_valid_may_be_left_out(loss: Loss) -> None:
+    """Of any number: none of the valid ones of the first pair is needed to say so."""
+    candidates = random()
+    kept = candidates.valid[0]
+    some = candidates._replace(valid=candidates.valid & kept)
+    fewer = Candidates(
+        some.positive, some.others[:, kept], some.valid[:, kept], some.log_expected[:, kept], 9
+    )
+    torch.testing.assert_close(loss(some), loss(fewer))
 
 
-def test_a_row_that_is_all_masked_adds_nothing_and_stays_finite(loss: Loss) -> None:
-    scores, counts, _ = random()
-    nothing = torch.zeros(scores.shape, dtype=torch.bool)
-    assert loss(scores, counts, nothing).item() == 0
-    assert torch.equal(gradient(loss, scores, counts, nothing), torch.zeros_like(scores))
+@pytest.mark.parametrize("width", [6, 0])
+def test_without_a_valid_negative_nothing_is_learned(loss: Loss, width: int) -> None:
+    candidates = random()
+    nothing = candidates._replace(
+        others=candidates.others[:, :width],
+        valid=torch.zeros(5, width, dtype=torch.bool),
+        log_expected=candidates.log_expected[:, :width],
+    )
+    assert not loss(nothing).any()
+    positive, others = gradients(loss, nothing)
+    assert torch.equal(positive, torch.zeros(5, dtype=torch.float64))
+    assert torch.equal(others, torch.zeros(5, width, dtype=torch.float64))
 
 
-def test_raising_the_score_of_the_target_lowers_it(loss: Loss) -> None:
-    scores, _, mask = random()
-    counts = torch.zeros_like(scores)
-    counts[:, 0] = 1
-    several = mask.sum(dim=1) > 1
-    assert several.any()
-    assert (gradient(loss, scores, counts, mask)[several, 0] < 0).all()
+@pytest.mark.parametrize("spread", [0.1, 2.0, 10.0])
+def test_raising_the_score_of_the_target_never_raises_it(loss: Loss, spread: float) -> None:
+    candidates = random(spread)
+    leading = candidates._replace(positive=candidates.others.amax(dim=1) + 10)
+    assert (gradients(loss, leading)[0] <= 0).all()
+    assert (gradients(loss, candidates)[0] <= 0).all()
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_its_gradient_is_the_numerical_one(loss: Loss, masked: bool) -> None:
-    scores, counts, mask = random()
-    assert torch.autograd.gradcheck(lambda s: loss(s, counts, mask if masked else None), (scores,))
+def test_raising_the_score_of_the_target_lowers_it_at_a_tie(loss: Loss) -> None:
+    candidates = random()
+    tied = candidates._replace(others=candidates.positive[:, None].expand(5, 6))
+    assert (gradients(loss, tied)[0][:4] < 0).all()
+
+
+def test_its_gradient_is_the_numerical_one(loss: Loss) -> None:
+    candidates = random()
+    scores = candidates.positive.requires_grad_(), candidates.others.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda positive, others: loss(candidates._replace(positive=positive, others=others)), scores
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [1e4, -1e4])
 def test_large_scores_stay_finite(loss: Loss, size: float, dtype: torch.dtype) -> None:
-    _, counts, mask = random()
-    signs = torch.tensor([1.0, -1.0, 0.0, 1.0, -1.0, 0.0], dtype=dtype)
-    scores = (size * signs).repeat(4, 1).requires_grad_()
-    for rest in ((counts.to(dtype),), (counts.to(dtype), mask)):
-        assert torch.isfinite(loss(scores, *rest))
-        assert torch.isfinite(gradient(loss, scores, *rest)).all()
+    """The target above, below and between its negatives, which are apart or all alike."""
+    signs = torch.tensor([[1, -1, 0, 1, -1, 0], [1] * 6, [-1] * 6, [0] * 6, [1] * 6])
+    candidates = random()._replace(
+        positive=size * torch.tensor([1, -1, 1, -1, 0], dtype=dtype),
+        others=size * signs.to(dtype),
+        log_expected=torch.zeros(5, 6, dtype=dtype),
+    )
+    for valid in (candidates.valid, torch.ones_like(candidates.valid)):
+        asked = candidates._replace(valid=valid)
+        assert torch.isfinite(loss(asked)).all()
+        assert all(torch.isfinite(part).all() for part in gradients(loss, asked))
+
+
+def test_arguments_stay_as_they_were(loss: Loss) -> None:
+    candidates = random()
+    before = [part.clone() for part in candidates[:4]]
+    loss(candidates)
+    assert all(torch.equal(a, b) for a, b in zip(before, candidates[:4], strict=True))

@@ -2,31 +2,35 @@
 
     x_t = drop_e(E[v_t]),  h_t = GRU(x_t, h_{t-1}),  s(y) = w_y . drop_h(h_L) + b_y
 
-In place of the paper's session-parallel mini-batches, contexts are right-padded and the state is read
-at the last real position L, which padding behind it cannot reach. Training uses full softmax
-cross-entropy: with catalogues of this size sampling negatives saves nothing. ``tied`` shares the
-embedding with the output weights (the paper's constrained embedding). Dropout of embeddings and of
-hidden states is set separately (2018 paper, arXiv 1706.03847).
+    r = sigmoid(W_r x + U_r h + b_r),  z = sigmoid(W_z x + U_z h + b_z)
+    n = tanh(W_n x + b_n + r * (U_n h + b_u)),  GRU(x, h) = (1 - z) * n + z * h
 
-In: nodes [B, L], lengths [B]. Out: scores [B, C].
+In place of the paper's session-parallel mini-batches, whose state is carried from step to step without
+gradient, one pass over a path trains every position of it with the full gradient, and paths that begin
+alike are computed once as far as they do: h_t depends on the nodes up to t alone. The default loss is
+the full softmax; those of the 2016 and 2018 papers (BPR, TOP1, BPR-max, TOP1-max, in-batch and sampled
+negatives) are options of the optimisation. ``tied`` shares the embedding with the output weights (the
+2018 paper's constrained embedding). Dropout of embeddings and of hidden states is set separately; it acts
+between layers and before the head, and not on the state that is handed on, as the paper's code has it.
+
+In: a forest of paths. Out: scores [R, C].
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
-from dagrec.errors import ConfigError
-from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Optimisation, Recommender, State, Trainer, Traits
+from dagrec.data.vocabulary import Contexts, Vocabulary
+from dagrec.models.base import Traits
+from dagrec.models.network import Head, Network, NodeEmbedding
+from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
+from dagrec.models.sequence.paths import ForestInputs, PathForest
 from dagrec.models.training_data import TrainingData
-from dagrec.types import Scores
 
 
-class GRU4RecConfig(Optimisation):
+class GRU4RecConfig(SequenceOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
     embedding: int = Field(64, ge=1, description="width of a node's embedding")
@@ -39,41 +43,60 @@ class GRU4RecConfig(Optimisation):
     tied: bool = Field(False, description="use the services' embeddings as output weights")
 
 
-class Network(nn.Module):
-    """nodes [B, L], lengths [B] -> scores [B, C]."""
+class GRUNetwork(Network):
+    """A forest of paths -> scores [R, C]."""
 
     def __init__(self, config: GRU4RecConfig, nodes: int, services: int) -> None:
         super().__init__()
-        self.services = services
-        self.embed = nn.Embedding(nodes, config.embedding, padding_idx=PADDING)
+        self.embed = NodeEmbedding(nodes, config.embedding)
         self.drop_embedding = nn.Dropout(config.embedding_dropout)
-        # nn.GRU drops between layers only, so the last layer's states are dropped below.
-        between = config.hidden_dropout if config.layers > 1 else 0.0
-        self.gru = nn.GRU(
-            config.embedding, config.hidden, config.layers, batch_first=True, dropout=between
-        )
+        # It holds the weights of all layers; the forest is walked below, level by level.
+        self.gru = nn.GRU(config.embedding, config.hidden, config.layers)
         self.drop_hidden = nn.Dropout(config.hidden_dropout)
-        self.tied = config.tied
-        if config.tied:
+        self.project: nn.Module = nn.Identity()
+        width = config.hidden
+        if config.tied and config.hidden != config.embedding:
             # A linear map brings the state to the embedding's width where the two differ.
-            same = config.hidden == config.embedding
-            self.project = nn.Identity() if same else nn.Linear(config.hidden, config.embedding)
-            self.bias = nn.Parameter(torch.zeros(services))
-        else:
-            self.head = nn.Linear(config.hidden, services)
+            self.project = nn.Linear(config.hidden, config.embedding)
+            width = config.embedding
+        self.head = Head(width, services, self.embed if config.tied else None)
 
-    def forward(self, nodes: Tensor, lengths: Tensor) -> Tensor:
-        states, _ = self.gru(self.drop_embedding(self.embed(nodes)))  # [B, L, H]
-        rows = torch.arange(len(nodes), device=nodes.device)
-        last = self.drop_hidden(states[rows, lengths - 1])  # [B, H]
-        if self.tied:
-            weights = self.embed.weight[FIRST : FIRST + self.services]  # [C, D]
-            return nn.functional.linear(self.project(last), weights, self.bias)
-        scores: Tensor = self.head(last)
+    def states(self, inputs: ForestInputs) -> Tensor:
+        x = self.drop_embedding(self.embed(inputs.nodes))  # [N, D]
+        for layer in range(self.gru.num_layers):
+            x = self.drop_hidden(self._layer(layer, x, inputs))  # [N, H]
+        states: Tensor = self.project(x[inputs.answered])
+        return states
+
+    def _layer(self, layer: int, x: Tensor, inputs: ForestInputs) -> Tensor:
+        """[N, H] states of one layer; x: [N, D] or [N, H]."""
+        weight, bias = (getattr(self.gru, f"{name}_hh_l{layer}") for name in ("weight", "bias"))
+        gates = nn.functional.linear(
+            x,
+            getattr(self.gru, f"weight_ih_l{layer}"),
+            getattr(self.gru, f"bias_ih_l{layer}"),
+        )  # [N, 3H]
+        h = gates.new_zeros(1, self.gru.hidden_size)
+        found = []
+        for x_gates, parents in zip(
+            gates.split(inputs.levels), inputs.parents.split(inputs.levels), strict=True
+        ):
+            before = h[parents]
+            h_gates = nn.functional.linear(before, weight, bias)
+            x_r, x_z, x_n = x_gates.chunk(3, dim=1)
+            h_r, h_z, h_n = h_gates.chunk(3, dim=1)
+            r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+            n = torch.tanh(x_n + r * h_n)
+            h = n + z * (before - n)
+            found.append(h)
+        return torch.cat(found)
+
+    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.head(states, columns)
         return scores
 
 
-class GRU4Rec(Recommender):
+class GRU4Rec(SequenceRecommender):
     """A recurrent state of the path, and a linear score for each service."""
 
     name = "gru4rec"
@@ -82,38 +105,8 @@ class GRU4Rec(Recommender):
     traits = Traits(order_aware=True, gradient_trained=True)
     config: GRU4RecConfig
 
-    _network: nn.Module | None = None
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
+        return GRUNetwork(self.config, len(vocabulary), len(vocabulary.services))
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
-        if trainer is None:
-            raise ConfigError(
-                f"{self.name}: training needs a trainer; call fit(data, NetworkTrainer())"
-            )
-        nodes, services = len(data.vocabulary), len(data.vocabulary.services)
-        self._network, self.history = trainer.train(
-            lambda: Network(self.config, nodes, services),
-            data,
-            self.config,
-            name=self.name,
-            seed=self.seed,
-        )
-        # No training context holds an unknown node; the centre of all others stands for it.
-        weights = self._network.get_parameter("embed.weight")
-        with torch.no_grad():
-            weights[UNKNOWN] = weights[FIRST:].mean(dim=0)
-
-    def _score(self, contexts: Contexts) -> Scores:
-        network = self._fitted(self._network)
-        with torch.inference_mode():
-            scores = network(torch.from_numpy(contexts.nodes), torch.from_numpy(contexts.lengths))
-        result: Scores = scores.numpy()
-        return result
-
-    def _state(self) -> State:
-        network = self._fitted(self._network)
-        return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-
-    def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
-        network = Network(self.config, len(vocabulary), len(vocabulary.services))
-        network.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in state.items()})
-        self._network = network.eval()
+    def units(self, contexts: Contexts, *, training: bool) -> PathForest:
+        return PathForest.of(contexts, shared=training)

@@ -1,0 +1,182 @@
+"""What all recommenders share whose parameters are found by gradient descent.
+
+A recommender of this kind says three things: how its :class:`Network` is built, how contexts are laid
+out for it (:class:`Units`), and what of a context it can tell apart (``key``). Training, scoring, storing
+and restoring follow from these, and are written here and in ``dagrec.training`` once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dagrec.data.examples import Context
+from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
+from dagrec.errors import ConfigError, NumericalError
+from dagrec.graph.service_graph import ServiceGraph
+from dagrec.models.augmentation import Augmentation
+from dagrec.models.base import Recommender, State, Trainer
+from dagrec.models.optimisation import Optimisation
+from dagrec.models.training_data import TrainingData
+from dagrec.types import Ids, Scores
+
+ROWS_AT_ONCE = 1024
+"""Contexts that are scored in one pass; a bound on memory."""
+
+
+class Units(Protocol):
+    """Contexts laid out for a network: n units, each computed in one pass, answer them all.
+
+    A unit may answer several contexts: a path answers its prefixes, a DAG its open nodes.
+    """
+
+    @property
+    def sizes(self) -> Ids:
+        """[n] nodes of each unit."""
+
+    def take(self, units: Ids) -> tuple[Any, Ids]:
+        """What the network reads of these units (a tuple, tensors on the CPU among its fields), and the
+        numbers of the contexts that it then answers, in the order of its states. [R]"""
+
+
+class Network(nn.Module, ABC):
+    """From inputs to one state a context, and from states to scores."""
+
+    @abstractmethod
+    def states(self, inputs: Any) -> Tensor:
+        """[R, H], one row for each context that the inputs ask about. From the parameters, each time:
+        nothing that was computed in an earlier step may stand in for it."""
+
+    @abstractmethod
+    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        """[R, C]; or [R, K] for ``columns`` [K] alone, at the cost of these."""
+
+    def penalty(self, inputs: Any, states: Tensor) -> Tensor | None:
+        """What the loss of an example gets on top, if anything: a scalar."""
+        return None
+
+    def forward(self, inputs: Any) -> Tensor:
+        scores: Tensor = self.scores(self.states(inputs))
+        return scores
+
+
+class NodeEmbedding(nn.Embedding):
+    """One vector a node id; padding is zero."""
+
+    def __init__(self, nodes: int, width: int) -> None:
+        super().__init__(nodes, width, padding_idx=PADDING)
+
+    def settle(self) -> None:
+        """No training context holds an unknown node; the centre of all others stands for it."""
+        with torch.no_grad():
+            self.weight[UNKNOWN] = self.weight[FIRST:].mean(dim=0)
+
+
+class Head(nn.Module):
+    """A linear score for each service: s(y) = w_y . h + b_y.
+
+    With ``tied`` embeddings, w_y is the embedding of service y (and ``width`` is that of the embedding).
+    """
+
+    def __init__(self, width: int, services: int, tied: NodeEmbedding | None = None) -> None:
+        super().__init__()
+        self.services = services
+        self.bias = nn.Parameter(torch.zeros(services))
+        # The embedding belongs to the network; as a submodule it would be stored twice.
+        self._tied = [] if tied is None else [tied]
+        if tied is None:
+            self.weight = nn.Parameter(torch.empty(services, width))
+            bound = width**-0.5
+            nn.init.uniform_(self.weight, -bound, bound)
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        """states: [R, H]; columns: [K] or None for all. Returns [R, K] or [R, C]."""
+        weight, bias = self.weights(), self.bias
+        if columns is not None:
+            weight, bias = weight[columns], bias[columns]
+        return nn.functional.linear(states, weight, bias)
+
+    def weights(self) -> Tensor:
+        """[C, H]"""
+        if self._tied:
+            return self._tied[0].weight[FIRST : FIRST + self.services]
+        return self.weight
+
+
+class NetworkRecommender(Recommender):
+    """A recommender around a network; see the module."""
+
+    Config: type[Optimisation]
+    config: Optimisation
+
+    _network: Network | None = None
+    _vocabulary: Vocabulary | None = None
+
+    @abstractmethod
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> Network:
+        """The network with its first weights. ``data`` is None where learned values will replace them."""
+
+    @abstractmethod
+    def units(self, contexts: Contexts, *, training: bool) -> Units:
+        """Contexts laid out for the network. In training, contexts may share units."""
+
+    def key(self, context: Context) -> Hashable:
+        """What the network can tell of a context: examples that agree in it are trained as one."""
+        return context.path
+
+    def read(self, contexts: Contexts, vocabulary: Vocabulary) -> Contexts:
+        """The contexts with the nodes that the network reads; the path, unless a subclass says otherwise."""
+        return contexts
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How contexts are varied from epoch to epoch, where they are."""
+        return None
+
+    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+        if trainer is None:
+            raise ConfigError(
+                f"{self.name}: training needs a trainer; call fit(data, NetworkTrainer())"
+            )
+        try:
+            network, self.history = trainer.train(self, data)
+        except NumericalError as error:
+            if error.last_good is not None:
+                self._network, self.history = error.last_good
+                self._vocabulary = data.vocabulary
+            raise
+        self._network, self._vocabulary = network, data.vocabulary
+
+    def settle(self, network: Network) -> None:
+        """Give the unknown node its vector, unless augmentation has trained one."""
+        if self.augmentation is None or not self.augmentation.node_mask:
+            for module in network.modules():
+                if isinstance(module, NodeEmbedding):
+                    module.settle()
+
+    def _score(self, contexts: Contexts) -> Scores:
+        network, vocabulary = self._fitted(self._network), self._fitted(self._vocabulary)
+        scores = np.empty((len(contexts), len(self._fitted(self._prior))), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(contexts), ROWS_AT_ONCE):
+                rows = np.arange(start, min(start + ROWS_AT_ONCE, len(contexts)))
+                part = contexts if len(rows) == len(contexts) else contexts.take(rows)
+                units = self.units(self.read(part, vocabulary), training=False)
+                inputs, answered = units.take(np.arange(len(units.sizes)))
+                scores[start + answered] = network(inputs).numpy()
+        return scores
+
+    def _state(self) -> State:
+        network = self._fitted(self._network)
+        return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+    def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
+        network = self.build(vocabulary, None)
+        network.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in state.items()})
+        self._network, self._vocabulary = network.eval(), vocabulary

@@ -1,0 +1,130 @@
+"""Other readings of the contexts of training that have the same right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+
+from dagrec.data.examples import LONGEST_CONTEXT, Context
+from dagrec.data.vocabulary import PADDING, UNKNOWN, Contexts, Vocabulary
+from dagrec.errors import DataError
+from dagrec.models.augmentation import Augmentation
+from dagrec.types import Ids
+
+
+def augment(contexts: Contexts, options: Augmentation, rng: np.random.Generator) -> Contexts:
+    """Each context cropped with probability ``crop``, then its nodes masked with ``node_mask`` each.
+
+    A crop keeps the newest 1 .. n - 1 of n nodes, each number as likely. A masked node becomes the
+    unknown node; the last is never masked. A context of one node or none stays as it is. Origins stay,
+    and what is given is not written to. ``reorder`` is left to :func:`reordered`.
+
+    Source: crop and mask of CL4SRec (Xie et al. 2022), with the last node kept, for the same target.
+    """
+    nodes, lengths = contexts.nodes, contexts.lengths
+    if options.crop > 0:
+        nodes, lengths = _cropped(nodes, lengths, options.crop, rng)
+    if options.node_mask > 0:
+        before_last = np.arange(nodes.shape[1]) < lengths[:, None] - 1
+        masked = before_last & (rng.random(nodes.shape) < options.node_mask)
+        nodes = np.where(masked, UNKNOWN, nodes)
+    return Contexts(nodes, lengths, contexts.origins)
+
+
+def _cropped(nodes: Ids, lengths: Ids, share: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """Rows moved to the left by what they lose, with no more padding than they need then."""
+    chosen = (rng.random(len(lengths)) < share) & (lengths > 1)
+    # The upper end is excluded: of n nodes 1 .. n - 1 are lost.
+    lost = np.where(chosen, rng.integers(1, np.maximum(lengths, 2)), 0)
+    lengths = lengths - lost
+    places = np.arange(max(int(lengths.max(initial=0)), 1))
+    inside = places < lengths[:, None]
+    moved = np.take_along_axis(nodes, np.where(inside, places + lost[:, None], 0), axis=1)
+    return np.where(inside, moved, PADDING), lengths
+
+
+def reordered(
+    contexts: Contexts, vocabulary: Vocabulary, share: float, rng: np.random.Generator
+) -> Contexts:
+    """Each context, with probability ``share``, as a random linear extension of its upstream DAG.
+
+    Only nodes of which neither is upstream of the other change places, and the frontier stays last.
+    A row without a composition behind it stays as it is. Of an upstream DAG with more nodes than a
+    context may have, the newest of the drawn order are kept. What is given is not written to.
+
+    For contexts that are read from the upstream DAG: a row that held one path holds the whole DAG
+    afterwards. ``vocabulary`` is the one that encoded them.
+    """
+    chosen = rng.random(len(contexts)) < share
+    rows: dict[int, list[int]] = {}
+    for i in np.flatnonzero(chosen).tolist():
+        upstream = contexts.origins[i].upstream()
+        if upstream:
+            rows[i] = _extension_ids(contexts.origins[i], upstream, vocabulary, rng)
+    lengths = contexts.lengths.copy()
+    for i, row in rows.items():
+        lengths[i] = len(row)
+    width = max(contexts.nodes.shape[1], int(lengths.max(initial=0)))
+    nodes = np.full((len(contexts), width), PADDING, dtype=np.int64)
+    nodes[:, : contexts.nodes.shape[1]] = contexts.nodes
+    for i, row in rows.items():
+        nodes[i] = PADDING
+        nodes[i, : len(row)] = row
+    return Contexts(nodes, lengths, contexts.origins)
+
+
+def _extension_ids(
+    context: Context, upstream: Sequence[str], vocabulary: Vocabulary, rng: np.random.Generator
+) -> list[int]:
+    """Node ids of a context's upstream DAG in a random order that its links allow."""
+    composition = context.composition
+    assert composition is not None
+    place = {node: i for i, node in enumerate(upstream)}
+    order = linear_extension([[place[p] for p in composition.parents[n]] for n in upstream], rng)
+    keys = [composition.by_id[upstream[i]].key for i in order[-LONGEST_CONTEXT:]]
+    return [vocabulary.ids.get(key, UNKNOWN) for key in keys]
+
+
+def linear_extension(
+    order_parents: Sequence[Sequence[int]], rng: np.random.Generator | None
+) -> list[int]:
+    """The positions 0 .. n - 1 of nodes in an order in which every node comes after its parents.
+
+    ``order_parents[i]`` are the positions of the parents of node i. With ``rng`` the next node is
+    drawn from those whose parents have all been read, each as likely (every linear extension can come
+    out, though not each as often); without, it is the first of them, so that nodes which are given in
+    such an order keep it. A node that all others are upstream of comes last in either case.
+
+    Raises :class:`DataError` when the parents form a cycle.
+    """
+    children: list[list[int]] = [[] for _ in order_parents]
+    waiting = [len(parents) for parents in order_parents]
+    for node, parents in enumerate(order_parents):
+        for parent in parents:
+            children[parent].append(node)
+    ready = [node for node, count in enumerate(waiting) if not count]
+    heapify(ready)
+    order: list[int] = []
+    while ready:
+        order.append(node := heappop(ready) if rng is None else _drawn(ready, rng))
+        for child in children[node]:
+            waiting[child] -= 1
+            if not waiting[child]:
+                heappush(ready, child)
+    if len(order) < len(order_parents):
+        left = sorted(set(range(len(order_parents))) - set(order))
+        raise DataError(
+            f"order_parents: parents must form no cycle, found that nodes {left} wait for each other; "
+            "take the parents from a checked composition",
+            rule="cycle",
+        )
+    return order
+
+
+def _drawn(ready: list[int], rng: np.random.Generator) -> int:
+    """Take one of them out; their order does not matter when all are as likely."""
+    at = int(rng.integers(len(ready))) if len(ready) > 1 else 0
+    ready[at], ready[-1] = ready[-1], ready[at]
+    return ready.pop()

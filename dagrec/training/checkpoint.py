@@ -1,0 +1,155 @@
+"""Checkpoints: everything that a training needs to go on as if it had never stopped.
+
+One safetensors file a training, named by a hash of all that decides its result: weights, the best
+weights, the optimiser's state and the generators as tensors; epoch and history as JSON in the header. It
+is written under another name and renamed, so a crash leaves the checkpoint before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dagrec.errors import DagrecError
+from dagrec.models.base import Epoch
+from dagrec.models.network import NetworkRecommender
+from dagrec.models.training_data import TrainingData
+from dagrec.training.distributed import Processes
+
+FORMAT = "1"
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Course:
+    """How far a training has come.
+
+    best: the weights with the best validation value, None where nothing is held out; generators: [n]
+    states of the random generators, one row a process.
+    """
+
+    history: list[Epoch] = field(default_factory=list)
+    best_value: float | None = None
+    best_epoch: int = 0
+    best: Weights | None = None
+    done: bool = False
+
+
+@dataclass
+class Checkpoint:
+    """The file of one training. It is written every ``seconds`` at most, and at the end."""
+
+    path: Path
+    seconds: float
+    _written: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        learner: NetworkRecommender,
+        data: TrainingData,
+        processes: Processes,
+        seconds: float,
+    ) -> Checkpoint:
+        decides = {
+            "format": FORMAT,
+            "torch": torch.__version__,
+            "recommender": learner.name,
+            "config": learner.config.model_dump(mode="json"),
+            "seed": learner.seed,
+            "data": data.fingerprint,
+            "processes": processes.count,
+        }
+        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+        return cls(folder / f"{learner.name}-{name}.safetensors", seconds)
+
+    def due(self, done: bool) -> bool:
+        """Whether it is time to write; a training that took less than ``seconds`` is never written."""
+        waited = time.monotonic() - self._written >= self.seconds
+        return waited or (done and self.path.exists())
+
+    def write(
+        self, course: Course, weights: Weights, optimiser: torch.optim.Optimizer, generators: Tensor
+    ) -> None:
+        """Replace the file. Raises :class:`DagrecError` where it cannot be written."""
+        tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in (course.best or {}).items()}
+        tensors["generators"] = generators
+        plain: dict[str, dict[str, Any]] = {}
+        for number, values in optimiser.state_dict()["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimiser/{number}/{key}"] = value
+                else:
+                    plain.setdefault(str(number), {})[key] = value
+        about = {
+            "history": [astuple(epoch) for epoch in course.history],
+            "best_value": course.best_value,
+            "best_epoch": course.best_epoch,
+            "done": course.done,
+            "optimiser": plain,
+        }
+        draft = self.path.with_name(f".{self.path.name}-{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Tensors that share memory cannot be stored together; copies are.
+            copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+            save_file(copies, draft, {"course": json.dumps(about)})
+            draft.replace(self.path)
+        except (OSError, SafetensorError) as error:
+            draft.unlink(missing_ok=True)
+            raise DagrecError(
+                f"{self.path}: a checkpoint must be written, found {error}; make room, or choose "
+                "another folder for checkpoints"
+            ) from None
+        self._written = time.monotonic()
+
+    def read(
+        self, network: torch.nn.Module, optimiser: torch.optim.Optimizer
+    ) -> tuple[Course, Tensor] | None:
+        """Put weights and optimiser back to where the file was written; its course and generators.
+
+        None where there is no file, or one that is damaged: then training starts from the beginning.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(self.path, "pt") as file:
+                about = json.loads(file.metadata()["course"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            return None
+        parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimiser": {}}
+        generators = tensors.pop("generators")
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        network.load_state_dict(parts["weights"])
+        state: dict[int, dict[str, Any]] = {
+            int(number): dict(values) for number, values in about["optimiser"].items()
+        }
+        for name, tensor in parts["optimiser"].items():
+            number, _, key = name.partition("/")
+            state.setdefault(int(number), {})[key] = tensor
+        optimiser.load_state_dict(
+            {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+        )
+        course = Course(
+            [Epoch(*line) for line in about["history"]],
+            about["best_value"],
+            about["best_epoch"],
+            parts["best"] or None,
+            about["done"],
+        )
+        return course, generators

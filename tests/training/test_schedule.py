@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagrec.models.optimisation import Optimisation
+from dagrec.training.schedule import curriculum_share, hard_share, learning_rate
+
+WARM = Optimisation(schedule="warmup-cosine", learning_rate=0.02, epochs=200, warmup_epochs=5)
+OPTIONS = st.builds(
+    Optimisation,
+    epochs=st.integers(1, 60),
+    warmup_epochs=st.integers(1, 70),
+    learning_rate=st.floats(1e-12, 10),
+    schedule=st.sampled_from(["constant", "warmup-cosine"]),
+    loss=st.just("bpr"),
+    curriculum=st.sampled_from(["none", "length", "hardness"]),
+    curriculum_epochs=st.integers(1, 70),
+    hard_share=st.floats(1e-12, 1),
+)
+
+
+def rates(options: Optimisation) -> list[float]:
+    return [learning_rate(options, epoch) for epoch in range(options.epochs)]
+
+
+# Learning rate
+
+
+def test_a_constant_rate_is_that_of_the_options() -> None:
+    assert rates(Optimisation(learning_rate=0.3, epochs=7)) == [0.3] * 7
+
+
+@pytest.mark.parametrize(
+    ("epoch", "share"),
+    [(0, 0.2), (1, 0.4), (3, 0.8), (4, 1.0), (5, 1.0), (9, 0.7525), (11, 0.505), (13, 0.2575)],
+)
+def test_the_rate_rises_in_a_line_and_falls_along_a_cosine(epoch: int, share: float) -> None:
+    """In the middle of the fall it is half way from 1 to 0.01; after a third, a quarter of the way."""
+    options = WARM.model_copy(update={"epochs": 5 + 12})
+    assert learning_rate(options, epoch) == pytest.approx(0.02 * share, rel=1e-12)
+
+
+def test_the_last_epoch_is_close_to_a_hundredth() -> None:
+    last = learning_rate(WARM, WARM.epochs - 1)
+    assert 0.01 * 0.02 < last < 0.0101 * 0.02
+
+
+def test_the_rate_never_falls_in_the_rise_and_never_rises_in_the_fall() -> None:
+    found = rates(WARM)
+    assert all(a < b for a, b in pairwise(found[:5]))
+    assert found[4] == found[5] == 0.02
+    assert all(a > b for a, b in pairwise(found[5:]))
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_few_epochs_are_all_rise(epochs: int) -> None:
+    options = WARM.model_copy(update={"epochs": epochs})
+    expected = [0.02 * (i + 1) / epochs for i in range(epochs)]
+    assert rates(options) == pytest.approx(expected)
+
+
+def test_one_epoch_of_fall_has_the_highest_rate() -> None:
+    options = WARM.model_copy(update={"epochs": 6})
+    assert rates(options)[-2:] == [0.02, 0.02]
+
+
+@given(options=OPTIONS, epoch=st.integers(0, 200))
+def test_the_rate_is_above_0_and_never_above_that_of_the_options(
+    options: Optimisation, epoch: int
+) -> None:
+    assert 0 < learning_rate(options, epoch) <= options.learning_rate
+    assert max(rates(options)) == options.learning_rate
+    assert learning_rate(options, options.epochs + epoch) == rates(options)[-1]
+
+
+# Curricula
+
+
+def test_units_come_in_by_equal_parts() -> None:
+    options = Optimisation(curriculum="length", curriculum_epochs=4)
+    found = [curriculum_share(options, epoch) for epoch in range(6)]
+    assert found == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_negatives_go_out_by_equal_parts() -> None:
+    options = Optimisation(curriculum="hardness", loss="bpr", curriculum_epochs=5, hard_share=0.2)
+    found = [hard_share(options, epoch) for epoch in range(7)]
+    assert found == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+    assert found[0] == 1
+    assert found[4:] == [0.2] * 3
+
+
+def test_a_curriculum_of_one_epoch_is_complete_at_once() -> None:
+    length = Optimisation(curriculum="length", curriculum_epochs=1)
+    hardness = Optimisation(curriculum="hardness", loss="bpr", curriculum_epochs=1, hard_share=0.2)
+    assert curriculum_share(length, 0) == 1
+    assert hard_share(hardness, 0) == 0.2
+
+
+@given(options=OPTIONS)
+def test_shares_are_in_range_and_go_one_way(options: Optimisation) -> None:
+    epochs = range(options.curriculum_epochs + 3)
+    units = [curriculum_share(options, epoch) for epoch in epochs]
+    negatives = [hard_share(options, epoch) for epoch in epochs]
+    assert all(0 < share <= 1 for share in units + negatives)
+    assert all(a <= b for a, b in pairwise(units))
+    assert all(a >= b for a, b in pairwise(negatives))
+    if options.curriculum != "length":
+        assert set(units) == {1.0}
+    if options.curriculum != "hardness":
+        assert set(negatives) == {1.0}
+    else:
+        assert negatives[options.curriculum_epochs - 1 :] == [options.hard_share] * 4
