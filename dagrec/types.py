@@ -1,10 +1,12 @@
-"""Array aliases, with their axes in words, and the base of every configuration.
+"""Array aliases, with their axes in words; ragged arrays; the base of every configuration.
 
 B = rows of a batch, L = longest context of the batch, C = services of the vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,28 @@ Floats = NDArray[np.float64]
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where networks are trained; auto: on a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths behind each other: row i is at starts[i] .. starts[i + 1]."""
+
+    starts: Ids
+
+    @classmethod
+    def of(cls, lengths: Sequence[int] | Ids) -> Ragged:
+        return cls(np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]))
+
+    @property
+    def lengths(self) -> Ids:
+        return np.diff(self.starts)
+
+    def take(self, rows: Ids) -> tuple[Ids, Ids]:
+        """Places of what these rows hold, and which of ``rows`` each is of."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        first = np.cumsum(lengths) - lengths
+        return np.arange(len(owner)) - first[owner] + self.starts[rows][owner], owner
 
 
 class Options(BaseModel):

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Example
 from dagrec.data.formats.documents import need_id, need_list, parse_json, read_text
-from dagrec.data.vocabulary import UNKNOWN, Vocabulary
+from dagrec.data.vocabulary import FIRST, UNKNOWN, Vocabulary
 from dagrec.errors import DataError, StoreError
+from dagrec.graph.upstream import Upstream, Upstreams
 from dagrec.types import Floats, Ids
 
 if TYPE_CHECKING:
@@ -136,6 +138,28 @@ class ServiceGraph:
         seen = np.bincount(owner, weights=self.observed.counts, minlength=len(self.vocabulary))
         overall = (ones.sum() + 1) / (seen.sum() + 2)
         return np.asarray((ones + overall) / (seen + 1), dtype=np.float64)
+
+    @cached_property
+    def dag(self) -> Upstreams:
+        """The observed links as one DAG over all node ids but padding.
+
+        Links that close a cycle are dropped: the back edges of a depth-first search, as in the readers.
+        """
+        words = ("", *self.vocabulary.services, *self.vocabulary.others)
+        nodes = [Node(str(i), key) for i, key in enumerate(words, start=UNKNOWN)]
+        owner = np.repeat(np.arange(len(self.vocabulary)), self.observed.degrees)
+        links = [
+            (str(node), str(service + FIRST))
+            for node, service in zip(owner, self.observed.services, strict=True)
+        ]
+        composition, _ = compose("graph", nodes, links, on_cycle="break")
+        place = {node: i for i, node in enumerate(composition.order)}
+        dag = Upstream(
+            tuple(composition.by_id[node].key for node in composition.order),
+            tuple(tuple(place[p] for p in composition.parents[node]) for node in composition.order),
+            (),
+        )
+        return Upstreams.of([dag], self.vocabulary)
 
     def support(self, node: int) -> Floats:
         """[C] how often each service followed a node in training; zeros for an unknown node."""

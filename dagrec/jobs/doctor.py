@@ -23,7 +23,7 @@ from dagrec.errors import DagrecError
 CORE = "core"
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;\s*(.*?)\s*)?")
 BOUND = re.compile(r"\s*(>=|<=|==|>|<)\s*(\d[\w.+!-]*)\s*")
-MARKER = re.compile(r"(\w+)\s*(==|!=)\s*[\"']([^\"']*)[\"']")
+MARKER = re.compile(r"[(\s]*(\w+)\s*(==|!=)\s*[\"']([^\"']*)[\"'][)\s]*")
 VERSION = re.compile(r"v?(?:\d+!)?(\d+(?:\.\d+)*)[.-]?((?:a|b|rc|dev|alpha|beta|pre)[.-]?\d*)?.*", re.I)
 ENVIRONMENT = {
     "os_name": os.name,
@@ -190,7 +190,7 @@ def _torch(memory_total: int | None) -> tuple[list[dict[str, Any]], int | None, 
         return [], None, f"torch cannot be imported: {error}"
     torch: Any = sys.modules["torch"]
     # Older versions of torch do not tell what a processor can.
-    able = getattr(torch.cpu, "get_capabilities", dict)()
+    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     flags = [able[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in able]
     devices = [
         {
@@ -209,10 +209,14 @@ def _torch(memory_total: int | None) -> tuple[list[dict[str, Any]], int | None, 
     return devices, torch.get_num_threads(), None
 
 
-def memory() -> tuple[int | None, int | None]:
-    """Bytes of memory in all, and of those that a new process can have."""
+def memory(meminfo: Path = Path("/proc/meminfo")) -> tuple[int | None, int | None]:
+    """Bytes of memory in all, and of those that a new process can have.
+
+    From the kernel's own account, or without one from the numbers of pages, which take what files
+    only cache for used. None where this system tells neither.
+    """
     try:
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+        text = meminfo.read_text(encoding="utf-8")
     except OSError:
         return _pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")
     found = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}

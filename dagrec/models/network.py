@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -98,9 +98,9 @@ class Head(nn.Module):
     def forward(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
         """states: [R, H]; columns: [K] or None for all. Returns [R, K] or [R, C]."""
         weight, bias = self.weights(), self.bias
-        if columns is not None:
-            weight, bias = weight[columns], bias[columns]
-        return nn.functional.linear(states, weight, bias)
+        if columns is None:
+            return nn.functional.linear(states, weight, bias)
+        return nn.functional.linear(states, weight[columns], bias[columns])
 
     def weights(self) -> Tensor:
         """[C, H]"""
@@ -112,11 +112,11 @@ class Head(nn.Module):
 class NetworkRecommender(Recommender):
     """A recommender around a network; see the module."""
 
-    Config: type[Optimisation]
+    Config: ClassVar[type[Optimisation]]
     config: Optimisation
 
     _network: Network | None = None
-    _vocabulary: Vocabulary | None = None
+    _graph: ServiceGraph | None = None
 
     @abstractmethod
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> Network:
@@ -135,6 +135,11 @@ class NetworkRecommender(Recommender):
         return contexts
 
     @property
+    def graph(self) -> ServiceGraph:
+        """The graph of the training data, from the moment when fitting starts."""
+        return self._fitted(self._graph)
+
+    @property
     def augmentation(self) -> Augmentation | None:
         """How contexts are varied from epoch to epoch, where they are."""
         return None
@@ -144,14 +149,15 @@ class NetworkRecommender(Recommender):
             raise ConfigError(
                 f"{self.name}: training needs a trainer; call fit(data, NetworkTrainer())"
             )
+        # Nothing of an earlier fit may answer beside the new graph, whatever happens.
+        self._network, self._graph = None, data.graph
         try:
             network, self.history = trainer.train(self, data)
         except NumericalError as error:
             if error.last_good is not None:
                 self._network, self.history = error.last_good
-                self._vocabulary = data.vocabulary
             raise
-        self._network, self._vocabulary = network, data.vocabulary
+        self._network = network
 
     def settle(self, network: Network) -> None:
         """Give the unknown node its vector, unless augmentation has trained one."""
@@ -161,7 +167,7 @@ class NetworkRecommender(Recommender):
                     module.settle()
 
     def _score(self, contexts: Contexts) -> Scores:
-        network, vocabulary = self._fitted(self._network), self._fitted(self._vocabulary)
+        network, vocabulary = self._fitted(self._network), self.graph.vocabulary
         scores = np.empty((len(contexts), len(self._fitted(self._prior))), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(contexts), ROWS_AT_ONCE):
@@ -177,6 +183,7 @@ class NetworkRecommender(Recommender):
         return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
+        self._graph = graph
         network = self.build(vocabulary, None)
         network.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in state.items()})
-        self._network, self._vocabulary = network.eval(), vocabulary
+        self._network = network.eval()

@@ -13,6 +13,7 @@ MODELS: dict[str, str] = {
     "popularity": "dagrec.models.counting.popularity:Popularity",
     "markov": "dagrec.models.counting.markov:Markov",
     "gru4rec": "dagrec.models.sequence.gru4rec:GRU4Rec",
+    "dagset": "dagrec.models.dag.dagset:DagSet",
 }
 """Name -> where its class is."""
 

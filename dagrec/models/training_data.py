@@ -17,7 +17,7 @@ from dagrec.data.splits import hold_out
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.errors import DataError
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.types import Floats, Ids
+from dagrec.types import Floats, Ids, Ragged
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,8 @@ class Grouped:
 
     def pairs_of(self, rows: Ids) -> tuple[Ids, Ids]:
         """The pairs of the contexts ``rows``: which of these each is of, and its number. [P], [P]"""
-        degrees = self.starts[rows + 1] - self.starts[rows]
-        owner = np.repeat(np.arange(len(rows)), degrees)
-        first = np.cumsum(degrees) - degrees
-        return owner, np.arange(degrees.sum()) - first[owner] + self.starts[rows][owner]
+        places, owner = Ragged(self.starts).take(rows)
+        return owner, places
 
 
 @dataclass(frozen=True)

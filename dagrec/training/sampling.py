@@ -254,7 +254,8 @@ class Sampler:
 
     def _codes(self, excluded: Excluded) -> Tensor:
         """One number for each excluded pair, in order and without repetitions."""
-        return torch.unique(excluded.rows * len(self.probabilities) + excluded.columns)
+        codes: Tensor = torch.unique(excluded.rows * len(self.probabilities) + excluded.columns)
+        return codes
 
 
 def _contains(codes: Tensor, wanted: Tensor) -> Tensor:

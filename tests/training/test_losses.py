@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from dagrec.training.losses import bpr, count_cross_entropy
+from dagrec.models.optimisation import Optimisation
+from dagrec.training import losses
+from dagrec.training.losses import LOSSES, Candidates, cross_entropy, harden
+from dagrec.training.sampling import Excluded, Sampler
+
+ROWS, TARGETS = torch.tensor([0, 0, 1, 3, 5, 5]), torch.tensor([0, 2, 1, 4, 3, 0])
 
 
-def scores_of(*rows: list[float]) -> Tensor:
+def scores_of(*rows: Sequence[float]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64, requires_grad=True)
 
 
@@ -18,146 +25,416 @@ def random_scores(seed: int = 0) -> Tensor:
     return torch.randn(6, 5, generator=generator, dtype=torch.float64).requires_grad_()
 
 
-def random_counts(seed: int = 1) -> Tensor:
+def gradient(scores: Tensor, mask: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    loss = cross_entropy(scores, ROWS, TARGETS, mask=mask, smoothing=smoothing).sum()
+    return torch.autograd.grad(loss, scores)[0]
+
+
+def pair(positive: float, *others: float, log_expected: Tensor | None = None, c: int = 9) -> Candidates:
+    """One target against negatives that all count."""
+    rivals = torch.tensor([others], dtype=torch.float64)
+    return Candidates(
+        torch.tensor([positive], dtype=torch.float64),
+        rivals,
+        torch.ones_like(rivals, dtype=torch.bool),
+        log_expected,
+        c,
+    )
+
+
+def random_pairs(width: int = 6, seed: int = 0) -> Candidates:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 4, (6, 5), generator=generator).double()
+    scores = torch.randn(5, width + 1, generator=generator, dtype=torch.float64)
+    valid = torch.rand(5, width, generator=generator) > 0.4
+    valid[:, 0] = True
+    return Candidates(scores[:, 0], scores[:, 1:], valid, None, catalogue=9)
 
 
-def gradient(scores: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
-    (found,) = torch.autograd.grad(count_cross_entropy(scores, counts, mask), scores)
-    return found
+def slopes(loss: Callable[[Candidates], Tensor], candidates: Candidates) -> list[float]:
+    """Derivatives of the loss of one pair: by the target's score, then by each negative's."""
+    scores = candidates.positive.requires_grad_(), candidates.others.requires_grad_()
+    found = torch.autograd.grad(loss(candidates).sum(), scores)
+    return [*found[0].tolist(), *found[1][0].tolist()]
 
 
-# Cross-entropy of counts
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def softplus(x: float) -> float:
+    return math.log(1 + math.exp(x))
+
+
+# Cross-entropy over all services
 
 
 def test_values_by_hand() -> None:
-    """- log(3 / 4) of one row with odds 3 : 1, and twice - log(1 / 2) of an even one."""
+    """- log(3 / 4) and - log(1 / 4) of one row with odds 3 : 1, and - log(1 / 2) of an even one."""
     scores = scores_of([math.log(3), 0.0], [5.0, 5.0])
-    counts = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
-    loss = count_cross_entropy(scores, counts).item()
-    assert loss == pytest.approx(math.log(4 / 3) + 2 * math.log(2))
+    found = cross_entropy(scores, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]))
+    assert found.tolist() == pytest.approx([math.log(4 / 3), math.log(4), math.log(2)])
 
 
 def test_gradient_by_hand() -> None:
-    """n p - n(y): the softmax times the count of the row, less the counts."""
-    scores, counts = random_scores(), random_counts()
-    expected = counts.sum(1, keepdim=True) * scores.detach().softmax(1) - counts
-    torch.testing.assert_close(gradient(scores, counts), expected)
+    """The softmax once for each pair of a row, less one at the target."""
+    scores = random_scores()
+    expected = torch.zeros(6, 5, dtype=torch.float64)
+    for row, target in zip(ROWS.tolist(), TARGETS.tolist(), strict=True):
+        expected[row] += scores.detach()[row].softmax(0)
+        expected[row, target] -= 1
+    torch.testing.assert_close(gradient(scores), expected)
 
 
-def test_counts_equal_repeated_rows() -> None:
-    scores, counts = random_scores(), random_counts()
-    rows, columns = torch.nonzero(counts, as_tuple=True)
-    times = counts[rows, columns].long()
-    single = torch.nn.functional.cross_entropy(
-        scores[rows.repeat_interleave(times)], columns.repeat_interleave(times), reduction="sum"
-    )
-    assert count_cross_entropy(scores, counts).item() == pytest.approx(single.item())
+def test_pairs_are_rows_of_their_own() -> None:
+    scores = random_scores()
+    single = torch.nn.functional.cross_entropy(scores[ROWS], TARGETS, reduction="none")
+    torch.testing.assert_close(cross_entropy(scores, ROWS, TARGETS), single)
 
 
 def test_equal_scores_give_the_logarithm_of_the_candidates() -> None:
-    scores = torch.full((1, 5), 3.0)
-    counts = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]])
-    assert count_cross_entropy(scores, counts).item() == pytest.approx(math.log(5))
+    scores, row, target = torch.full((1, 5), 3.0), torch.tensor([0]), torch.tensor([1])
+    assert cross_entropy(scores, row, target).item() == pytest.approx(math.log(5))
     mask = torch.tensor([[True, True, False, False, True]])
-    assert count_cross_entropy(scores, counts, mask).item() == pytest.approx(math.log(3))
+    assert cross_entropy(scores, row, target, mask=mask).item() == pytest.approx(math.log(3))
 
 
-def test_a_masked_loss_is_that_of_the_kept_subset() -> None:
-    scores, counts = random_scores(), random_counts()
-    kept = torch.tensor([True, False, True, True, False])
-    mask = kept.expand(6, 5)
-    whole = count_cross_entropy(scores, counts, mask)
-    part = count_cross_entropy(scores[:, kept], counts[:, kept])
-    assert whole.item() == pytest.approx(part.item())
-
-
-def test_a_mask_of_everything_is_no_mask() -> None:
-    scores, counts = random_scores(), random_counts()
-    assert torch.equal(
-        count_cross_entropy(scores, counts, torch.ones(6, 5, dtype=torch.bool)),
-        count_cross_entropy(scores, counts),
-    )
-
-
-def test_a_single_candidate_teaches_nothing() -> None:
-    scores, counts = random_scores(), random_counts()
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("offset", [0.0, 1e5, -1e5])
+def test_the_mask_is_the_choice_of_a_subset(offset: float, smoothing: float) -> None:
+    """Also where all scores lie far below 0, and a number in place of -inf could be above them."""
+    scores = random_scores() + offset
+    kept = torch.tensor([0, 2, 3])
     mask = torch.zeros(6, 5, dtype=torch.bool)
+    mask[:, kept] = True
+    rows, place = torch.arange(6), torch.tensor([0, 1, 2, 0, 1, 2])
+    whole = cross_entropy(scores, rows, kept[place], mask=mask, smoothing=smoothing)
+    part = cross_entropy(scores[:, kept], rows, place, smoothing=smoothing)
+    torch.testing.assert_close(whole, part)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_mask_of_everything_is_no_mask(smoothing: float) -> None:
+    scores, everything = random_scores(), torch.ones(6, 5, dtype=torch.bool)
+    masked = cross_entropy(scores, ROWS, TARGETS, mask=everything, smoothing=smoothing)
+    torch.testing.assert_close(masked, cross_entropy(scores, ROWS, TARGETS, smoothing=smoothing))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_single_candidate_teaches_nothing(smoothing: float) -> None:
+    scores, mask = random_scores(), torch.zeros(6, 5, dtype=torch.bool)
     mask[:, 2] = True
-    assert count_cross_entropy(scores, counts, mask).item() == 0
-    assert not gradient(scores, counts, mask).any()
+    assert not cross_entropy(scores, ROWS, TARGETS, mask=mask, smoothing=smoothing).any()
+    assert not gradient(scores, mask, smoothing).any()
 
 
-def test_a_target_outside_the_mask_counts_for_nothing() -> None:
-    scores = random_scores()
-    mask = torch.tensor([[True, False, True, True, True]]).expand(6, 5)
-    counts = random_counts()
-    without = counts * mask
-    assert torch.equal(
-        count_cross_entropy(scores, counts, mask), count_cross_entropy(scores, without, mask)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_target_outside_the_mask_counts_for_nothing(smoothing: float) -> None:
+    scores, mask = random_scores(), torch.ones(6, 5, dtype=torch.bool)
+    mask[ROWS[0], TARGETS[0]] = mask[ROWS[3], TARGETS[3]] = False
+    found = cross_entropy(scores, ROWS, TARGETS, mask=mask, smoothing=smoothing)
+    assert (found == 0).tolist() == [True, False, False, True, False, False]
+    assert not gradient(scores, mask, smoothing)[3].any()
+    inside = torch.tensor([1, 2, 4, 5])
+    kept = cross_entropy(scores, ROWS[inside], TARGETS[inside], mask=mask, smoothing=smoothing)
+    assert torch.equal(found[inside], kept)
+    expected = torch.autograd.grad(kept.sum(), scores)[0]
+    assert torch.equal(gradient(scores, mask, smoothing), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_row_that_is_all_masked_adds_nothing_and_stays_finite(
+    smoothing: float, dtype: torch.dtype
+) -> None:
+    scores, mask = (
+        random_scores().to(dtype).detach().requires_grad_(),
+        torch.ones(6, 5, dtype=torch.bool),
     )
-    assert torch.equal(gradient(scores, counts, mask), gradient(scores, without, mask))
-
-
-def test_a_masked_score_changes_neither_loss_nor_gradient() -> None:
-    counts = random_counts()
-    mask = torch.tensor([[True, False, True, True, True]]).expand(6, 5)
-    scores, other = random_scores(), random_scores().detach()
-    other[:, 1] = 1e4
-    other.requires_grad_()
-    assert torch.equal(
-        count_cross_entropy(scores, counts, mask), count_cross_entropy(other, counts, mask)
-    )
-    assert torch.equal(gradient(scores, counts, mask), gradient(other, counts, mask))
-    assert not gradient(other, counts, mask)[:, 1].any()
+    mask[0] = mask[3] = False
+    found = cross_entropy(scores, ROWS, TARGETS, mask=mask, smoothing=smoothing)
+    assert torch.equal(found[[0, 1, 3]], torch.zeros(3, dtype=dtype))
+    assert torch.isfinite(gradient(scores, mask, smoothing)).all()
+    assert not gradient(scores, mask, smoothing)[[0, 3]].any()
 
 
 def test_arguments_stay_as_they_were() -> None:
-    scores, counts = random_scores(), random_counts()
-    mask = torch.rand(6, 5, generator=torch.Generator().manual_seed(2)) > 0.5
-    before = [scores.detach().clone(), counts.clone(), mask.clone()]
-    count_cross_entropy(scores, counts, mask)
-    assert all(torch.equal(a, b) for a, b in zip(before, (scores, counts, mask), strict=True))
+    scores, mask = random_scores(), torch.rand(6, 5, generator=torch.Generator().manual_seed(2)) > 0.5
+    before = [scores.detach().clone(), mask.clone()]
+    cross_entropy(scores, ROWS, TARGETS, mask=mask, smoothing=0.1)
+    assert torch.equal(before[0], scores)
+    assert torch.equal(before[1], mask)
 
 
-# Pairwise ranking
+# Label smoothing
 
 
-def bpr_of(
-    positive: list[float], negatives: list[list[float]], weights: list[float], valid: list[list[bool]]
-) -> float:
-    numbers = (torch.tensor(part, dtype=torch.float64) for part in (positive, negatives, weights))
-    return bpr(*numbers, torch.tensor(valid)).item()
+def test_smoothing_by_hand() -> None:
+    """Shares 1/2, 1/3, 1/6 of those in the mask; a fourth service outside it."""
+    scores = scores_of([math.log(3), math.log(2), 0.0, 50.0])
+    mask = torch.tensor([[True, True, True, False]])
+    found = cross_entropy(scores, torch.tensor([0]), torch.tensor([1]), mask=mask, smoothing=0.3)
+    mean = (math.log(2) + math.log(3) + math.log(6)) / 3
+    assert found.item() == pytest.approx(0.7 * math.log(3) + 0.3 * mean)
 
 
-def minus_log_sigmoid(x: float) -> float:
-    return math.log1p(math.exp(-x))
+def test_smoothing_is_least_at_the_smoothed_target_where_it_is_its_entropy() -> None:
+    wanted = [0.3 / 4] * 4
+    wanted[2] += 0.7
+    scores = scores_of([*(math.log(share) for share in wanted), 7.0])
+    mask = torch.tensor([[True, True, True, True, False]])
+    loss = cross_entropy(scores, torch.tensor([0]), torch.tensor([2]), mask=mask, smoothing=0.3)
+    assert loss.item() == pytest.approx(-sum(share * math.log(share) for share in wanted))
+    slope = torch.autograd.grad(loss.sum(), scores)[0]
+    torch.testing.assert_close(slope, torch.zeros_like(scores))
 
 
-def test_bpr_by_hand() -> None:
-    """Two pairs of weights 1 and 3; the last negative of the second does not count."""
-    found = bpr_of([2.0, 0.5], [[1.0, 3.0], [0.0, 99.0]], [1.0, 3.0], [[True, True], [True, False]])
-    first = (minus_log_sigmoid(2 - 1) + minus_log_sigmoid(2 - 3)) / 2
-    assert found == pytest.approx(first + 3 * minus_log_sigmoid(0.5))
+# Losses with negatives, by hand
 
 
-def test_bpr_of_a_tie_is_the_logarithm_of_two() -> None:
-    assert bpr_of([4.0], [[4.0, 4.0, 4.0]], [1.0], [[True] * 3]) == pytest.approx(math.log(2))
+LOG_2, LOG_3, LOG_5 = math.log(2), math.log(3), math.log(5)
+HALF_AND_THREE = torch.tensor([[0.5, 3.0]], dtype=torch.float64).log()
+BINARY = softplus(1) + softplus(-3)
+TOP1_TERMS = sigmoid(LOG_3 - 2) + sigmoid(LOG_3**2), sigmoid(-2) + sigmoid(0)
+BY_HAND = {
+    "bce": (losses.bce(pair(2, 1, -3)), (softplus(-2) + BINARY) / 3),
+    "gbce, t 0": (losses.gbce(pair(2, 1, -3), t=0), (softplus(-2) + BINARY) / 3),
+    "gbce, 2 of 8, t 1": (losses.gbce(pair(2, 1, -3), t=1), (2 / 8 * softplus(-2) + BINARY) / 3),
+    "gbce, 2 of 8, t 0.75": (
+        losses.gbce(pair(2, 1, -3), t=0.75),
+        ((0.25 + 0.75 * 2 / 8) * softplus(-2) + BINARY) / 3,
+    ),
+    "bpr": (losses.bpr(pair(2, 1, 3)), -(math.log(sigmoid(1)) + math.log(sigmoid(-1))) / 2),
+    "bpr, one negative twice": (losses.bpr(pair(1, 0, 3, 3)), (softplus(-1) + 2 * softplus(2)) / 3),
+    "bpr, a tie": (losses.bpr(pair(4, 4, 4, 4)), LOG_2),
+    "bpr-max, weights 3/4 and 1/4": (
+        losses.bpr_max(pair(2, LOG_3 - 1, -1), score_penalty=0.2, elu=0),
+        -math.log(3 / 4 * sigmoid(3 - LOG_3) + 1 / 4 * sigmoid(3))
+        + 0.2 * (3 / 4 * (LOG_3 - 1) ** 2 + 1 / 4),
+    ),
+    "top1": (
+        losses.top1(pair(2, 1, -3)),
+        (sigmoid(1 - 2) + sigmoid(1) + sigmoid(-3 - 2) + sigmoid(9)) / 2,
+    ),
+    "top1-max, weights 3/4 and 1/4": (
+        losses.top1_max(pair(2, LOG_3, 0)),
+        3 / 4 * TOP1_TERMS[0] + 1 / 4 * TOP1_TERMS[1],
+    ),
+    "hinge": (losses.hinge(pair(2, 1.5, 1, 3, -4), margin=1), (0.5 + 0 + 2 + 0) / 4),
+    "infonce": (
+        losses.infonce(pair(1, 0, -1), temperature=0.5),
+        math.log(math.exp(2) + 1 + math.exp(-2)) - 2,
+    ),
+    # A negative that is expected half a time stands for two, one expected three times for a third.
+    "sampled-softmax": (
+        losses.sampled_softmax(pair(LOG_5, LOG_2, 0, log_expected=HALF_AND_THREE)),
+        math.log((5 + 2 * 2 + 1 / 3) / 5),
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "expected"), BY_HAND.values(), ids=BY_HAND)
+def test_values_with_negatives_by_hand(found: Tensor, expected: float) -> None:
+    assert found.tolist() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("others", [[1.0, -3.0], [1.0, -3.0, -3.0, 1.0, 0.0]])
+def test_gbce_with_all_other_services_drawn_is_bce(others: list[float]) -> None:
+    candidates = pair(2.0, *others, c=3)
+    torch.testing.assert_close(losses.gbce(candidates, t=0.75), losses.bce(candidates))
+
+
+def test_gbce_counts_only_valid_negatives() -> None:
+    candidates = pair(2.0, 1.0, -3.0, 5.0, c=5)._replace(valid=torch.tensor([[True, False, True]]))
+    torch.testing.assert_close(
+        losses.gbce(candidates, t=0.5), losses.gbce(pair(2.0, 1.0, 5.0, c=5), t=0.5)
+    )
+
+
+def test_bpr_max_with_elu_is_that_of_bounded_scores() -> None:
+    bounded = [0.5 * (math.exp(-2) - 1), 1.0, 0.5 * (math.exp(-30) - 1)]
+    found = losses.bpr_max(pair(-2.0, 1.0, -30.0), score_penalty=1, elu=0.5)
+    torch.testing.assert_close(found, losses.bpr_max(pair(*bounded), score_penalty=1, elu=0))
+
+
+HYPERPARAMETERS: dict[str, dict[str, float]] = {
+    "gbce": {"t": 0.3},
+    "bpr-max": {"score_penalty": 0.7, "elu": 0.2},
+    "hinge": {"margin": 2.5},
+    "infonce": {"temperature": 0.4},
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_name_stands_for_its_loss_with_the_options(name: str) -> None:
+    candidates, values = random_pairs(), HYPERPARAMETERS.get(name, {})
+    options = {"gbce_t" if key == "t" else key: value for key, value in values.items()}
+    found = LOSSES[name](candidates, Optimisation.model_validate({"loss": name, **options}))
+    assert torch.equal(found, getattr(losses, name.replace("-", "_"))(candidates, **values))
+
+
+# Identities
 
 
 def test_bpr_of_one_negative_is_the_cross_entropy_of_two_columns() -> None:
     """- log(e^p / (e^p + e^n)) is softplus(n - p)."""
-    scores = random_scores()[:, :2]
-    counts = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(6, 2)
-    pairwise = bpr(scores[:, 0], scores[:, 1:], counts[:, 0], torch.ones(6, 1, dtype=torch.bool))
-    torch.testing.assert_close(pairwise, count_cross_entropy(scores, counts))
+    scores, first = random_scores()[:, :2], torch.zeros(6, dtype=torch.int64)
+    valid = torch.ones(6, 1, dtype=torch.bool)
+    pairwise = losses.bpr(Candidates(scores[:, 0], scores[:, 1:], valid, None, 2))
+    torch.testing.assert_close(pairwise, cross_entropy(scores, torch.arange(6), first))
 
 
-def test_bpr_without_a_valid_negative_is_zero() -> None:
-    assert bpr_of([1.0], [[5.0, 6.0]], [2.0], [[False, False]]) == 0
+@pytest.mark.parametrize("others", [[0.3], [3.0, 3.0, 3.0]])
+def test_bpr_max_of_one_negative_or_a_tie_of_them_is_bpr(others: list[float]) -> None:
+    candidates = pair(1.0, *others)
+    found = losses.bpr_max(candidates, score_penalty=0, elu=0)
+    torch.testing.assert_close(found, losses.bpr(candidates))
 
 
-def test_a_negative_given_twice_counts_twice() -> None:
-    once = bpr_of([1.0], [[0.0, 3.0, 3.0]], [1.0], [[True] * 3])
-    assert once == pytest.approx((minus_log_sigmoid(1) + 2 * minus_log_sigmoid(-2)) / 3)
+def test_bpr_max_is_not_bpr() -> None:
+    candidates = random_pairs()
+    found = losses.bpr_max(candidates, score_penalty=0, elu=0)
+    assert ((found - losses.bpr(candidates)).abs() > 1e-3).any()
+
+
+@pytest.mark.parametrize("log_expected", [None, 0.0])
+def test_sampled_softmax_with_all_others_is_the_full_cross_entropy(log_expected: float | None) -> None:
+    scores = random_scores()
+    rows, targets = torch.arange(6), torch.tensor([0, 1, 2, 3, 4, 0])
+    valid = torch.arange(5) != targets[:, None]
+    expected = None if log_expected is None else torch.full((6, 5), log_expected)
+    candidates = Candidates(scores[rows, targets], scores, valid, expected, 5)
+    found, full = losses.sampled_softmax(candidates), cross_entropy(scores, rows, targets)
+    torch.testing.assert_close(found, full)
+    slope, full_slope = (torch.autograd.grad(loss.sum(), scores)[0] for loss in (found, full))
+    torch.testing.assert_close(slope, full_slope)
+
+
+def test_sampled_softmax_of_uncorrected_draws_is_infonce_at_temperature_one() -> None:
+    candidates = random_pairs()
+    expected = losses.infonce(candidates, temperature=1)
+    torch.testing.assert_close(losses.sampled_softmax(candidates), expected)
+
+
+@pytest.mark.parametrize("loss", [losses.top1, losses.top1_max])
+def test_top1_judges_scores_as_such(loss: Callable[[Candidates], Tensor]) -> None:
+    assert loss(pair(11.0, 10.0, 9.0)) > loss(pair(1.0, 0.0, -1.0)) + 0.2
+
+
+def test_infonce_of_a_batch_at_equal_scores_is_the_logarithm_of_its_size() -> None:
+    targets = torch.tensor([3, 0, 1, 4])
+    found = losses.infonce(in_batch(targets, torch.full((4, 5), 0.7)), temperature=0.1)
+    torch.testing.assert_close(found, torch.full((4,), math.log(4)))
+
+
+def test_infonce_of_a_batch_with_one_target_is_zero() -> None:
+    """All its columns are the target again: nothing to tell it from."""
+    assert not losses.infonce(
+        in_batch(torch.tensor([2, 2, 2]), torch.randn(3, 5)), temperature=0.1
+    ).any()
+
+
+def in_batch(targets: Tensor, scores: Tensor) -> Candidates:
+    rows = torch.arange(len(targets))
+    draw = Sampler.of(torch.ones(5), 1.0).draw_shared(
+        len(targets), 0, Excluded(rows, targets), batch=targets
+    )
+    others = scores.gather(1, draw.columns)
+    return Candidates(scores[rows, targets], others, draw.valid, draw.log_expected, 5)
+
+
+# Gradients
+
+
+def test_the_gradient_of_bpr_max_is_the_formula_and_raises_a_weak_negative() -> None:
+    """dL/ds_p = -sum_j w_j q_j (1 - q_j) / Q, dL/ds_j = w_j / Q (q_j (1 - q_j) - q_j + Q)."""
+    positive, others = 0.5, [2.0, -1.0, -4.0]
+    total = sum(math.exp(s) for s in others)
+    weights = [math.exp(s) / total for s in others]
+    q = [sigmoid(positive - s) for s in others]
+    share = sum(w * x for w, x in zip(weights, q, strict=True))
+    expected = [-sum(w * x * (1 - x) for w, x in zip(weights, q, strict=True)) / share]
+    expected += [w / share * (x * (1 - x) - x + share) for w, x in zip(weights, q, strict=True)]
+    found = slopes(lambda c: losses.bpr_max(c, score_penalty=0, elu=0), pair(positive, *others))
+    assert found == pytest.approx(expected)
+    assert found[0] < 0 < found[1]
+    assert found[3] < 0
+
+
+def test_hinge_is_flat_from_the_margin_on_and_has_slope_one_before() -> None:
+    found = slopes(lambda c: losses.hinge(c, margin=1), pair(2.0, 1.5, 1.0, 3.0, -4.0))
+    assert found == pytest.approx([-2 / 4, 1 / 4, 0, 1 / 4, 0])
+    assert losses.hinge(pair(2.0, 1.0, -7.0), margin=1).item() == 0
+
+
+def test_the_gradient_of_sampled_softmax_is_that_of_the_estimated_shares() -> None:
+    expected = torch.tensor([[0.5, 3.0]], dtype=torch.float64).log()
+    found = slopes(losses.sampled_softmax, pair(math.log(5), math.log(2), 0.0, log_expected=expected))
+    z = 5 + 4 + 1 / 3
+    assert found == pytest.approx([5 / z - 1, 4 / z, 1 / 3 / z])
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_bce_is_least_at_log_odds_less_the_logarithm_of_the_negatives(n: int) -> None:
+    """Two services with shares 0.8 and 0.2; against each target the other one, n times."""
+    shares = [0.8, 0.2]
+    scores = torch.tensor([math.log(p / (1 - p)) - math.log(n) for p in shares], dtype=torch.float64)
+    scores.requires_grad_()
+    valid = torch.ones(2, n, dtype=torch.bool)
+    found = losses.bce(Candidates(scores, scores.flip(0)[:, None].expand(2, n), valid, None, 2))
+    loss = (torch.tensor(shares, dtype=torch.float64) * found).sum()
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, scores)[0], torch.zeros(2, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize(("t", "flat"), [(1, True), (0, False)])
+def test_gbce_at_one_is_least_at_the_log_odds_however_few_are_drawn(t: float, flat: bool) -> None:
+    """All ways to draw one negative of the two others, against three targets."""
+    shares = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+    scores = torch.log(shares / (1 - shares)).requires_grad_()
+    target, other = torch.tensor(list(itertools.permutations(range(3), 2))).T
+    valid = torch.ones(6, 1, dtype=torch.bool)
+    found = losses.gbce(Candidates(scores[target], scores[other][:, None], valid, None, 3), t=t)
+    slope = torch.autograd.grad((shares[target] / 2 * found).sum(), scores)[0]
+    assert bool((slope.abs() < 1e-12).all()) is flat
+
+
+# The hardest negatives
+
+
+def hard_scores(candidates: Candidates) -> list[list[float]]:
+    return [row[kept].tolist() for row, kept in zip(candidates.others, candidates.valid, strict=True)]
+
+
+def test_the_hardest_of_the_valid_negatives_are_kept() -> None:
+    candidates = Candidates(
+        torch.zeros(3),
+        torch.tensor([[1.0, 5.0, 3.0, 2.0], [9.0, -4.0, -3.0, -2.0], [1.0, 2.0, 3.0, 4.0]]),
+        torch.tensor([[True] * 4, [False, True, True, True], [False] * 4]),
+        None,
+        9,
+    )
+    assert hard_scores(harden(candidates, 0.5)) == [[5, 3], [-3, -2], []]
+    assert hard_scores(harden(candidates, 1e-6)) == [[5], [-2], []]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.1, 3), (0.11, 4), (1 / 3, 10), (0.7, 21), (1.0, 30)])
+def test_the_share_is_rounded_up(share: float, kept: int) -> None:
+    assert harden(pair(0.0, *range(30)), share).valid.sum() == kept
+
+
+def test_of_equal_negatives_no_more_than_the_share_are_kept() -> None:
+    assert harden(pair(0.0, *[1.0] * 8), 0.25).valid.sum() == 2
+
+
+def test_a_share_of_one_changes_nothing() -> None:
+    candidates = random_pairs()
+    kept = harden(candidates, 1.0)
+    assert torch.equal(kept.valid, candidates.valid)
+    assert all(a is b for a, b in zip(kept[:2], candidates[:2], strict=True))
+
+
+def test_negatives_left_out_get_no_gradient() -> None:
+    found = slopes(lambda c: losses.bpr(harden(c, 0.5)), pair(0.0, 4.0, 1.0, 2.0, 3.0))
+    assert [slope > 0 for slope in found[1:]] == [True, False, False, True]
+    assert found[2:4] == [0, 0]

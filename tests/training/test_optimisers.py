@@ -225,7 +225,7 @@ def test_a_closure_computes_loss_and_gradient_before_the_step() -> None:
     def closure() -> float:
         optimiser.zero_grad()
         loss = (weights**2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.item()
 
     assert optimiser.step(closure) == 9
@@ -263,7 +263,7 @@ def test_every_optimiser_comes_to_the_minimum(
     optimiser = make_optimiser([weights], Optimisation(optimiser=name, **chosen))
     for _ in range(1500):
         optimiser.zero_grad()
-        surface(weights).backward()  # type: ignore[no-untyped-call]
+        surface(weights).backward()
         optimiser.step()
     assert weights.tolist() == pytest.approx(minimum, abs=1e-2)
     assert surface(weights).item() < 1e-4

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dagrec.data.vocabulary import PADDING, Contexts
-from dagrec.types import Ids
+from dagrec.types import Ids, Ragged
 
 
 class ForestInputs(NamedTuple):
@@ -75,18 +75,16 @@ class Leaves:
         return cls(contexts, order[leaf], owner)
 
     @cached_property
-    def _answered(self) -> tuple[Ids, Ids]:
-        """The contexts by unit, and where those of each unit start."""
+    def _answered(self) -> tuple[Ids, Ragged]:
+        """The contexts by unit, and which stretch of them is each unit's."""
         by_unit = np.argsort(self.owner, kind="stable")
-        return by_unit, np.searchsorted(self.owner[by_unit], np.arange(len(self.rows) + 1))
+        return by_unit, Ragged.of(np.bincount(self.owner, minlength=len(self.rows)))
 
     def answered(self, units: Ids) -> tuple[Ids, Ids]:
         """The contexts that these units answer, and which of ``units`` answers each. [R], [R]"""
-        by_unit, starts = self._answered
-        counts = starts[units + 1] - starts[units]
-        which = np.repeat(np.arange(len(units)), counts)
-        first = np.cumsum(counts) - counts
-        return by_unit[np.arange(counts.sum()) - first[which] + starts[units][which]], which
+        by_unit, rows = self._answered
+        places, which = rows.take(units)
+        return by_unit[places], which
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dagrec.errors import DagrecError
+from dagrec.jobs.doctor import CORE, Requirement, check, doctor, memory, parse
+from tests.checks import says
+from tests.consoles import Done, command, python
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ABSENT = "dagrec-test-nobody-has-this"
+OTHER_SYSTEM = "linux" if sys.platform == "win32" else "win32"
+PIP = f"{shlex.quote(sys.executable)} -m pip install "
+
+
+# Requirements
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("numpy", Requirement("numpy", ())),
+        ("numpy>=1.26", Requirement("numpy", ((">=", "1.26"),))),
+        ("numpy >= 1.26, < 3", Requirement("numpy", ((">=", "1.26"), ("<", "3")))),
+        ('torch>=2.3; extra == "train"', Requirement("torch", ((">=", "2.3"),), "train")),
+        ("uvicorn[standard]==0.30.1+cpu", Requirement("uvicorn", (("==", "0.30.1+cpu"),))),
+        (
+            f'uvloop>=0.19; sys_platform != "{OTHER_SYSTEM}" and extra == "serve"',
+            Requirement("uvloop", ((">=", "0.19"),), "serve"),
+        ),
+        (
+            f"uvloop>=0.19; (sys_platform == '{OTHER_SYSTEM}') and extra == 'serve'",
+            Requirement("uvloop", ((">=", "0.19"),), "serve", applies=False),
+        ),
+    ],
+    ids=str,
+)
+def test_requirements_are_read_as_metadata_states_them(text: str, expected: Requirement) -> None:
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("", ""),
+        ("numpy~=1.26", "~=1.26"),
+        ("numpy>=1.26,!=2.0", "!=2.0"),
+        ("numpy @ https://example.org/numpy.whl", "@ https://example.org/numpy.whl"),
+        ('numpy; python_version < "3.12"', 'python_version < "3.12"'),
+        ('numpy; python_version == "3.12"', 'python_version == "3.12"'),
+        ('numpy; extra != "train"', 'extra != "train"'),
+        (
+            'numpy; extra == "train" or extra == "dev"',
+            'extra == "train" or extra == "dev"',
+        ),
+    ],
+)
+def test_a_requirement_that_is_not_understood_is_refused(text: str, piece: str) -> None:
+    with pytest.raises(DagrecError) as error:
+        parse(text)
+    assert says(error, repr(text), repr(piece), "pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "status"),
+    [
+        ("", "0.0.1", "ok"),
+        ("", None, "missing"),
+        (">=2.3", None, "missing"),
+        (">=2.3", "2.3", "ok"),
+        (">=2.3", "2.3.0", "ok"),
+        (">=2.3.0", "2.3", "ok"),
+        (">=2.3", "2.13.0+cpu", "ok"),
+        (">=2.3", "10.0", "ok"),
+        (">=2.3", "2.2.9", "too old"),
+        (">=2.3", "2.3rc1", "too old"),
+        (">=2.3", "2.3.0.dev20240101+cu121", "too old"),
+        (">=2.3", "2.4.0a0+git12", "ok"),
+        (">=2.3", "2.3.post1", "ok"),
+        (">=2.3", "no version", "too old"),
+        (">2.3", "2.3", "too old"),
+        (">2.3", "2.3.1", "ok"),
+        (">=1,<3", "3.0", "too new"),
+        (">=1,<3", "3.1", "too new"),
+        (">=1,<3", "0.9", "too old"),
+        (">=1,<3", "2.99", "ok"),
+        ("<=3", "3.0.1", "too new"),
+        ("<=3", "3.0", "ok"),
+        ("==2.13.0", "2.13.0+cpu", "ok"),
+        ("==2.13.0", "2.12.1", "too old"),
+        ("==2.13.0", "2.14", "too new"),
+    ],
+)
+def test_versions_are_held_against_the_bounds(wanted: str, found: str | None, status: str) -> None:
+    assert parse(f"torch{wanted}").status(found) == status
+
+
+def test_parts_are_checked_one_by_one_and_told_how_to_complete_them() -> None:
+    texts = [
+        "numpy>=1.26",
+        "rich>=13",
+        'torch>=2.3; extra == "train"',
+        'scipy>=1,<2; extra == "train"',
+        'ruff>=0.5; extra == "train"',
+        f'uvloop>=0.19; sys_platform == "{OTHER_SYSTEM}" and extra == "serve"',
+    ]
+    versions = {"numpy": "2.0", "rich": "13.1", "scipy": "2.1", "ruff": "0.6"}
+    parts = check([parse(text) for text in texts], versions)
+    assert list(parts) == [CORE, "train", "serve"]
+    assert [(part["complete"], part["command"]) for part in parts.values()] == [
+        (True, None),
+        (False, f"{PIP}'torch>=2.3' 'scipy>=1,<2'"),
+        (True, None),
+    ]
+    assert parts["train"]["packages"] == [
+        {"package": "torch", "wanted": ">=2.3", "found": None, "status": "missing"},
+        {"package": "scipy", "wanted": ">=1,<2", "found": "2.1", "status": "too new"},
+        {"package": "ruff", "wanted": ">=0.5", "found": "0.6", "status": "ok"},
+    ]
+    assert parts["serve"]["packages"] == []
+
+
+def test_no_requirements_are_a_complete_core() -> None:
+    assert check([], {}) == {CORE: {"complete": True, "command": None, "packages": []}}
+
+
+# This installation
+
+
+def test_every_dependency_of_the_project_is_looked_up() -> None:
+    result = doctor()
+    wanted = {CORE: PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    assert list(result["parts"]) == list(wanted)
+    for part, texts in wanted.items():
+        rows = result["parts"][part]["packages"]
+        expected = [parse(text) for text in texts]
+        assert [row["package"] for row in rows] == [r.package for r in expected if r.applies]
+        for row in rows:
+            assert row["status"] == "ok", f"{row}: the tests run where everything is installed"
+            assert row["found"] == metadata.version(row["package"])
+        assert result["parts"][part]["complete"]
+    assert result["dagrec"] == PROJECT["version"]
+
+
+def test_the_machine_is_described() -> None:
+    result = doctor()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["python"] == sys.version.split()[0]
+    assert 1 <= result["cores"] <= 4096
+    assert result["threads"] == torch.get_num_threads()
+    assert 0 < result["memory_free"] <= result["memory_total"]
+    assert 0 < result["disk_free"] <= shutil.disk_usage(".").total
+    assert result["torch_problem"] is None
+    first, *gpus = result["devices"]
+    assert (first["name"], first["memory"]) == ("cpu", result["memory_total"])
+    assert first["bf16"] in (True, False, None)
+    assert [gpu["name"] for gpu in gpus] == [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    assert all(gpu["about"] and gpu["memory"] > 0 for gpu in gpus)
+
+
+def test_memory_is_told_with_and_without_the_kernels_account(tmp_path: Path) -> None:
+    account = tmp_path / "meminfo"
+    account.write_text("MemTotal:       2000 kB\nMemFree:    1 kB\nMemAvailable:   1500 kB\nPages: 7\n")
+    assert memory(account) == (2000 * 1024, 1500 * 1024)
+    account.write_text("Pages: 7\n")
+    assert memory(account) == (None, None)
+    total, free = memory(tmp_path / "nowhere")
+    assert total
+    assert free
+    assert 0 < free <= total
+    if Path("/proc/meminfo").exists():
+        assert total == memory()[0]
+
+
+# Other installations
+
+
+def install(folder: Path, requirements: Sequence[str]) -> None:
+    """dagrec in a folder, with metadata that require this."""
+    (folder / "dagrec").symlink_to(ROOT / "dagrec")
+    about = folder / "dagrec-7.0.dist-info"
+    about.mkdir()
+    lines = ["Metadata-Version: 2.1", "Name: dagrec", "Version: 7.0"]
+    lines += [f"Requires-Dist: {text}" for text in requirements]
+    (about / "METADATA").write_text("\n".join(lines) + "\n")
+
+
+def elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The job in an interpreter that has this folder and the standard library."""
+    code = (
+        f"import sys; sys.path.append({str(folder)!r})\n"
+        "import json; from dagrec.jobs.doctor import doctor; print(json.dumps(doctor()))"
+    )
+    arguments = [sys.executable, "-I", "-S", "-c", code]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def test_where_nothing_is_installed_all_is_missing(tmp_path: Path) -> None:
+    install(tmp_path, metadata.requires("dagrec") or [])
+    done = elsewhere(tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["dagrec"] == "7.0"
+    assert (result["devices"], result["threads"]) == ([], None)
+    assert "No module named 'torch'" in result["torch_problem"]
+    for part in result["parts"].values():
+        assert not part["complete"]
+        assert {row["status"] for row in part["packages"]} == {"missing"}
+    assert result["parts"]["train"]["command"] == f"{PIP}'torch>=2.3'"
+
+
+def test_a_torch_that_lacks_a_library_is_told_and_no_crash(tmp_path: Path) -> None:
+    install(tmp_path, [])
+    (tmp_path / "torch.py").write_text("raise OSError('libgomp.so.1: cannot open shared object file')")
+    done = elsewhere(tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["devices"] == []
+    assert "libgomp.so.1" in result["torch_problem"]
+
+
+def test_a_folder_that_is_not_installed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dagrec").symlink_to(ROOT / "dagrec")
+    done = elsewhere(tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "DagrecError: dagrec: must be installed" in last
+    assert "pip install -e ." in last
+
+
+# The command
+
+
+def shown(done: Done) -> str:
+    return re.sub(r" +", " ", done.out)
+
+
+def test_the_command_shows_the_machine_and_every_package(tmp_path: Path) -> None:
+    done = command("doctor", folder=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    text = shown(done)
+    assert f"python {sys.version.split()[0]}" in text
+    assert re.search(r"memory free \d+\.\d GB", text)
+    assert re.search(r"^cpu .* GB (yes|no|-)$", text, re.MULTILINE)
+    assert re.search(r"^train torch >=2.3 \S+ ok", text, re.MULTILINE)
+    for part in (CORE, *PROJECT["optional-dependencies"]):
+        assert re.search(rf"^{part} ", text, re.MULTILINE)
+
+
+def test_the_command_writes_json_alone(tmp_path: Path) -> None:
+    done = command("doctor", "--json", folder=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    result = json.loads(done.out)
+    here: Mapping[str, Any] = doctor()
+    assert result.keys() == here.keys()
+    assert result["parts"] == here["parts"]
+
+
+def command_elsewhere(folder: Path, requirements: Sequence[str], *arguments: str) -> Done:
+    """The command with metadata of another dagrec in front of the real ones."""
+    install(folder, requirements)
+    (folder / "dagrec").unlink()
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); sys.argv = {['dagrec', *arguments]!r}\n"
+    return python(f"{code}from dagrec.cli import main; main()", folder=folder)
+
+
+def test_a_missing_extra_is_a_note(tmp_path: Path) -> None:
+    requirements = ["numpy>=1", f'{ABSENT}>=1; extra == "viz"']
+    done = command_elsewhere(tmp_path, requirements, "doctor")
+    assert done.status == 0
+    assert f"viz {ABSENT} >=1 - missing" in shown(done)
+    assert done.err == f"note: viz is not complete; {PIP}'{ABSENT}>=1'\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=str)
+def test_an_incomplete_core_is_shown_and_fails_the_command(
+    arguments: Sequence[str], tmp_path: Path
+) -> None:
+    done = command_elsewhere(tmp_path, ["numpy>=99"], "doctor", *arguments)
+    assert done.status == 1
+    assert done.err == f"dagrec: the core is not complete; {PIP}'numpy>=99'\n"
+    if arguments:
+        assert json.loads(done.out)["parts"][CORE]["packages"][0]["status"] == "too old"
+    else:
+        assert re.search(r"core numpy >=99 \S+ too old", shown(done))
