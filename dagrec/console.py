@@ -25,11 +25,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dagrec.errors import DagrecError
+from dagrec.jobs.processes import first_process
 from dagrec.predict import Answer
 
 # Where nothing shows the width (a pipe, a file), a table gets what it needs instead of 80 columns.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False)
+# Of processes that train together, only the first speaks.
+quiet = not first_process()
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160, quiet=quiet)
+err = Console(stderr=True, highlight=False, quiet=quiet)
 
 SHOWN = ("accuracy", "hr@5", "mrr", "ndcg@10", "macro_f1", "nll")
 """Metrics in the printed table; the JSON has all of them."""
@@ -40,8 +43,17 @@ def say(message: str, style: str | None = None) -> None:
     err.print(message, style=style, markup=False, soft_wrap=True)
 
 
+def complain(message: str) -> None:
+    """Why the command failed, on standard error; every process of several says it."""
+    Console(stderr=True, highlight=False).print(
+        f"dagrec: {message}", style="red", markup=False, soft_wrap=True
+    )
+
+
 def write_json(target: str, value: object) -> None:
     """JSON to a file, or to standard output where the target is ``-``."""
+    if quiet:
+        return
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)

@@ -9,6 +9,7 @@ import typer
 
 from dagrec import console
 from dagrec.cli.answer import predict, serve
+from dagrec.cli.curves import curves
 from dagrec.cli.data import formats, generate, inspect
 from dagrec.cli.doctor import doctor
 from dagrec.cli.learn import models, train
@@ -37,6 +38,7 @@ for command in (
     models,
     formats,
     doctor,
+    curves,
 ):
     app.command()(command)
 
@@ -60,14 +62,14 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except ConfigError as error:
-        console.say(f"dagrec: {error}", style="red")
+        console.complain(str(error))
         sys.exit(2)
     except DagrecError as error:
-        console.say(f"dagrec: {error}", style="red")
+        console.complain(str(error))
         sys.exit(1)
     except OSError as error:  # of standard output; all other files have errors of their own
         # What is still buffered must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            console.say(f"dagrec: the result cannot be written: {error.strerror}", style="red")
+            console.complain(f"the result cannot be written: {error.strerror}")
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,9 @@ import typer
 from dagrec import console
 from dagrec.cli import options as opts
 from dagrec.graph.service_graph import read_catalogue
+from dagrec.models.optimisation import Optimisation
 from dagrec.models.registry import MODELS, family, recommender_class
+from dagrec.types import Options
 
 
 @opts.reads_compositions
@@ -25,11 +28,22 @@ def train(
     measure: Annotated[
         int, typer.Option(min=0, help="held-out parts to measure on before; 0: none")
     ] = 3,
+    log: opts.Log = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder in which an interrupted training is found again [default: STORE/checkpoints]"
+        ),
+    ] = None,
     device: opts.DeviceOption = "auto",
     threads: opts.Threads = 1,
     json: opts.Json = None,
 ) -> None:
-    """Train recommenders on all of DATA and publish them as the live bundle of STORE."""
+    """Train recommenders on all of DATA and publish them as the live bundle of STORE.
+
+    An interrupted training goes on where it was when the same command is started again. On several
+    processes or machines: torchrun --nproc-per-node 2 -m dagrec.cli train DATA --store STORE
+    """
     from dagrec.jobs.train import CHAMPION_METRIC
     from dagrec.jobs.train import train as run
     from dagrec.store.catalogue import Store
@@ -38,7 +52,8 @@ def train(
     links = None if catalogue is None else read_catalogue(catalogue, run_config.read.max_mb)
     with console.progress() as bar:
         task = bar.add_task("fitting", total=(measure + 1) * len(run_config.models))
-        trainer = opts.make_trainer([run_config], device, threads, 1, bar)()
+        places = {"log": log, "checkpoints": checkpoints or store / "checkpoints"}
+        trainer = opts.make_trainer([run_config], device, threads, 1, bar, **places)()
         done = run(
             data,
             Store(store),
@@ -82,7 +97,6 @@ def models(json: opts.Json = None) -> None:
     for name in MODELS:
         class_ = recommender_class(name)
         traits = class_.traits
-        fields = class_.Config.model_fields
         found.append(
             {
                 "name": name,
@@ -91,19 +105,38 @@ def models(json: opts.Json = None) -> None:
                 "uses": [u for u in ("order", "graph", "owner") if getattr(traits, f"{u}_aware")]
                 + ["text"] * traits.needs_text,
                 "trained_by_gradient": traits.gradient_trained,
-                "hyperparameters": {
-                    key: {"default": field.default, "about": field.description}
-                    for key, field in fields.items()
-                },
+                "hyperparameters": _hyperparameters(class_.Config),
             }
         )
     if json is not None:
         console.write_json(json, found)
         return
+    shared = _hyperparameters(Optimisation)
     for model in found:
         uses = ", ".join(model["uses"]) or "frequencies"
         console.out.print(
             f"[bold]{model['name']}[/bold] ({model['family']}; {model['paper']}): uses {uses}"
         )
-        for key, about in model["hyperparameters"].items():
-            console.out.print(f"    {key} = {about['default']}: {about['about']}", markup=False)
+        own = {k: v for k, v in model["hyperparameters"].items() if shared.get(k) != v}
+        _print_hyperparameters(own)
+    console.out.print(
+        "[bold]those that are trained by gradient[/bold], where nothing else stands above"
+    )
+    _print_hyperparameters(shared)
+
+
+def _hyperparameters(config: type[Options]) -> dict[str, dict[str, Any]]:
+    """Name -> default and description; a group of options counts as its members."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, field in config.model_fields.items():
+        if isinstance(field.default, Options):
+            inner = _hyperparameters(type(field.default))
+            found |= {f"{key}.{name}": about for name, about in inner.items()}
+        else:
+            found[key] = {"default": field.default, "about": field.description}
+    return found
+
+
+def _print_hyperparameters(found: dict[str, dict[str, Any]]) -> None:
+    for key, about in found.items():
+        console.out.print(f"    {key} = {about['default']}: {about['about']}", markup=False)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dagrec.errors import ConfigError
+from dagrec.evaluation.curves import Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,6 +84,28 @@ def groups(result: Result, name: str, title: str, most: int = 25) -> bytes:
     return _png(figure)
 
 
+def curves(trainings: Sequence[Training]) -> bytes:
+    """Loss (solid) and held-out value (dashed) of each epoch; below, the step size."""
+    figure = _blank(7, 5.5)
+    loss, rate = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    for training in trainings:
+        epochs = [line.epoch for line in training.lines]
+        (drawn,) = loss.plot(epochs, [line.loss for line in training.lines], label=training.label)
+        held_out = [line for line in training.lines if line.validation is not None]
+        loss.plot(
+            [line.epoch for line in held_out],
+            [line.validation for line in held_out],
+            "--",
+            color=drawn.get_color(),
+        )
+        rate.plot(epochs, [line.learning_rate for line in training.lines], color=drawn.get_color())
+    loss.set_ylabel("loss; dashed: held out")
+    loss.legend(fontsize="small")
+    rate.set_ylabel("step size")
+    rate.set_xlabel("epoch")
+    return _png(figure)
+
+
 def pictures(result: Result) -> dict[str, bytes]:
     """File name -> PNG, in the order of a report."""
     return {
@@ -97,14 +120,18 @@ def pictures(result: Result) -> dict[str, bytes]:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _blank(width, height)
+    return figure, figure.subplots()
+
+
+def _blank(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise ConfigError(
             "plots need matplotlib, found it not installed; install dagrec[viz]"
         ) from None
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _png(figure: Figure) -> bytes:
@@ -114,4 +141,4 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-__all__: Sequence[str] = ["calibration", "cost", "groups", "intervals", "pictures"]
+__all__: Sequence[str] = ["calibration", "cost", "curves", "groups", "intervals", "pictures"]

@@ -22,6 +22,7 @@ from dagrec.evaluation.plots import intervals
 from dagrec.jobs.cells import Advance, MakeTrainer, Run, measure
 from dagrec.jobs.evaluate import result_of
 from dagrec.jobs.experiment import Plan, load_experiment
+from dagrec.jobs.processes import first_process
 from dagrec.models.registry import explain
 
 MODEL = "model"
@@ -91,6 +92,8 @@ def ablate(
         grids = measure(run, experiment, processes, advance)
         masks = {name: config.mask.value for name, config in study.runs.items()}
         result = {"mask": masks} | result_of(experiment, first.mask, grids, study.source)
+        if not first_process():
+            return result
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (folder / "table.md").write_text(table(result), encoding="utf-8")

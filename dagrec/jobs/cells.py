@@ -25,6 +25,7 @@ from dagrec.errors import DagrecError
 from dagrec.evaluation.evaluator import run_cell
 from dagrec.evaluation.report import Grid, Measured
 from dagrec.jobs.experiment import Experiment, Plan, load_experiment
+from dagrec.jobs.processes import first_process
 from dagrec.models.base import Epoch, Trainer
 from dagrec.types import Device
 
@@ -163,7 +164,7 @@ def _compute(run: Run, experiment: Experiment, task: Task, trainer: Trainer | No
     cell = run_cell(lambda: config.recommender(task.label, seed=seed), exam, trainer)
     bootstrap = plan.weight if plan.single else None
     measured = Measured.of(cell, exam.fingerprint, bootstrap, config.seed)
-    if (file := _file(run, experiment, task)) is not None:
+    if (file := _file(run, experiment, task)) is not None and first_process():
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{file.name}-{os.getpid()}")
         draft.write_text(measured.model_dump_json(), encoding="utf-8")

@@ -19,6 +19,7 @@ from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import Exam, run_cell
 from dagrec.evaluation.metrics import METRICS
 from dagrec.jobs.experiment import about_data
+from dagrec.jobs.processes import first_process
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.training_data import TrainingData
 from dagrec.store.bundle import ModelEntry, check_labels
@@ -35,6 +36,7 @@ class Published:
     """What a training job did."""
 
     version: str
+    """Empty in a process that did not publish: of several that train together only the first does."""
     champion: str
     entries: dict[str, ModelEntry]
     left_out: int
@@ -80,17 +82,19 @@ def train(
         if advance:
             advance(label)
     champion = max(entries, key=lambda label: metrics[label].get(CHAMPION_METRIC, 0.0))
-    version = store.publish(
-        vocabulary=training.vocabulary,
-        graph=training.graph,
-        models=models,
-        entries=entries,
-        champion=champion,
-        data=about_data(data, dataset, examples),
-        config=config.model_dump(mode="json") | {"measure": measure, "share": share},
-    )
-    if trainer is not None:
-        trainer.forget()
+    version = ""
+    if first_process():
+        version = store.publish(
+            vocabulary=training.vocabulary,
+            graph=training.graph,
+            models=models,
+            entries=entries,
+            champion=champion,
+            data=about_data(data, dataset, examples),
+            config=config.model_dump(mode="json") | {"measure": measure, "share": share},
+        )
+        if trainer is not None:
+            trainer.forget()
     return Published(version, champion, entries, training.graph.left_out, dataset.report)
 
 

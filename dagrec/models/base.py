@@ -58,9 +58,7 @@ class Epoch:
 class Trainer(Protocol):
     """What finds the parameters of a network; ``dagrec.training`` has it."""
 
-    def train(
-        self, learner: NetworkRecommender, data: TrainingData
-    ) -> tuple[Network, list[Epoch]]:
+    def train(self, learner: NetworkRecommender, data: TrainingData) -> tuple[Network, list[Epoch]]:
         """The network that the learner builds, trained, and its history."""
 
     def forget(self) -> None:

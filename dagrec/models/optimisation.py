@@ -16,6 +16,8 @@ LossName = Literal[
     "ce", "bce", "gbce", "bpr", "bpr-max", "top1", "top1-max", "hinge", "infonce", "sampled-softmax"
 ]
 MOST_NEGATIVES = 2048
+LESS_IS_BETTER = ("loss", "nll")
+"""Validation metrics of which a lower value is better."""
 
 
 class Optimisation(Options):
@@ -93,13 +95,17 @@ class Optimisation(Options):
     )
     validate_every: int = Field(1, ge=1, description="epochs from one look at it to the next")
     patience: int | None = Field(
-        None, ge=1, description="stop after so many epochs without a better value; null: no held-out part"
+        None,
+        ge=1,
+        description="stop after so many epochs without a better value; null: no held-out part",
     )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.curriculum == "hardness" and self.loss == "ce":
             raise ValueError("curriculum 'hardness' needs a loss with negatives, and ce has none")
+        if self.momentum and self.optimiser != "adagrad":
+            raise ValueError(f"momentum is of adagrad, and the optimiser is {self.optimiser}")
         if self.sampling == "batch" and not self.replacement:
             raise ValueError("the targets of a batch recur: sampling 'batch' needs replacement")
         return self

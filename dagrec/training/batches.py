@@ -52,8 +52,9 @@ class Batch(NamedTuple):
 def _moved(inputs: Any, device: torch.device) -> Any:
     if isinstance(inputs, Tensor):
         return inputs.to(device)
-    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(_moved(part, device) for part in inputs))
+    if isinstance(inputs, tuple):
+        parts = [_moved(part, device) for part in inputs]
+        return type(inputs)(*parts) if hasattr(inputs, "_fields") else tuple(parts)
     return inputs
 
 
@@ -86,18 +87,20 @@ class Batches:
     def epoch(self, number: int, seed: int, processes: Processes) -> Iterator[Batch]:
         """The batches of an epoch (counted from 0), or this process's share of each."""
         options = self.learner.config
-        rng = np.random.default_rng((seed, number))
+        for name, size in (("units", len(self)), ("units in a batch", options.batch_size)):
+            if size < processes.count:
+                raise ConfigError(
+                    f"{self.learner.name}: training on {processes.count} processes needs as many "
+                    f"{name}, found {size}; use fewer processes"
+                )
+        rng = np.random.default_rng((seed % 2**64, number))
         units = self._varied(rng)
         share = curriculum_share(options, number)
         order = np.arange(len(self))
         if share < 1:
-            order = np.argsort(self.units.sizes, kind="stable")[: max(1, round(share * len(self)))]
+            most = max(processes.count, round(share * len(self)))
+            order = np.argsort(self.units.sizes, kind="stable")[:most]
         order = rng.permutation(order)
-        if len(order) < processes.count:
-            raise ConfigError(
-                f"{self.learner.name}: training on {processes.count} processes needs as many units, "
-                f"found {len(order)}; use fewer processes"
-            )
         cuts = list(range(options.batch_size, len(order), options.batch_size))
         if cuts and len(order) - cuts[-1] < processes.count:
             del cuts[-1]  # every process needs a share of the last batch

@@ -2,7 +2,8 @@
 
 One safetensors file a training, named by a hash of all that decides its result: weights, the best
 weights, the optimiser's state and the generators as tensors; epoch and history as JSON in the header. It
-is written under another name and renamed, so a crash leaves the checkpoint before it.
+is written under another name and renamed, so a crash leaves the checkpoint before it; and it holds a
+hash of its content, so that a file which the disk has damaged is not taken for one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from dagrec.models.network import NetworkRecommender
 from dagrec.models.training_data import TrainingData
 from dagrec.training.distributed import Processes
 
-FORMAT = "1"
+FORMAT = "2"
 Weights = dict[str, Tensor]
 
 
@@ -34,8 +36,7 @@ Weights = dict[str, Tensor]
 class Course:
     """How far a training has come.
 
-    best: the weights with the best validation value, None where nothing is held out; generators: [n]
-    states of the random generators, one row a process.
+    best: the weights with the best validation value, None where nothing is held out.
     """
 
     history: list[Epoch] = field(default_factory=list)
@@ -59,12 +60,14 @@ class Checkpoint:
         folder: Path,
         learner: NetworkRecommender,
         data: TrainingData,
+        device: torch.device,
         processes: Processes,
         seconds: float,
     ) -> Checkpoint:
         decides = {
             "format": FORMAT,
             "torch": torch.__version__,
+            "device": device.type,
             "recommender": learner.name,
             "config": learner.config.model_dump(mode="json"),
             "seed": learner.seed,
@@ -82,7 +85,10 @@ class Checkpoint:
     def write(
         self, course: Course, weights: Weights, optimiser: torch.optim.Optimizer, generators: Tensor
     ) -> None:
-        """Replace the file. Raises :class:`DagrecError` where it cannot be written."""
+        """Replace the file. Raises :class:`DagrecError` where it cannot be written.
+
+        generators: [processes, ...] states of the random generators, one row a process.
+        """
         tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (course.best or {}).items()}
         tensors["generators"] = generators
@@ -100,15 +106,18 @@ class Checkpoint:
             "done": course.done,
             "optimiser": plain,
         }
-        draft = self.path.with_name(f".{self.path.name}-{os.getpid()}")
+        draft = self.path.with_name(f"{self._draft}{os.getpid()}")
+        # Tensors that share memory cannot be stored together; copies are.
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        told = json.dumps(about)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Tensors that share memory cannot be stored together; copies are.
-            copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-            save_file(copies, draft, {"course": json.dumps(about)})
-            draft.replace(self.path)
+            try:
+                save_file(copies, draft, {"course": told, "digest": _digest(told, copies)})
+                draft.replace(self.path)
+            finally:
+                draft.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
-            draft.unlink(missing_ok=True)
             raise DagrecError(
                 f"{self.path}: a checkpoint must be written, found {error}; make room, or choose "
                 "another folder for checkpoints"
@@ -122,14 +131,12 @@ class Checkpoint:
 
         None where there is no file, or one that is damaged: then training starts from the beginning.
         """
-        if not self.path.is_file():
+        for draft in self.path.parent.glob(f"{self._draft}*"):
+            draft.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        found = self._content()
+        if found is None:
             return None
-        try:
-            with safe_open(self.path, "pt") as file:
-                about = json.loads(file.metadata()["course"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-            return None
+        about, tensors = found
         parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimiser": {}}
         generators = tensors.pop("generators")
         for name, tensor in tensors.items():
@@ -153,3 +160,28 @@ class Checkpoint:
             about["done"],
         )
         return course, generators
+
+    @property
+    def _draft(self) -> str:
+        """How the names of unfinished files begin."""
+        return f".{self.path.name}-"
+
+    def _content(self) -> tuple[dict[str, Any], Weights] | None:
+        """What was written, if all of it is there and nothing else."""
+        try:
+            with safe_open(self.path, "pt") as file:
+                about = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about["digest"] != _digest(about["course"], tensors):
+                return None
+            return json.loads(about["course"]), tensors
+        except (OSError, SafetensorError, KeyError, TypeError):
+            return None
+
+
+def _digest(told: str, tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256(told.encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()

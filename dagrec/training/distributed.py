@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from itertools import count
 
 import torch
 import torch.distributed
@@ -19,6 +21,8 @@ from torch import Tensor
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
+_connections = count()
+"""Numbers of the connections; every process makes the same ones."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,26 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if processes.count == 1 or torch.distributed.is_initialized():
         yield processes
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    # A connection that kept the name of the one before would find addresses that nobody answers.
+    store = torch.distributed.PrefixStore(f"dagrec-{next(_connections)}", _store())
+    torch.distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        timeout=PATIENCE,
+        store=store,
+        rank=processes.rank,
+        world_size=processes.count,
+    )
     try:
         yield processes
     finally:
         torch.distributed.destroy_process_group()
+
+
+@cache
+def _store() -> torch.distributed.Store:
+    """Where the processes leave their addresses for each other."""
+    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    return store
 
 
 def local_device(device: torch.device) -> torch.device:

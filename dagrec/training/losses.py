@@ -186,13 +186,13 @@ def harden(candidates: Candidates, share: float) -> Candidates:
     share is in (0, 1]: a pair with negatives keeps at least one, and a share of 1 keeps all.
     ``log_expected`` stays: it speaks of the draws, not of this choice among them.
     """
-    # 0.1 * 30 is a little above 3 in floating point.
+    # In floating point 0.07 * 100 is a little above 7.
     kept = torch.ceil(candidates.valid.sum(dim=1, dtype=torch.float64) * share - 1e-9)
     scores = candidates.others.detach().masked_fill(~candidates.valid, -torch.inf)
     order = scores.argsort(dim=1, descending=True, stable=True)
     first = torch.arange(order.shape[1], device=order.device) < kept[:, None]
     hard = torch.zeros_like(candidates.valid).scatter(1, order, first)
-    return candidates._replace(valid=candidates.valid & hard)
+    return candidates._replace(valid=hard)
 
 
 def _softplus(x: Tensor) -> Tensor:

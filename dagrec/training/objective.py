@@ -11,6 +11,7 @@ from dagrec.training.batches import Batch
 from dagrec.training.losses import LOSSES, Candidates, cross_entropy, harden
 from dagrec.training.sampling import Draw, Sampler
 
+
 class Objective(nn.Module):
     """Batch -> summed loss, and the number of examples in it.
 
@@ -66,7 +67,7 @@ class Objective(nn.Module):
         if batch.mask is not None:
             valid = valid & batch.mask[rows].gather(1, draw.columns)
         if self.options.sampling == "rows":
-            # Draws of so many pairs cover the catalogue: all scores at once cost less than rows of them.
+            # The draws of so many pairs cover the catalogue: all scores at once cost less.
             scores = self.network.scores(states).float()
             positive, others = scores[rows, columns], scores[rows[:, None], draw.columns]
         else:

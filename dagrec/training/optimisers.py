@@ -89,7 +89,8 @@ class Adagrad(torch.optim.Optimizer):
                 tensor[rows] = new
             return
         news = _moved(gradient, kept, group)
-        if gradient.dim() >= 2:
+        # Without momentum and weight decay, a gradient of 0 moves nothing anyway.
+        if gradient.dim() >= 2 and (group["momentum"] or group["weight_decay"]):
             has_gradient = gradient.flatten(1).any(dim=1).view(-1, *[1] * (gradient.dim() - 1))
             news = [torch.where(has_gradient, new, old) for new, old in zip(news, kept, strict=True)]
         for tensor, new in zip(kept, news, strict=True):

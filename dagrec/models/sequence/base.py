@@ -25,7 +25,6 @@ class SequenceOptions(Optimisation):
         Augmentation(), description="how contexts are varied in training, anew in every epoch"
     )
 
-
     @model_validator(mode="after")
     def _reorders_what_it_reads(self) -> Self:
         if self.augmentation.reorder and self.read == "path":

@@ -1,0 +1,86 @@
+"""Training logs back into trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from dagrec.errors import DataError
+from dagrec.models.optimisation import LESS_IS_BETTER
+from dagrec.models.registry import explain
+
+
+class Line(BaseModel):
+    """One epoch, as ``dagrec.training.log`` writes it."""
+
+    time: float
+    training: str
+    model: str
+    seed: int
+    epoch: int
+    loss: float
+    validation: float | None
+    metric: str
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """The epochs of one training, in order; where one was done twice, the last time counts."""
+
+    label: str
+    lines: tuple[Line, ...]
+
+    @property
+    def best(self) -> Line | None:
+        """The epoch with the best value on the held-out part, where there is one."""
+        seen = [line for line in self.lines if line.validation is not None]
+        if not seen:
+            return None
+        sign = 1 if seen[0].metric in LESS_IS_BETTER else -1
+        return min(seen, key=lambda line: sign * (line.validation or 0.0))
+
+    def summary(self) -> dict[str, Any]:
+        best = self.best
+        return {
+            "label": self.label,
+            "epochs": len(self.lines),
+            "first_loss": self.lines[0].loss,
+            "last_loss": self.lines[-1].loss,
+            "metric": self.lines[0].metric,
+            "best_validation": best.validation if best else None,
+            "best_epoch": best.epoch if best else None,
+            "seconds": sum(line.seconds for line in self.lines),
+        }
+
+
+def read_logs(paths: Iterable[Path]) -> list[Training]:
+    """The trainings of some logs, in the order in which they began. Raises :class:`DataError`."""
+    found: dict[tuple[str, str, int], dict[int, Line]] = {}
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read: {error}; check the path", rule="file") from None
+        for number, raw in enumerate(text.splitlines(), start=1):
+            try:
+                line = Line.model_validate_json(raw)
+            except ValidationError as error:
+                raise DataError(
+                    f"{path}: line {number}: must be a line of a training log: {explain(error)}; "
+                    "write one with --log",
+                    rule="log",
+                ) from None
+            found.setdefault((line.training, line.model, line.seed), {})[line.epoch] = line
+    if not found:
+        raise DataError("a log must hold at least one epoch, found none; train with --log", rule="log")
+    return [
+        Training(f"{model}, seed {seed}, {training[:6]}", tuple(epochs[e] for e in sorted(epochs)))
+        for (training, model, seed), epochs in found.items()
+    ]

@@ -1,0 +1,269 @@
+"""One training: the epochs, from the first weights or from a checkpoint to the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dagrec.errors import DagrecError, NumericalError
+from dagrec.evaluation.metrics import METRICS, Outcome
+from dagrec.models.base import Epoch
+from dagrec.models.network import Network, NetworkRecommender
+from dagrec.models.training_data import TrainingData
+from dagrec.training.batches import Batch, Batches
+from dagrec.training.checkpoint import Checkpoint, Course, Weights
+from dagrec.training.distributed import Processes
+from dagrec.training.objective import Objective
+from dagrec.training.optimisers import make_optimiser
+from dagrec.training.sampling import Sampler
+from dagrec.training.schedule import hard_share, learning_rate
+from dagrec.training.seed import seeded
+
+VALIDATION_UNITS = 1024
+LESS_IS_BETTER = ("loss", "nll")
+Tell = Callable[[Epoch, float], None]
+"""Told each epoch, and how many seconds it took."""
+
+
+class Descent:
+    """A learner's network on its way down, with all that belongs to it."""
+
+    def __init__(
+        self,
+        learner: NetworkRecommender,
+        data: TrainingData,
+        device: torch.device,
+        processes: Processes,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.learner = learner
+        self.options = learner.config
+        self.device = device
+        self.processes = processes
+        self.checkpoint = checkpoint
+        self.held_out: Batches | None = None
+        if self.options.patience is not None:
+            data, held_out = data.hold_out(self.options.validation_share, learner.seed)
+            self.held_out = Batches.of(learner, held_out)
+        self.batches = Batches.of(learner, data)
+        self.network = learner.build(data.vocabulary, data).to(device)
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(self.options.init_scale)
+        # Vocabulary and graph are those of all training data, so every held-out target has a count.
+        sampler = Sampler.of(
+            torch.from_numpy(data.graph.popularity).to(device),
+            self.options.sample_alpha,
+            method=self.options.sampler,
+            replacement=self.options.replacement,
+        )
+        self.objective = Objective(self.network, self.options, sampler)
+        self.shared: nn.Module = self.objective
+        if processes.count > 1:
+            self.shared = DistributedDataParallel(self.objective)
+        self.optimiser = make_optimiser(self.network.parameters(), self.options)
+        self.course = Course()
+        self.good: tuple[Weights, int] | None = None
+        """The newest weights with which a batch was computed, and the epochs that led to them."""
+
+    def run(self, tell: Tell) -> tuple[Network, list[Epoch]]:
+        """The trained network, on the CPU and in evaluation mode, and the history."""
+        self._go_on()
+        while not self.course.done:
+            start = time.perf_counter()
+            try:
+                epoch = self._epoch(len(self.course.history))
+            except NumericalError as error:
+                error.last_good = self._last_good()
+                raise
+            self._note(epoch)
+            tell(epoch, time.perf_counter() - start)
+            self._save()
+        return self._result(self.course.best)
+
+    def _result(self, weights: Weights | None) -> tuple[Network, list[Epoch]]:
+        """These weights, or those at hand, and the history."""
+        if weights is not None:
+            self.network.load_state_dict(weights)
+        network = self.network.to("cpu").eval()
+        self.learner.settle(network)
+        return network, self.course.history
+
+    def _last_good(self) -> tuple[Network, list[Epoch]] | None:
+        """What is left after a failure: the best weights on the held-out part, or the last good ones."""
+        if self.course.best is not None:
+            return self._result(self.course.best)
+        weights, epochs = self.good or (None, 0)
+        if not epochs:
+            return None
+        del self.course.history[epochs:]
+        return self._result(weights)
+
+    def _epoch(self, number: int) -> Epoch:
+        """One pass in random order."""
+        rate = learning_rate(self.options, number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.objective.hard_share = hard_share(self.options, number)
+        self.network.train()
+        where = f"{self.learner.name}, epoch {number + 1}"
+        totals = torch.zeros(2, device=self.device)
+        largest = torch.zeros((), device=self.device)
+        fresh = True
+        for batch in self.batches.epoch(number, self.learner.seed, self.processes):
+            loss, examples = self.shared(batch.to(self.device))
+            sums = self.processes.sum(torch.stack([loss.detach(), examples]))
+            self.optimiser.zero_grad(set_to_none=True)
+            # DDP takes the mean over processes; the loss is that over the examples of all of them.
+            (loss / (sums[1] / self.processes.count)).backward()
+            norm = self._clipped(sums[0], where)
+            if fresh:
+                self.good, fresh = (_copy(self.network), number), False
+            self.optimiser.step()
+            totals += sums
+            largest = torch.maximum(largest, norm)
+        for name, tensor in self.network.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise NumericalError(
+                    f"{where}: {name} must be finite, found NaN or infinity; lower learning_rate"
+                )
+        value = self._validate(number, where)
+        return Epoch(number + 1, float(totals[0] / totals[1]), value, rate, float(largest))
+
+    def _clipped(self, loss: Tensor, where: str) -> Tensor:
+        """The norm of the gradient before it is clipped, which is done here."""
+        gradients = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.grad is None:
+                raise DagrecError(
+                    f"{where}: the gradient must reach every parameter in every batch, found none at "
+                    f"{name}; the network must compute its states from it"
+                )
+            gradients[name] = parameter.grad
+        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients.values()]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        # A loss can overflow while its gradient, a difference of probabilities, does not.
+        if not torch.isfinite(norm + loss):
+            raise NumericalError(f"{where}: {_not_finite(gradients, loss)}; lower learning_rate")
+        factor = (self.options.clip_norm / (norm + 1e-6)).clamp(max=1)
+        for gradient in gradients.values():
+            gradient.mul_(factor)
+        return norm
+
+    def _validate(self, number: int, where: str) -> float | None:
+        """The chosen metric on the held-out part, in the epochs that look at it."""
+        last = number + 1 == self.options.epochs
+        if self.held_out is None or ((number + 1) % self.options.validate_every and not last):
+            return None
+        value = validation_value(self.objective, self.held_out, self.device)
+        value = self.processes.agree(value, self.device)
+        if not math.isfinite(value):
+            raise NumericalError(
+                f"{where}: the validation {self.options.validation_metric} must be finite, "
+                f"found {value}; lower learning_rate"
+            )
+        return value
+
+    def _note(self, epoch: Epoch) -> None:
+        """The epoch, its weights if they are the best so far, and whether it was the last."""
+        course, options = self.course, self.options
+        course.history.append(epoch)
+        course.done = epoch.epoch == options.epochs
+        if epoch.validation is None or options.patience is None:
+            return
+        sign = 1 if options.validation_metric in LESS_IS_BETTER else -1
+        if course.best_value is None or sign * epoch.validation < sign * course.best_value:
+            course.best_value, course.best_epoch = epoch.validation, epoch.epoch
+            course.best = _copy(self.network)
+        course.done |= epoch.epoch - course.best_epoch >= options.patience
+
+    def _go_on(self) -> None:
+        """From where the checkpoint was written, if there is one."""
+        if self.checkpoint is None:
+            return
+        found = self.checkpoint.read(self.network, self.optimiser)
+        readers = self.processes.sum(torch.tensor([float(found is not None)], device=self.device))
+        if 0 < readers < self.processes.count:
+            raise DagrecError(
+                f"{self.checkpoint.path}: all processes must find the checkpoint, found that "
+                f"{int(readers)} of {self.processes.count} did; choose a folder that all of them share"
+            )
+        if found is None:
+            return
+        self.course, generators = found
+        mine = generators[self.processes.rank]
+        size = len(torch.get_rng_state())
+        torch.set_rng_state(mine[:size])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(mine[size:], self.device)
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        due = self.checkpoint.due(self.course.done)
+        if not self.processes.agree(float(due), self.device):
+            return
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        generators = self.processes.gather(torch.cat(states).to(self.device)).cpu()
+        if self.processes.first:
+            weights = self.network.state_dict()
+            self.checkpoint.write(self.course, weights, self.optimiser, generators)
+
+
+def validation_value(objective: Objective, part: Batches, device: torch.device) -> float:
+    """The chosen metric of a part; the negatives are the same in every epoch, so that epochs compare."""
+    objective.network.eval()
+    objective.hard_share = 1.0
+    metric = objective.options.validation_metric
+    total = examples = 0.0
+    with seeded(0, device), torch.inference_mode():
+        for batch in part.in_order(VALIDATION_UNITS):
+            batch = batch.to(device)
+            if metric == "loss":
+                loss, size = objective(batch)
+                total += float(loss)
+            else:
+                size = batch.counts.sum()
+                outcome = _outcome(objective.network, batch)
+                # Ranks have no place for NaN, and would call it the best.
+                found = METRICS[metric](outcome) if outcome else math.nan
+                total += found * float(size)
+            examples += float(size)
+    return total / examples
+
+
+def _outcome(network: Network, batch: Batch) -> Outcome | None:
+    """The answers to the pairs of a batch, each weighing its count; under the mask of training, if any.
+
+    None where a score is not finite.
+    """
+    scores = network(batch.inputs).float()
+    if not torch.isfinite(scores).all():
+        return None
+    if batch.mask is not None:
+        scores = scores.masked_fill(~batch.mask, -torch.inf)
+    logs = torch.log_softmax(scores, dim=1)[batch.rows].cpu().numpy().astype(np.float64)
+    weights = batch.counts.cpu().numpy().astype(np.float64)
+    return Outcome(logs, batch.columns.cpu().numpy(), weights / weights.sum())
+
+
+def _copy(network: nn.Module) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _not_finite(gradients: dict[str, Tensor], loss: Tensor) -> str:
+    if not torch.isfinite(loss):
+        return f"the loss must be finite, found {loss.item()}"
+    for name, gradient in gradients.items():
+        if not torch.isfinite(gradient).all():
+            return f"the gradient of {name} must be finite, found NaN or infinity"
+    return "the norm of the gradient must be finite, found an overflow"
