@@ -12,6 +12,7 @@ from dagrec.cli.answer import predict, serve
 from dagrec.cli.curves import curves
 from dagrec.cli.data import formats, generate, inspect
 from dagrec.cli.doctor import doctor
+from dagrec.cli.explain import explain
 from dagrec.cli.learn import models, train
 from dagrec.cli.measure import ablate, bench, evaluate
 from dagrec.errors import ConfigError, DagrecError
@@ -33,6 +34,7 @@ for command in (
     evaluate,
     ablate,
     predict,
+    explain,
     serve,
     bench,
     models,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,31 +14,41 @@ from dagrec import console
 from dagrec.cli import options as opts
 from dagrec.errors import DataError, RequestError
 
+if TYPE_CHECKING:
+    from dagrec.predict import PredictRequest
+
+
+Keys = Annotated[str | None, typer.Option("--path", help="node keys, separated by commas")]
+Partial = Annotated[
+    Path | None, typer.Option("--composition", help="native JSON file of one partial composition")
+]
+At = Annotated[str | None, typer.Option("--at", help="id of its node to extend")]
+Version = Annotated[str | None, typer.Option("--version", help="of the bundle [default: the live one]")]
+
 
 def predict(
     store: opts.StorePath,
-    path: Annotated[str | None, typer.Option(help="node keys, separated by commas")] = None,
-    composition: Annotated[
-        Path | None, typer.Option(help="native JSON file of one partial composition")
-    ] = None,
-    at: Annotated[str | None, typer.Option(help="id of its node to extend")] = None,
+    path: Keys = None,
+    composition: Partial = None,
+    at: At = None,
     contexts: Annotated[
         Path | None, typer.Option(help="JSON lines of requests; prints one answer a line, in order")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="services in the answer")] = 10,
     model: Annotated[str | None, typer.Option(help="label of a model [default: the champion]")] = None,
     mask: opts.MaskOption = None,
-    version: Annotated[str | None, typer.Option(help="of the bundle [default: the live one]")] = None,
+    version: Version = None,
     threads: opts.Threads = 1,
     json: opts.Json = None,
 ) -> None:
     """Say which service comes next, from a published bundle."""
     from dagrec import predict as library
-    from dagrec.data.formats.documents import parse_json, read_text
     from dagrec.store.catalogue import Store
 
-    if sum(source is not None for source in (path, composition, contexts)) != 1:
+    if contexts is not None and (path is not None or composition is not None):
         raise typer.BadParameter("give one of --path, --composition and --contexts")
+    if contexts is None:
+        request = read_request(path, composition, at, {"k": k, "model": model, "mask": mask})
     opts.set_threads(threads)
     bundle = Store(store).load(version)
     defaults: dict[str, Any] = {"k": k, "model": model, "mask": mask}
@@ -54,21 +64,31 @@ def predict(
         if failed:
             raise RequestError(f"{contexts}: {failed} requests could not be answered; see their lines")
         return
-    if path is not None:
-        keys = [key.strip() for key in path.split(",") if key.strip()]
-        request = library.make_request({"path": keys, "at": at, **defaults})
-    else:
-        assert composition is not None
-        try:
-            document = parse_json(read_text(composition, 64))
-        except DataError as error:
-            raise error.at(str(composition)) from None
-        request = library.make_request({"composition": document, "at": at, **defaults})
     answer = library.predict(bundle, request)
     if json is not None:
         console.write_json(json, answer.model_dump(mode="json"))
     if json != "-":
         console.answer_table(answer)
+
+
+def read_request(
+    path: str | None, composition: Path | None, at: str | None, values: dict[str, Any]
+) -> PredictRequest:
+    """The request that the options of a command make, with other fields from ``values``."""
+    from dagrec.data.formats.documents import parse_json, read_text
+    from dagrec.predict import make_request
+
+    if (path is None) == (composition is None):
+        raise typer.BadParameter("give one of --path and --composition")
+    if path is not None:
+        keys = [key.strip() for key in path.split(",") if key.strip()]
+        return make_request({"path": keys, "at": at, **values})
+    assert composition is not None
+    try:
+        document = parse_json(read_text(composition, 64))
+    except DataError as error:
+        raise error.at(str(composition)) from None
+    return make_request({"composition": document, "at": at, **values})
 
 
 def serve(

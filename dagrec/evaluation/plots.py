@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dagrec.errors import ConfigError
 from dagrec.evaluation.curves import Training
+from dagrec.graph.upstream import Upstream
+from dagrec.models.attention import Attention
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,6 +108,48 @@ def curves(trainings: Sequence[Training]) -> bytes:
     return _png(figure)
 
 
+def attention(found: Attention, place: int, upstream: Upstream) -> bytes:
+    """The last layer's weights, mean over the heads: left on the DAG upstream of the frontier, each node
+    as dark as the weight that the frontier gave it; right who looked at whom in the sequence read."""
+    import networkx
+
+    matrix = found.weights[-1].mean(axis=0)
+    # A key that occurs twice gets the weights in the order in which both readings have it.
+    left = {key: [w for k, w in zip(found.nodes, matrix[place], strict=True) if k == key]
+            for key in found.nodes}  # fmt: skip
+    colours = [left[key].pop(0) if left.get(key) else 0.0 for key in upstream.keys]
+    dag = networkx.DiGraph()
+    for node, level in enumerate(upstream.levels):
+        dag.add_node(node, subset=level)
+    dag.add_edges_from((p, node) for node, parents in enumerate(upstream.parents) for p in parents)
+    figure = _blank(max(9, 1.1 * len(found.nodes) + 5), max(4, 0.4 * len(found.nodes) + 2))
+    drawn, grid = figure.subplots(1, 2)
+    networkx.draw_networkx(
+        dag,
+        networkx.multipartite_layout(dag),
+        ax=drawn,
+        labels={node: f"{key}\n{colours[node]:.2f}" for node, key in enumerate(upstream.keys)},
+        node_color=colours,
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        edgecolors=["red" if node == len(upstream.keys) - 1 else "gray" for node in dag],
+        node_size=900,
+        font_size=7,
+    )
+    drawn.set_title("on the DAG (red: the frontier)", fontsize="small")
+    drawn.margins(0.2)
+    drawn.set_axis_off()
+    image = grid.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+    grid.set_xticks(range(len(found.nodes)), found.nodes, rotation=90, fontsize=7)
+    grid.set_yticks(range(len(found.nodes)), found.nodes, fontsize=7)
+    grid.set_xlabel("looked at")
+    grid.set_ylabel("who looked")
+    grid.set_title("on the sequence", fontsize="small")
+    figure.colorbar(image, ax=grid, shrink=0.7)
+    return _png(figure)
+
+
 def pictures(result: Result) -> dict[str, bytes]:
     """File name -> PNG, in the order of a report."""
     return {
@@ -141,4 +185,12 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-__all__: Sequence[str] = ["calibration", "cost", "curves", "groups", "intervals", "pictures"]
+__all__: Sequence[str] = [
+    "attention",
+    "calibration",
+    "cost",
+    "curves",
+    "groups",
+    "intervals",
+    "pictures",
+]

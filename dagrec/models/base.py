@@ -45,7 +45,7 @@ class Epoch:
     """One line of a training history.
 
     loss and validation are means over examples; ``validation`` is the chosen metric on the held-out
-    part, None in an epoch that did not look; gradient_norm is the largest of the epoch, before clipping.
+    part, None in an epoch that did not look; gradient_norm is the largest of all steps, unclipped.
     """
 
     epoch: int
@@ -87,17 +87,24 @@ class Recommender(ABC):
     def fit(self, data: TrainingData, trainer: Trainer | None = None) -> Self:
         """Learn from scratch, whatever was learned before.
 
-        ``trainer`` is needed by gradient-trained recommenders; others leave it alone.
+        ``trainer`` is needed by gradient-trained recommenders; others leave it alone. Where training
+        fails before anything was learned, what was learned before stays.
         Raises :class:`DataError` for data without examples.
         """
         if not data.examples:
             raise DataError(
                 f"{self.name}: training needs at least one example, found none", rule="no-examples"
             )
+        before = self.history, self._prior
         self.history = []
         counts = np.bincount(data.targets, minlength=len(data.vocabulary.services))
         self._prior = np.log((counts + 1.0) / (counts.sum() + len(counts)))
-        self._fit(data, trainer)
+        try:
+            self._fit(data, trainer)
+        except BaseException:
+            if not self.history:
+                self.history, self._prior = before
+            raise
         return self
 
     def score(self, contexts: Contexts) -> Scores:

@@ -1,8 +1,8 @@
 """What all recommenders share whose parameters are found by gradient descent.
 
 A recommender of this kind says three things: how its :class:`Network` is built, how contexts are laid
-out for it (:class:`Units`), and what of a context it can tell apart (``key``). Training, scoring, storing
-and restoring follow from these, and are written here and in ``dagrec.training`` once.
+out for it (:class:`Units`), and what of a context it can tell apart (``key``). Training, scoring,
+storing and restoring follow from these, and are written here and in ``dagrec.training`` once.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class NodeEmbedding(nn.Embedding):
 class Head(nn.Module):
     """A linear score for each service: s(y) = w_y . h + b_y.
 
-    With ``tied`` embeddings, w_y is the embedding of service y (and ``width`` is that of the embedding).
+    With ``tied`` embeddings, w_y is the embedding of service y, and ``width`` that of the embedding.
     """
 
     def __init__(self, width: int, services: int, tied: NodeEmbedding | None = None) -> None:
@@ -120,7 +120,7 @@ class NetworkRecommender(Recommender):
 
     @abstractmethod
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> Network:
-        """The network with its first weights. ``data`` is None where learned values will replace them."""
+        """The network with its first weights. ``data`` is None where learned values replace them."""
 
     @abstractmethod
     def units(self, contexts: Contexts, *, training: bool) -> Units:
@@ -131,7 +131,7 @@ class NetworkRecommender(Recommender):
         return context.path
 
     def read(self, contexts: Contexts, vocabulary: Vocabulary) -> Contexts:
-        """The contexts with the nodes that the network reads; the path, unless a subclass says otherwise."""
+        """The contexts with the nodes that the network reads; the path, unless a subclass says more."""
         return contexts
 
     @property
@@ -149,15 +149,17 @@ class NetworkRecommender(Recommender):
             raise ConfigError(
                 f"{self.name}: training needs a trainer; call fit(data, NetworkTrainer())"
             )
+        before = self._network, self._graph
         # Nothing of an earlier fit may answer beside the new graph, whatever happens.
         self._network, self._graph = None, data.graph
         try:
-            network, self.history = trainer.train(self, data)
-        except NumericalError as error:
-            if error.last_good is not None:
+            self._network, self.history = trainer.train(self, data)
+        except BaseException as error:
+            if isinstance(error, NumericalError) and error.last_good is not None:
                 self._network, self.history = error.last_good
+            else:
+                self._network, self._graph = before
             raise
-        self._network = network
 
     def settle(self, network: Network) -> None:
         """Give the unknown node its vector, unless augmentation has trained one."""
@@ -183,7 +185,9 @@ class NetworkRecommender(Recommender):
         return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
-        self._graph = graph
-        network = self.build(vocabulary, None)
+        self._network, self._graph = None, graph
+        # First weights are drawn, and thrown away: nobody else's draws may change by that.
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(vocabulary, None)
         network.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in state.items()})
         self._network = network.eval()

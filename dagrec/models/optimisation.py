@@ -24,6 +24,11 @@ class Optimisation(Options):
     """Loss, negatives, optimiser, schedule, stopping; a recommender's own hyperparameters come on top."""
 
     epochs: int = Field(150, ge=1, description="passes over the training units, at most")
+    least_steps: int = Field(
+        0,
+        ge=0,
+        description="where the epochs have fewer steps, as on small data, there are more epochs",
+    )
     batch_size: int = Field(64, ge=1, description="units a step: paths, DAGs or contexts")
 
     loss: LossName = Field("ce", description="what is minimised; ce is over all services")
@@ -41,9 +46,10 @@ class Optimisation(Options):
 
     negatives: int | None = Field(
         512,
-        ge=1,
+        ge=0,
         le=MOST_NEGATIVES,
-        description="services drawn against each target, for losses other than ce; null: all others",
+        description="services drawn against each target, for losses other than ce; null: all others; "
+        "0: those of the batch alone",
     )
     sampling: Literal["rows", "shared", "batch"] = Field(
         "rows",
@@ -104,6 +110,12 @@ class Optimisation(Options):
     def _fits(self) -> Self:
         if self.curriculum == "hardness" and self.loss == "ce":
             raise ValueError("curriculum 'hardness' needs a loss with negatives, and ce has none")
+        if self.label_smoothing and self.loss != "ce":
+            raise ValueError(f"label_smoothing is of ce, and the loss is {self.loss}")
+        if self.loss == "gbce" and self.mask_training:
+            raise ValueError("gbce takes all services as competitors: it needs mask_training false")
+        if self.negatives == 0 and self.sampling != "batch":
+            raise ValueError("negatives 0 needs sampling 'batch', whose targets are then the negatives")
         if self.momentum and self.optimiser != "adagrad":
             raise ValueError(f"momentum is of adagrad, and the optimiser is {self.optimiser}")
         if self.sampling == "batch" and not self.replacement:

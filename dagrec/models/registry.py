@@ -14,6 +14,15 @@ MODELS: dict[str, str] = {
     "markov": "dagrec.models.counting.markov:Markov",
     "gru4rec": "dagrec.models.sequence.gru4rec:GRU4Rec",
     "dagset": "dagrec.models.dag.dagset:DagSet",
+    "dagnn": "dagrec.models.dag.dagnn:DAGNN",
+    "directed_dagnn": "dagrec.models.dag.directed_dagnn:DirectedDAGNN",
+    "dag_gnn": "dagrec.models.dag.dag_gnn:DagGnn",
+    "deepdag": "dagrec.models.dag.deepdag:DeepDAG",
+    "srgnn": "dagrec.models.dag.srgnn:SRGNN",
+    "dagcn": "dagrec.models.dag.dagcn:DAGCN",
+    "graph_transformer": "dagrec.models.dag.graph_transformer:GraphTransformer",
+    "dagformer": "dagrec.models.dag.dagformer:DAGformer",
+    "gru4rec_branches": "dagrec.models.dag.gru4rec_branches:GRU4RecBranches",
 }
 """Name -> where its class is."""
 

@@ -107,12 +107,13 @@ class TrainingData:
             context = example.context
             told: list[object] = [
                 context.path, context.at, context.owner, context.time, context.children,
-                example.target, example.composition,
+                example.target, example.node, example.composition,
             ]  # fmt: skip
             if context.composition is not None and example.composition not in seen:
                 seen.add(example.composition)
                 source = context.composition
-                told += [[(n.id, n.key, n.kind, n.text, n.time) for n in source.nodes], source.links]
+                told += [source.id, source.owner, source.time, source.links]
+                told += [(n.id, n.key, n.kind, n.text, n.time) for n in source.nodes]
             total.update(json.dumps(told).encode())
         return total.hexdigest()
 

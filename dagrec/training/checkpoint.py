@@ -1,9 +1,9 @@
 """Checkpoints: everything that a training needs to go on as if it had never stopped.
 
 One safetensors file a training, named by a hash of all that decides its result: weights, the best
-weights, the optimiser's state and the generators as tensors; epoch and history as JSON in the header. It
-is written under another name and renamed, so a crash leaves the checkpoint before it; and it holds a
-hash of its content, so that a file which the disk has damaged is not taken for one.
+weights, the optimiser's state and the generators as tensors; epoch and history as JSON in the header.
+It is written under another name and renamed, so a crash leaves the checkpoint before it; and it holds
+a hash of its content, so that a file which the disk has damaged is not taken for one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,7 @@ class Checkpoint:
     ) -> Checkpoint:
         decides = {
             "format": FORMAT,
+            "dagrec": version("dagrec"),
             "torch": torch.__version__,
             "device": device.type,
             "recommender": learner.name,
@@ -113,7 +116,7 @@ class Checkpoint:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                save_file(copies, draft, {"course": told, "digest": _digest(told, copies)})
+                save_file(copies, draft, {"course": told, "digest": self._digest(told, copies)})
                 draft.replace(self.path)
             finally:
                 draft.unlink(missing_ok=True)
@@ -132,7 +135,8 @@ class Checkpoint:
         None where there is no file, or one that is damaged: then training starts from the beginning.
         """
         for draft in self.path.parent.glob(f"{self._draft}*"):
-            draft.unlink(missing_ok=True)  # of a process that was killed while it wrote
+            with suppress(OSError):
+                draft.unlink()  # of a process that was killed while it wrote
         found = self._content()
         if found is None:
             return None
@@ -142,6 +146,8 @@ class Checkpoint:
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
+        if _shapes(parts["weights"]) != _shapes(network.state_dict()):
+            return None  # of a network that another version of its code made
         network.load_state_dict(parts["weights"])
         state: dict[int, dict[str, Any]] = {
             int(number): dict(values) for number, values in about["optimiser"].items()
@@ -172,16 +178,20 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 about = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if about["digest"] != _digest(about["course"], tensors):
+            if about["digest"] != self._digest(about["course"], tensors):
                 return None
             return json.loads(about["course"]), tensors
         except (OSError, SafetensorError, KeyError, TypeError):
             return None
 
+    def _digest(self, told: str, tensors: Mapping[str, Tensor]) -> str:
+        """A hash of the content and of the training that it is of."""
+        total = hashlib.sha256(f"{self.path.name} {told}".encode())
+        for name, tensor in sorted(tensors.items()):
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        return total.hexdigest()
 
-def _digest(told: str, tensors: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256(told.encode())
-    for name, tensor in sorted(tensors.items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    return total.hexdigest()
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

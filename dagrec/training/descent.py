@@ -15,6 +15,7 @@ from dagrec.errors import DagrecError, NumericalError
 from dagrec.evaluation.metrics import METRICS, Outcome
 from dagrec.models.base import Epoch
 from dagrec.models.network import Network, NetworkRecommender
+from dagrec.models.optimisation import LESS_IS_BETTER
 from dagrec.models.training_data import TrainingData
 from dagrec.training.batches import Batch, Batches
 from dagrec.training.checkpoint import Checkpoint, Course, Weights
@@ -26,7 +27,6 @@ from dagrec.training.schedule import hard_share, learning_rate
 from dagrec.training.seed import seeded
 
 VALIDATION_UNITS = 1024
-LESS_IS_BETTER = ("loss", "nll")
 Tell = Callable[[Epoch, float], None]
 """Told each epoch, and how many seconds it took."""
 
@@ -52,6 +52,9 @@ class Descent:
             data, held_out = data.hold_out(self.options.validation_share, learner.seed)
             self.held_out = Batches.of(learner, held_out)
         self.batches = Batches.of(learner, data)
+        steps = math.ceil(len(self.batches) / self.options.batch_size)
+        epochs = max(self.options.epochs, math.ceil(self.options.least_steps / steps))
+        self.options = self.options.model_copy(update={"epochs": epochs})
         self.network = learner.build(data.vocabulary, data).to(device)
         with torch.no_grad():
             for parameter in self.network.parameters():
@@ -97,7 +100,7 @@ class Descent:
         return network, self.course.history
 
     def _last_good(self) -> tuple[Network, list[Epoch]] | None:
-        """What is left after a failure: the best weights on the held-out part, or the last good ones."""
+        """What is left after a failure: the best weights on the held-out part, or the last good."""
         if self.course.best is not None:
             return self._result(self.course.best)
         weights, epochs = self.good or (None, 0)
@@ -148,7 +151,7 @@ class Descent:
                 )
             gradients[name] = parameter.grad
         norms = [torch.linalg.vector_norm(gradient) for gradient in gradients.values()]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         # A loss can overflow while its gradient, a difference of probabilities, does not.
         if not torch.isfinite(norm + loss):
             raise NumericalError(f"{where}: {_not_finite(gradients, loss)}; lower learning_rate")
@@ -220,7 +223,7 @@ class Descent:
 
 
 def validation_value(objective: Objective, part: Batches, device: torch.device) -> float:
-    """The chosen metric of a part; the negatives are the same in every epoch, so that epochs compare."""
+    """The chosen metric of a part, with the same negatives in every epoch, so that epochs compare."""
     objective.network.eval()
     objective.hard_share = 1.0
     metric = objective.options.validation_metric

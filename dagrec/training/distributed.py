@@ -1,8 +1,8 @@
 """Training on several processes or machines, by PyTorch's own engine.
 
-``torchrun --nproc-per-node 2 -m dagrec.cli train DATA --store STORE`` starts the same command in several
-processes. Each does the whole job, but for the training of networks: there every batch is divided among
-them, and DistributedDataParallel averages the gradients. Only the first process writes.
+``torchrun --nproc-per-node 2 -m dagrec.cli train DATA --store STORE`` starts the same command in
+several processes. Each does the whole job, but for the training of networks: there every batch is
+divided among them, and DistributedDataParallel averages the gradients. Only the first process writes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from itertools import count
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
@@ -75,7 +77,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         yield processes
         return
     # A connection that kept the name of the one before would find addresses that nobody answers.
-    store = torch.distributed.PrefixStore(f"dagrec-{next(_connections)}", _store())
+    store = PrefixStore(f"dagrec-{next(_connections)}", _store())
     torch.distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         timeout=PATIENCE,
@@ -90,9 +92,9 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 
 @cache
-def _store() -> torch.distributed.Store:
+def _store() -> Store:
     """Where the processes leave their addresses for each other."""
-    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    store: Store = next(rendezvous("env://", timeout=PATIENCE))[0]
     return store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import asdict
@@ -12,10 +13,18 @@ from dagrec.models.base import Epoch
 from dagrec.models.network import NetworkRecommender
 
 
-def write_line(path: Path, learner: NetworkRecommender, epoch: Epoch, seconds: float) -> None:
-    """Append an epoch. ``seconds`` is how long it took. Raises :class:`DagrecError`."""
+def write_line(
+    path: Path, learner: NetworkRecommender, data: str, epoch: Epoch, seconds: float
+) -> None:
+    """Append an epoch. ``data``: fingerprint of the training data; ``seconds``: how long it took.
+
+    ``training`` tells trainings apart that share a log: a hash of data, configuration and seed. Raises
+    :class:`DagrecError`.
+    """
+    decides = [data, learner.name, learner.config.model_dump_json(), learner.seed]
     about = {
         "time": time.time(),
+        "training": hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12],
         "model": learner.name,
         "seed": learner.seed,
         "epochs": learner.config.epochs,

@@ -44,7 +44,7 @@ def use_threads(threads: int) -> None:
 
 @dataclass(frozen=True)
 class NetworkTrainer:
-    """Descends gradients: optimiser, schedule, clipping, early stopping, checkpoints, several processes.
+    """Descends gradients, on several processes and from checkpoints where there are such.
 
     ``progress`` is told (name, epoch, epochs at most) after every epoch; ``log`` is a file that gets a
     line for each. With a folder for ``checkpoints``, a training that was ended goes on where it was
@@ -75,13 +75,16 @@ class NetworkTrainer:
                     self.checkpoints, learner, data, device, processes, self.checkpoint_seconds
                 )
 
+            descent = Descent(learner, data, device, processes, checkpoint)
+            training = data.fingerprint if self.log else ""
+
             def tell(epoch: Epoch, seconds: float) -> None:
                 if self.progress and processes.first:
-                    self.progress(learner.name, epoch, learner.config.epochs)
+                    self.progress(learner.name, epoch, descent.options.epochs)
                 if self.log and processes.first:
-                    write_line(self.log, learner, epoch, seconds)
+                    write_line(self.log, learner, training, epoch, seconds)
 
-            result = Descent(learner, data, device, processes, checkpoint).run(tell)
+            result = descent.run(tell)
         if checkpoint is not None and processes.first:
             self._files.append(checkpoint.path)
         return result

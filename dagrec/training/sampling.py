@@ -204,9 +204,8 @@ class Sampler:
                 columns = torch.cat([batch, columns])
                 expected = (rows - 1) * self.popularity[columns] + size * self.probabilities[columns]
             columns, valid, log_expected = columns[None], expected[None] > 0, expected[None].log()
+        valid = valid & ~_barred(columns[0], rows, excluded)
         columns = columns.expand(rows, -1)
-        row = torch.arange(rows, device=columns.device)[:, None]
-        valid = valid & ~_contains(self._codes(excluded), row * len(self.probabilities) + columns)
         if batch is not None:
             valid[:, :rows].fill_diagonal_(False)
         return _draw(columns, valid, log_expected.expand(rows, -1))
@@ -264,6 +263,17 @@ def _contains(codes: Tensor, wanted: Tensor) -> Tensor:
         return torch.zeros_like(wanted, dtype=torch.bool)
     place = torch.searchsorted(codes, wanted).clamp(max=len(codes) - 1)
     return torch.eq(codes[place], wanted)
+
+
+def _barred(columns: Tensor, rows: int, excluded: Excluded) -> Tensor:
+    """[rows, K] whether each of the columns [K] is excluded in each row."""
+    distinct, inverse = torch.unique(columns, return_inverse=True)
+    barred = torch.zeros(rows, len(distinct), dtype=torch.bool, device=columns.device)
+    if len(distinct):
+        place = torch.searchsorted(distinct, excluded.columns.contiguous()).clamp(max=len(distinct) - 1)
+        drawn = distinct[place] == excluded.columns
+        barred[excluded.rows[drawn], place[drawn]] = True
+    return barred[:, inverse]
 
 
 def _draw(columns: Tensor, valid: Tensor, log_expected: Tensor) -> Draw:

@@ -29,6 +29,7 @@ ROOMS = (
     {"training"},
     {"store"},
     {"predict"},
+    {"explain"},
     {"config"},
     {"jobs"},
     {"console"},

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dagrec.data.compositions import Composition
+from dagrec.data.compositions import Composition, Node
 from dagrec.data.examples import Context, Example, extract
 from dagrec.errors import DataError
 from dagrec.models.training_data import TrainingData
@@ -143,3 +148,139 @@ def test_a_catalogue_goes_into_the_graph() -> None:
     data = TrainingData.of(branching().examples, catalogue=[("table_b", "often"), ("no", "often")])
     assert data.graph.declared is not None
     assert data.graph.left_out == 1
+
+
+# Grouped by what a recommender can tell apart
+
+
+Key = Callable[[Context], Hashable]
+KEYS: dict[str, Key] = {
+    "path": lambda context: context.path,
+    "last": lambda context: context.path[-1],
+    "owner and last": lambda context: (context.owner, context.path[-1]),
+    "nothing": lambda _: None,
+    "everything": id,
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_groups_are_the_counts_of_a_plain_loop(key: Key) -> None:
+    data = everything().data
+    grouped = data.grouped(key)
+    expected = Counter((key(e.context), e.target) for e in data.examples)
+    found = {
+        (key(context), data.vocabulary.services[grouped.columns[pair]]): grouped.counts[pair]
+        for row, context in enumerate(grouped.contexts.origins)
+        for pair in range(grouped.starts[row], grouped.starts[row + 1])
+    }
+    assert found == dict(expected)
+    assert len(grouped.contexts) == len({key(e.context) for e in data.examples})
+    assert grouped.counts.sum() == len(data.examples)
+
+
+def test_groups_by_path_are_the_pairs(examples: tuple[Example, ...]) -> None:
+    data = TrainingData.of(examples)
+    grouped, (rows, columns, counts) = data.grouped(lambda context: context.path), data.pairs
+    assert np.array_equal(np.repeat(np.arange(len(grouped.contexts)), np.diff(grouped.starts)), rows)
+    assert np.array_equal(grouped.columns, columns)
+    assert np.array_equal(grouped.counts, counts)
+    assert np.array_equal(grouped.contexts.nodes, data.contexts.nodes)
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_group_is_shown_by_the_first_context_of_it(key: Key) -> None:
+    data = everything().data
+    first: dict[Hashable, Context] = {}
+    for example in data.examples:
+        first.setdefault(key(example.context), example.context)
+    assert [id(c) for c in data.grouped(key).contexts.origins] == [id(c) for c in first.values()]
+
+
+@pytest.mark.parametrize("rows", [[], [0], [3, 1], [2, 2, 2], list(range(25))], ids=str)
+def test_pairs_of_rows_come_in_the_order_of_these(rows: list[int]) -> None:
+    grouped = everything().data.grouped(lambda context: context.path)
+    owner, pairs = grouped.pairs_of(np.array(rows, dtype=np.int64))
+    expected = [
+        (place, pair)
+        for place, row in enumerate(rows)
+        for pair in range(grouped.starts[row], grouped.starts[row + 1])
+    ]
+    assert list(zip(owner.tolist(), pairs.tolist(), strict=True)) == expected
+
+
+# The fingerprint
+
+
+def test_equal_data_have_one_fingerprint() -> None:
+    assert TrainingData.of(everything().examples).fingerprint == everything().data.fingerprint
+
+
+def test_a_fingerprint_is_the_same_in_another_process() -> None:
+    code = "from tests.worlds import everything; print(everything().data.fingerprint)"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == everything().data.fingerprint
+
+
+def changed(**changes: object) -> TrainingData:
+    """Data of two compositions, one of them with other values of some fields."""
+    node = Node("mid", "middle", "service", "a text", 2.0)
+    one = composition("one", ("table_a", "mid", "end"), owner="ann", time=3.0)
+    nodes = tuple(node if n.id == "mid" else n for n in one.nodes)
+    one = replace(one, **({"nodes": nodes} | changes))
+    return TrainingData.of(extract([one, composition("two", ("table_a", "end"))])[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "other"},
+        {"owner": "bob"},
+        {"owner": None},
+        {"time": 4.0},
+        {"links": (("table_a", "mid"), ("mid", "end"), ("table_a", "end"))},
+        *(
+            {"nodes": (Node("table_a", "table_a", "table"), node, Node("end", "end"))}
+            for node in (
+                Node("mid", "centre", "service", "a text", 2.0),
+                Node("mid", "middle", "table", "a text", 2.0),
+                Node("mid", "middle", "service", "another", 2.0),
+                Node("mid", "middle", "service", None, 2.0),
+                Node("mid", "middle", "service", "a text", 2.5),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_whatever_a_recommender_can_learn_from_changes_the_fingerprint(
+    changes: dict[str, object],
+) -> None:
+    same = changed().fingerprint
+    assert changed(id="one").fingerprint == same
+    assert changed(**changes).fingerprint != same
+
+
+def test_order_catalogue_and_copies_change_the_fingerprint() -> None:
+    examples = branching().examples
+    found = [
+        TrainingData.of(examples),
+        TrainingData.of(examples[::-1]),
+        TrainingData.of((*examples, examples[0])),
+        TrainingData.of(examples, catalogue=[("table_b", "often")]),
+        TrainingData.of(examples, catalogue=[]),
+    ]
+    assert len({data.fingerprint for data in found}) == len(found)
+
+
+def test_parts_of_the_data_have_fingerprints_of_their_own() -> None:
+    data = everything().data
+    parts = [data, *data.hold_out(0.3, seed=0), *data.hold_out(0.3, seed=1)]
+    assert len({part.fingerprint for part in parts}) == len(parts)
+
+
+def test_examples_without_compositions_have_a_fingerprint() -> None:
+    paths = [("a",), ("a", "b"), ("a, b",)]
+    found = [TrainingData.of([Example(Context(path), "y", "n", 0)]).fingerprint for path in paths]
+    assert len(set(found)) == 3

@@ -11,7 +11,8 @@ pairs takes nothing; what it gets is the bias of W_o.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from dagrec.errors import DataError
 from dagrec.graph.upstream import Upstream
 from dagrec.models.attention import Attention
 from dagrec.models.dag.graphs import GraphInputs, GraphRecommender, softmax_over
+from dagrec.models.network import Network
 
 
 class Looks(NamedTuple):
@@ -33,9 +35,10 @@ class Looks(NamedTuple):
     weights: list[Tensor]
 
 
-class AttendingNetwork(Protocol):
+class AttendingNetwork(Network):
     """A network over :class:`GraphInputs` whose attention can be read."""
 
+    @abstractmethod
     def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
         """States of all nodes [N, H], and the weights that led to them, before dropout."""
 
@@ -63,7 +66,7 @@ class PairAttention(nn.Module):
             logits = logits + bias
         weights = softmax_over(logits, queries, len(h))
         seen = self.drop(weights)[:, :, None] * v[keys]  # [Q, heads, H / heads]
-        mixed = torch.zeros_like(v).index_add(0, queries, seen)
+        mixed = seen.new_zeros(v.shape).index_add(0, queries, seen)
         return self.out(mixed.flatten(1)), weights
 
 
@@ -73,8 +76,8 @@ def with_self(queries: Tensor, keys: Tensor, nodes: int) -> tuple[Tensor, Tensor
     return torch.cat([queries, own]), torch.cat([keys, own])
 
 
-def attention_of(learner: GraphRecommender, context: Context) -> Attention:
-    """What a fitted recommender looked at to answer a context; its network is an AttendingNetwork.
+def attention_of(learner: GraphRecommender, network: nn.Module, context: Context) -> Attention:
+    """What a recommender with this network, an AttendingNetwork, looks at to answer a context.
 
     The nodes are those of the upstream DAG, the frontier last, or those of the global graph with ""
     for an unknown node. Raises :class:`DataError` for an empty context.
@@ -86,7 +89,7 @@ def attention_of(learner: GraphRecommender, context: Context) -> Attention:
         )
     units = learner.units(vocabulary.encode([context]), training=False)
     inputs, _ = units.take(np.arange(1))
-    network = learner.network
+    assert isinstance(network, AttendingNetwork)
     with torch.inference_mode():
         _, looks = network.attend(inputs)
     if learner.config.graph == "upstream":
@@ -98,5 +101,5 @@ def attention_of(learner: GraphRecommender, context: Context) -> Attention:
     size = len(keys)
     dense = torch.zeros(len(looks.weights), looks.weights[0].shape[1], size, size)
     for layer, weights in enumerate(looks.weights):
-        dense[layer, :, looks.queries, looks.keys] = weights.t()
+        dense[layer][:, looks.queries, looks.keys] = weights.t()
     return Attention(keys, dense.numpy())

@@ -1,12 +1,14 @@
 """DAG-set: what lies around the frontier, as sets of nodes, and one hidden layer. Ours; no paper.
 
-    x = [E_0[f] ; sum_{a at 1 link} E_1[a] ; sum_{a at 2} E_2[a] ; sum_{a further} E_3[a] ;
-         sum_{c child} E_4[c] ; E_5[level of f]]
-    s(y) = w_y . drop(relu(W drop(x) + b)) + v_y . E_0[f] + b_y
+    x = [E[f] ; sum_{a at 1 link} E[a] ; sum_{a at 2} E[a] ; sum_{a further} E[a] ; sum_{c child} E[c] ;
+         F[level of f]]
+    s(y) = w_y . drop(relu(W drop(x) + b)) + v_y . drop(E[f]) + b_y
 
 f is the frontier, a its ancestors by the number of links between them, c the nodes it feeds already. Sums
-over sets know no order but that of distance, which is what a frontier of a DAG has: its ancestors are
-ordered in part only. The second term lets the last node speak for itself, as in a Markov chain.
+over sets know no order but that of distance, which is all the order that the ancestors of a frontier
+have in common. The second term lets the last node speak for itself, as in a Markov chain. One embedding
+serves all sets: W tells their places apart. In training each node of a set is left out with probability
+``node_dropout``, so that no rare neighbour alone decides.
 
 In: upstream DAGs. Out: scores [R, C].
 """
@@ -30,9 +32,10 @@ FURTHEST = 3
 class DagSetConfig(GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
-    embedding: int = Field(64, ge=1, description="width of a node's embedding in each set")
+    embedding: int = Field(128, ge=1, description="width of a node's embedding")
     hidden: int = Field(256, ge=1, description="width of the hidden layer")
     levels: int = Field(12, ge=1, description="levels of the frontier that are told apart")
+    node_dropout: float = Field(0.2, ge=0, lt=1, description="nodes of a set that are left out")
     embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on the sums")
     hidden_dropout: float = Field(0.4, ge=0, lt=1, description="on the hidden layer")
 
@@ -43,36 +46,37 @@ class DagSetNetwork(Network):
     def __init__(self, config: DagSetConfig, nodes: int, services: int) -> None:
         super().__init__()
         width = config.embedding
-        self.frontier = NodeEmbedding(nodes, width)
-        self.ancestors = nn.ModuleList(NodeEmbedding(nodes, width) for _ in range(FURTHEST))
-        self.beside = NodeEmbedding(nodes, width)
+        self.embed = NodeEmbedding(nodes, width)
         self.levels = nn.Embedding(config.levels, width)
+        self.node_dropout = config.node_dropout
         self.drop = nn.Dropout(config.embedding_dropout)
-        self.hidden = nn.Linear((3 + FURTHEST) * width, config.hidden)
+        self.hidden = nn.Linear((FURTHEST + 3) * width, config.hidden)
         self.drop_hidden = nn.Dropout(config.hidden_dropout)
         self.head = Head(config.hidden + width, services)
 
     def states(self, inputs: GraphInputs) -> Tensor:
-        last = self.frontier(inputs.nodes[inputs.frontiers])  # [R, D]
+        last = self.embed(inputs.nodes[inputs.frontiers])  # [R, D]
         parts = [last]
-        for far, embed in enumerate(self.ancestors, start=1):
+        for far in range(1, FURTHEST + 1):
             own = inputs.hops == far if far < FURTHEST else inputs.hops >= FURTHEST
-            parts.append(_sums(embed(inputs.nodes[own]), inputs.graph[own], last))
-        parts.append(_sums(self.beside(inputs.children), inputs.child_rows, last))
+            parts.append(self._sums(inputs.nodes[own], inputs.graph[own], last))
+        parts.append(self._sums(inputs.children, inputs.child_rows, last))
         level = inputs.levels[inputs.frontiers].clamp(max=self.levels.num_embeddings - 1)
         parts.append(self.levels(level))
-        x = self.drop(torch.cat(parts, dim=1))
+        x = self.drop(torch.cat(parts, dim=1))  # [R, 6 D]
         hidden = self.drop_hidden(torch.relu(self.hidden(x)))
         return torch.cat([hidden, self.drop(last)], dim=1)
+
+    def _sums(self, nodes: Tensor, rows: Tensor, like: Tensor) -> Tensor:
+        """[R, D] sum over the nodes [X] of each row."""
+        if self.training and self.node_dropout:
+            kept = torch.rand(len(nodes), device=nodes.device) >= self.node_dropout
+            nodes, rows = nodes[kept], rows[kept]
+        return torch.zeros_like(like).index_add(0, rows, self.embed(nodes))
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
         scores: Tensor = self.head(states, columns)
         return scores
-
-
-def _sums(values: Tensor, rows: Tensor, like: Tensor) -> Tensor:
-    """[R, D] sum of the values [X, D] of each row."""
-    return torch.zeros_like(like).index_add(0, rows, values)
 
 
 class DagSet(GraphRecommender):

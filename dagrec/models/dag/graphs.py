@@ -194,8 +194,9 @@ class Readout(nn.Module):
 
     def forward(self, h: Tensor, inputs: GraphInputs) -> Tensor:
         """h: [N, H]. Returns [R, H]."""
-        asked = h[inputs.frontiers]
-        return asked.index_add(0, inputs.child_rows, self.beside(inputs.children))
+        own: Tensor = self.beside(inputs.children)
+        beside = own.new_zeros(len(inputs.frontiers), own.shape[1])
+        return h[inputs.frontiers] + beside.index_add(0, inputs.child_rows, own)
 
 
 def softmax_over(logits: Tensor, groups: Tensor, size: int) -> Tensor:

@@ -19,7 +19,7 @@ class SequenceOptions(Optimisation):
 
     read: Literal["path", "upstream"] = Field(
         "path",
-        description="path: the path to the frontier; upstream: all of its ancestors, in topological order",
+        description="path: the path to the frontier; upstream: all its ancestors, in topological order",
     )
     augmentation: Augmentation = Field(
         Augmentation(), description="how contexts are varied in training, anew in every epoch"
@@ -52,7 +52,7 @@ class SequenceRecommender(NetworkRecommender):
 
 
 def _keys(context: Context) -> tuple[str, ...]:
-    """Keys of the ancestors of the frontier and of itself; the path where there is no composition."""
-    if context.composition is None:
+    """Keys of the ancestors of the frontier and of itself; the path where no composition tells them."""
+    if context.composition is None or context.at is None:
         return context.path
     return tuple(context.composition.by_id[id_].key for id_ in context.upstream())

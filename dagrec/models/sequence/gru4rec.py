@@ -10,8 +10,8 @@ gradient, one pass over a path trains every position of it with the full gradien
 alike are computed once as far as they do: h_t depends on the nodes up to t alone. The default loss is
 the full softmax; those of the 2016 and 2018 papers (BPR, TOP1, BPR-max, TOP1-max, in-batch and sampled
 negatives) are options of the optimisation. ``tied`` shares the embedding with the output weights (the
-2018 paper's constrained embedding). Dropout of embeddings and of hidden states is set separately; it acts
-between layers and before the head, and not on the state that is handed on, as the paper's code has it.
+2018 paper's constrained embedding). Dropout of embeddings and of hidden states is set separately; it
+acts between layers and before the head, and not on the state that is handed on, as in the paper's code.
 
 In: a forest of paths. Out: scores [R, C].
 """

@@ -3,8 +3,8 @@
 In training a unit is a whole path: one pass over it answers every prefix of it that is a context. Of
 10,559 distinct contexts of n8n 2,333 are no prefix of another; these are the units.
 
-- :class:`PathForest` for recurrent networks. Paths that begin alike are computed once as far as they do:
-  the nodes of a batch form a forest in which the parent of a node is the one before it on the path.
+- :class:`PathForest` for recurrent networks. Paths that begin alike are computed once as far as they
+  do: the nodes of a batch form a forest, where the parent of a node is the one before it on the path.
 - :class:`PathRows` for networks that look at a whole path at once (attention, convolution): one padded
   row a path.
 """

@@ -1,23 +1,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context, Example
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN
-from dagrec.errors import ConfigError
+from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts
 from dagrec.models.base import Trainer
 from dagrec.models.registry import create
-from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, Network
+from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
+from dagrec.models.sequence.paths import PathForest
 from dagrec.models.training_data import TrainingData
-from dagrec.training.losses import count_cross_entropy
+from dagrec.training.losses import cross_entropy
 from dagrec.types import Floats
-from tests.checks import says
 from tests.worlds import WORLDS, everything, memory
 
 NODES, SERVICES = 12, 7
@@ -28,29 +29,42 @@ SHAPES = [
     {"tied": True},
     {"tied": True, "hidden": 6},
 ]
+Path = Sequence[int]
 
 
-def network(**options: object) -> Network:
+def network(**options: object) -> GRUNetwork:
     """A small network with its first weights, in evaluation mode."""
     torch.manual_seed(0)
     config = GRU4RecConfig(**{"embedding": 6, "hidden": 5, "layers": 2, **options})
-    return Network(config, NODES, SERVICES).eval()
+    return GRUNetwork(config, NODES, SERVICES).eval()
 
 
 @pytest.fixture(autouse=True)
-def _own_generator() -> object:
+def _own_generator() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         yield
 
 
-def paths(count: int, length: int) -> Tensor:
+def paths(count: int, length: int) -> list[Path]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(FIRST, NODES, (count, length), generator=generator)
+    found: list[Path] = torch.randint(FIRST, NODES, (count, length), generator=generator).tolist()
+    return found
 
 
-def full(nodes: Tensor) -> Tensor:
-    """Lengths of paths without padding."""
-    return torch.full((len(nodes),), nodes.shape[1])
+def encoded(of: Sequence[Path]) -> Contexts:
+    width = max(map(len, of))
+    nodes = np.array([[*path, *[PADDING] * (width - len(path))] for path in of], dtype=np.int64)
+    lengths = np.array([len(path) for path in of], dtype=np.int64)
+    return Contexts(nodes, lengths, tuple(Context(tuple(map(str, path))) for path in of))
+
+
+def scores(net: GRUNetwork, of: Sequence[Path], *, shared: bool = False) -> Tensor:
+    """[B, C] of these paths, in their order."""
+    forest = PathForest.of(encoded(of), shared=shared)
+    inputs, answered = forest.take(np.arange(len(forest.sizes)))
+    back = torch.from_numpy(np.argsort(answered, kind="stable"))
+    found: Tensor = net(inputs)[back]
+    return found
 
 
 def close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> bool:
@@ -58,50 +72,75 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> bool:
     return True
 
 
-# The state is that of the last real node
+# The state is that of the last node
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_padding_on_the_right_never_changes_scores(shape: dict[str, object]) -> None:
-    net, nodes = network(**shape), paths(5, 4)
-    bare = net(nodes, full(nodes))
-    for padding in (1, 3, 20):
-        assert close(net(nn.functional.pad(nodes, (0, padding)), full(nodes)), bare)
+def test_mixed_lengths_equal_each_alone(shape: dict[str, object]) -> None:
+    net = network(**shape)
+    of = [path[:n] for path, n in zip(paths(6, 6), (3, 1, 6, 2, 5, 4), strict=True)]
+    alone = [scores(net, [path]) for path in of]
+    assert close(scores(net, of), torch.cat(alone))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_later_nodes_never_reach_an_earlier_score(shape: dict[str, object]) -> None:
-    net, nodes = network(**shape), paths(5, 6)
+    """Whatever else is computed along with a path, be it the rest of it."""
+    net, of = network(**shape), paths(5, 6)
+    beginnings = [path[:n] for path in of for n in range(1, 7)]
+    together = scores(net, beginnings, shared=True)
     for length in range(1, 6):
-        lengths = torch.full((5,), length)
-        assert close(net(nodes, lengths), net(nodes[:, :length], lengths))
+        assert close(together[length - 1 :: 6], scores(net, [path[:length] for path in of]))
 
 
-@pytest.mark.parametrize("padding", [0, 1, 5])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_paths_that_differ_in_one_node_differ_in_score(shape: dict[str, object], padding: int) -> None:
-    """Were the state read at a padding position, short paths would all look the same."""
+def test_paths_that_differ_in_one_node_differ_in_score(shape: dict[str, object]) -> None:
     net = network(**shape)
     for place in range(3):
-        nodes = torch.full((NODES - FIRST, 3), FIRST)
-        nodes[:, place] = torch.arange(FIRST, NODES)
-        scores = net(nn.functional.pad(nodes, (0, padding)), full(nodes))
-        distances = torch.cdist(scores, scores) + torch.eye(len(scores))
+        of = [[FIRST] * place + [node] + [FIRST] * (2 - place) for node in range(FIRST, NODES)]
+        found = scores(net, of, shared=True)
+        distances = torch.cdist(found, found) + torch.eye(len(found))
         assert distances.min() > 1e-4, f"node {place}"
 
 
-def test_mixed_lengths_equal_each_alone() -> None:
-    net, nodes = network(), paths(4, 4)
-    lengths = torch.tensor([1, 2, 3, 4])
-    padded = torch.where(torch.arange(4) < lengths[:, None], nodes, PADDING)
-    alone = [net(nodes[i : i + 1, :n], lengths[i : i + 1]) for i, n in enumerate(lengths.tolist())]
-    assert close(net(padded, lengths), torch.cat(alone))
+@given(
+    st.lists(st.lists(st.integers(UNKNOWN, 4), min_size=1, max_size=6), min_size=1, max_size=12),
+    st.sampled_from(SHAPES),
+)
+def test_sharing_beginnings_changes_no_score(of: list[list[int]], shape: dict[str, object]) -> None:
+    net = network(**shape)
+    with torch.no_grad():
+        assert close(scores(net, of, shared=True), scores(net, of))
+
+
+def test_sharing_beginnings_changes_no_gradient() -> None:
+    of = [[2, 3, 4], [2, 3], [2, 3, 5, 6], [2], [7, 3], [2, 3, 4], [7]]
+    net = network(**STILL).double()
+    weights = torch.randn(len(of), SERVICES, dtype=torch.float64)
+
+    def loss(shared: bool) -> Callable[[], Tensor]:
+        return lambda: (scores(net, of, shared=shared) * weights).sum()
+
+    for a, b in zip(with_gradients(net, loss(True)), with_gradients(net, loss(False)), strict=True):
+        assert close(a, b, 1e-10)
+
+
+def test_a_shared_beginning_is_computed_once() -> None:
+    """Dropout tells: paths that share all their nodes share what is dropped of them."""
+    net = network(layers=1, hidden_dropout=0.0).train()
+    of = encoded([[2, 3, 4], [2, 3, 4], [2, 3], [2, 3, 5]])
+    for shared in (True, False):
+        inputs, answered = PathForest.of(of, shared=shared).take(np.arange(2 if shared else 4))
+        assert inputs.levels == ((1, 1, 2) if shared else (4, 4, 3))
+        states = net.states(inputs)[torch.from_numpy(np.argsort(answered))]
+        assert states.shape == (4, 5)
+        assert torch.equal(states[0], states[1]) is shared
 
 
 # The formula
 
 
-def by_hand(net: Network, path: list[int]) -> Floats:
+def by_hand(net: GRUNetwork, path: Path) -> Floats:
     """h' = (1 - z) n + z h, layer by layer, with PyTorch's order of gates: reset, update, new."""
     weights = {name: array.double().numpy() for name, array in net.state_dict().items()}
     inputs = [weights["embed.weight"][node] for node in path]
@@ -118,50 +157,57 @@ def by_hand(net: Network, path: list[int]) -> Floats:
             h = (1 - z) * n + z * h
             outputs.append(h)
         inputs = outputs
-    if not net.tied:
-        return np.asarray(weights["head.weight"] @ h + weights["head.bias"])
     if "project.weight" in weights:
         h = weights["project.weight"] @ h + weights["project.bias"]
-    return np.asarray(weights["embed.weight"][FIRST : FIRST + SERVICES] @ h + weights["bias"])
+    tied = weights["embed.weight"][FIRST : FIRST + SERVICES]
+    return np.asarray(weights.get("head.weight", tied) @ h + weights["head.bias"])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_scores_follow_the_formula(shape: dict[str, object]) -> None:
-    net, nodes = network(**shape), paths(4, 3)
-    expected = [by_hand(net, path) for path in nodes.tolist()]
-    np.testing.assert_allclose(net(nodes, full(nodes)).detach(), expected, rtol=1e-4, atol=1e-5)
+    net, of = network(**shape), [*paths(4, 3), *paths(2, 5)]
+    with torch.no_grad():
+        net.head.bias.copy_(torch.randn(SERVICES))
+        expected = [by_hand(net, path) for path in of]
+        np.testing.assert_allclose(scores(net, of, shared=True), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_scores_equal_those_of_a_bare_gru_with_the_same_weights() -> None:
-    net, nodes = network(), paths(5, 4)
-    bare = nn.GRU(6, 5, num_layers=2, batch_first=True)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("shared", [True, False])
+def test_states_equal_those_of_a_bare_gru_over_each_path(shared: bool, layers: int) -> None:
+    net = network(layers=layers)
+    bare = nn.GRU(6, 5, num_layers=layers, batch_first=True)
     bare.load_state_dict(net.gru.state_dict())
-    states, _ = bare(net.embed.weight[nodes])
-    assert close(net(nodes, full(nodes)), net.head(states[:, -1]))
+    of = [path[:n] for path in paths(4, 6) for n in (1, 2, 6)]
+    with torch.no_grad():
+        lasts = [bare(net.embed.weight[torch.tensor([path])])[0][0, -1] for path in of]
+        assert close(scores(net, of, shared=shared), net.head(torch.stack(lasts)))
 
 
 @pytest.mark.parametrize("hidden", [6, 5])
 def test_tied_weights_are_one_tensor(hidden: int) -> None:
     net = network(tied=True, hidden=hidden)
     names = {name.split(".")[0] for name, _ in net.named_parameters()}
-    assert names == {"embed", "gru", "bias"} | ({"project"} if hidden != 6 else set())
-    nodes = paths(2, 2)
-    before = net(nodes, full(nodes))
+    assert names == {"embed", "gru", "head"} | ({"project"} if hidden != 6 else set())
+    assert "head.weight" not in net.state_dict()
+    of = paths(2, 2)
+    before = scores(net, of)
+    used = {node for path in of for node in path}
     with torch.no_grad():
-        unused = next(c for c in range(SERVICES) if c + FIRST not in nodes)
+        unused = next(c for c in range(SERVICES) if c + FIRST not in used)
         net.embed.weight[unused + FIRST] += 1
-    changed = (net(nodes, full(nodes)) != before).any(dim=0)
+    changed = (scores(net, of) != before).any(dim=0)
     assert changed.nonzero().flatten().tolist() == [unused]
 
 
 # Dropout
 
 
-def differs(net: Network, *, training: bool) -> bool:
+def differs(net: GRUNetwork, *, training: bool) -> bool:
     """Whether two passes over the same paths give different scores."""
     net.train(training)
-    nodes = paths(50, 3)
-    return bool((net(nodes, full(nodes)) != net(nodes, full(nodes))).any())
+    of = paths(50, 3)
+    return bool((scores(net, of) != scores(net, of)).any())
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -177,6 +223,20 @@ def test_without_dropout_training_is_as_evaluation() -> None:
     assert not differs(network(**STILL), training=True)
 
 
+def test_the_state_that_is_handed_on_is_not_dropped() -> None:
+    """With one layer, dropout of states makes holes in the last of them and changes nothing else."""
+    net = network(layers=1, embedding_dropout=0.0, hidden_dropout=0.5).train()
+    of = paths(200, 5)
+    with torch.no_grad():
+        forest = PathForest.of(encoded(of), shared=False)
+        inputs, _ = forest.take(np.arange(len(of)))
+        dropped = net.states(inputs)
+        whole = net.eval().states(inputs)
+    holes = dropped == 0
+    assert 0.4 < holes.float().mean() < 0.6
+    assert close(dropped[~holes], 2 * whole[~holes])
+
+
 # Learning from counts
 
 
@@ -185,37 +245,37 @@ def test_loss_and_gradients_of_counts_equal_those_of_single_rows(world: str) -> 
     data = WORLDS[world].data
     torch.manual_seed(3)
     config = GRU4RecConfig(embedding=4, hidden=5, layers=2, **STILL)
-    net = Network(config, len(data.vocabulary), len(data.vocabulary.services)).double()
-    nodes, lengths = torch.from_numpy(data.contexts.nodes), torch.from_numpy(data.contexts.lengths)
+    net = GRUNetwork(config, len(data.vocabulary), len(data.vocabulary.services)).double()
     rows, columns, counts = (torch.from_numpy(part) for part in data.pairs)
-    dense = torch.zeros(len(nodes), len(data.vocabulary.services), dtype=torch.float64)
-    dense[rows, columns] = counts
-    every, targets = torch.from_numpy(data.rows), torch.from_numpy(data.targets)
+    of = [row[:n].tolist() for row, n in zip(data.contexts.nodes, data.contexts.lengths, strict=True)]
+    every, targets = data.rows, torch.from_numpy(data.targets)
 
     def together() -> Tensor:
-        return count_cross_entropy(net(nodes, lengths), dense)
+        return (cross_entropy(scores(net, of, shared=True), rows, columns) * counts).sum()
 
     def one_by_one() -> Tensor:
-        scores = net(nodes[every], lengths[every])
-        return nn.functional.cross_entropy(scores, targets, reduction="sum")
+        return nn.functional.cross_entropy(
+            scores(net, [of[i] for i in every]), targets, reduction="sum"
+        )
 
     found, expected = (with_gradients(net, loss) for loss in (together, one_by_one))
     for a, b in zip(found, expected, strict=True):
         assert close(a, b, 1e-6)
 
 
-def with_gradients(net: Network, loss: Callable[[], Tensor]) -> list[Tensor]:
+def with_gradients(net: GRUNetwork, loss: Callable[[], Tensor]) -> list[Tensor]:
     net.zero_grad()
     value = loss()
     value.backward()
-    return [value.detach(), *(parameter.grad.clone() for parameter in net.parameters())]
+    gradients = [parameter.grad for parameter in net.parameters()]
+    return [value.detach(), *(gradient.clone() for gradient in gradients if gradient is not None)]
 
 
 def test_the_first_loss_is_that_of_a_uniform_guess() -> None:
     torch.manual_seed(0)
-    net = Network(GRU4RecConfig(), 60, 15).eval()
-    nodes = torch.randint(FIRST, 60, (300, 5))
-    loss = nn.functional.cross_entropy(net(nodes, full(nodes)), torch.randint(0, 15, (300,)))
+    net = GRUNetwork(GRU4RecConfig(), 60, 15).eval()
+    of = torch.randint(FIRST, 60, (300, 5)).tolist()
+    loss = nn.functional.cross_entropy(scores(net, of), torch.randint(0, 15, (300,)))
     assert loss.item() == pytest.approx(math.log(15), rel=0.1)
 
 
@@ -238,8 +298,8 @@ def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
     world = memory()
     options = {"epochs": 80, "learning_rate": 0.02, "embedding": 16, "hidden": 16}
     model = create("gru4rec", options).fit(world.data, trainer)
-    scores = model.score(world.data.vocabulary.encode(world.contexts))
-    answers = [world.data.vocabulary.services[column] for column in scores.argmax(axis=1)]
+    found = model.score(world.data.vocabulary.encode(world.contexts))
+    answers = [world.data.vocabulary.services[column] for column in found.argmax(axis=1)]
     assert answers == [world.certain[context.path] for context in world.contexts]
 
 
@@ -285,9 +345,3 @@ def test_the_seed_decides_the_weights(trainer: Trainer) -> None:
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-def test_a_trainer_is_needed() -> None:
-    with pytest.raises(ConfigError) as error:
-        GRU4Rec().fit(everything().data)
-    assert says(error, "gru4rec", "trainer", "NetworkTrainer()")

@@ -1,0 +1,107 @@
+"""DAG-GNN: messages from parents, from children and from oneself. It shares a paper's name only.
+
+    h^0 = drop_e(E[v])
+    o_v = W_self h_v + mean_{p in parents(v)} W_par h_p + mean_{c in children(v)} W_chi h_c
+    h_v <- LayerNorm(h_v + drop(GELU(o_v))),  in each of L layers with weights of its own
+    s(y) = w_y . drop(h_f + sum_{c in children} B[c]) + b_y
+
+DAG-GNN of Yu, Chen, Gao and Yu (ICML 2019, arXiv 1904.10098) is something else: a variational
+autoencoder that learns the structure of a DAG from samples, not a predictor on given ones. What
+workflow recommenders call DAG-GNN is the network above; it is defined here.
+
+Messages of children could carry the answer: in a finished composition the frontier's children are what
+is asked for. Here they run within the upstream DAG alone, in which the frontier has none; they tell an
+ancestor what else lies between it and the frontier. With ``graph="global"`` they run along the links of
+the training data. A mean over no parents or no children is 0. L layers see L links far, both ways.
+
+In: DAGs. Out: scores [R, C].
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from dagrec.data.vocabulary import Vocabulary
+from dagrec.models.base import Traits
+from dagrec.models.dag.graphs import (
+    GraphInputs,
+    GraphOptions,
+    GraphRecommender,
+    Readout,
+    mean_over,
+)
+from dagrec.models.network import Head, Network, NodeEmbedding
+from dagrec.models.training_data import TrainingData
+
+
+class DagGnnConfig(GraphOptions):
+    """Hyperparameters of the network; those of the optimisation come with them."""
+
+    width: int = Field(64, ge=1, description="width of embeddings and states")
+    layers: int = Field(3, ge=1, description="layers, each of which reaches one link further")
+    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
+    hidden_dropout: float = Field(0.4, ge=0, lt=1, description="on messages, and before the head")
+
+
+class Layer(nn.Module):
+    """h [N, H] -> the same shape."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.own = nn.Linear(width, width, bias=False)
+        self.from_parents = nn.Linear(width, width, bias=False)
+        self.from_children = nn.Linear(width, width, bias=False)
+        self.drop = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, h: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
+        """sources, targets: [E] ends of the links."""
+        parents = mean_over(self.from_parents(h)[sources], targets, len(h))
+        below = mean_over(self.from_children(h)[targets], sources, len(h))
+        out = nn.functional.gelu(self.own(h) + parents + below)
+        normed: Tensor = self.norm(h + self.drop(out))
+        return normed
+
+
+class DagGnnNetwork(Network):
+    """DAGs -> scores [R, C]."""
+
+    def __init__(self, config: DagGnnConfig, nodes: int, services: int) -> None:
+        super().__init__()
+        self.embed = NodeEmbedding(nodes, config.width)
+        self.drop_embedding = nn.Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList(
+            Layer(config.width, config.hidden_dropout) for _ in range(config.layers)
+        )
+        self.readout = Readout(nodes, config.width)
+        self.drop_hidden = nn.Dropout(config.hidden_dropout)
+        self.head = Head(config.width, services)
+
+    def node_states(self, inputs: GraphInputs) -> Tensor:
+        """[N, H]"""
+        h: Tensor = self.drop_embedding(self.embed(inputs.nodes))
+        for layer in self.layers:
+            h = layer(h, inputs.sources, inputs.targets)
+        return h
+
+    def states(self, inputs: GraphInputs) -> Tensor:
+        states: Tensor = self.drop_hidden(self.readout(self.node_states(inputs), inputs))
+        return states
+
+    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.head(states, columns)
+        return scores
+
+
+class DagGnn(GraphRecommender):
+    """Messages along and against links, and a linear score for each service."""
+
+    name = "dag_gnn"
+    paper = "none; defined in its file (shares only the name with Yu et al. 2019, arXiv 1904.10098)"
+    Config = DagGnnConfig
+    traits = Traits(order_aware=True, graph_aware=True, gradient_trained=True)
+    config: DagGnnConfig
+
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> DagGnnNetwork:
+        return DagGnnNetwork(self.config, len(vocabulary), len(vocabulary.services))

@@ -1,0 +1,177 @@
+"""DA-GCN as recommenders of workflows adapted it: edge vectors, their means, attention upstream.
+
+    h_v^0 = drop(E[v]);  in each of L layers, for every link u -> v:
+    e_uv = (W_s h_u + W_t h_v) log(1 + max(count(u, v), 1)),  g_v = mean_{u -> v} e_uv
+    a_vu = softmax_{u in {v} and its ancestors} (q(h_v) . k(g_u) / sqrt(d))
+    h_v <- LayerNorm(h_v + drop(W_o concat over heads of sum_u drop(a_vu) v(g_u)))
+    h_v <- LayerNorm(h_v + drop(W_2 drop(GELU(W_1 h_v))))
+    z = sum_l softmax_l (w . h_f^l) h_f^l + sum_{c child of f} B[c],  s(y) = w_y . drop(z) + b_y
+
+count(u, v) is how many training examples have v right after u. Kept of the adaptation: vectors of edges
+out of both ends and the count, their mean over incoming links, attention with nodes as queries and
+those means as keys and values, and attention over layers. Corrected: attention runs from a node to
+itself and its ancestors inside the upstream DAG (theirs ran among all nodes, so that nothing was
+acyclic about it), and counts are damped by a logarithm (raw, they made a state's scale follow
+popularity). Every link stands in a composition, so its count is 1 at least: a link never seen in
+training weighs what one seen once weighed.
+
+DA-GCN (Zhu et al., ACM TOIS 2024) shares only the name: it recommends items to users from several kinds
+of behaviour (view, cart, buy), and its DAG is one of behaviours.
+
+In: DAGs. Out: scores [R, C].
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from dagrec.data.examples import Context
+from dagrec.data.vocabulary import FIRST, Vocabulary
+from dagrec.graph.service_graph import Successors
+from dagrec.models.attention import Attention
+from dagrec.models.base import Traits
+from dagrec.models.dag.attention import (
+    AttendingNetwork,
+    Looks,
+    PairAttention,
+    attention_of,
+    with_self,
+)
+from dagrec.models.dag.graphs import (
+    GraphInputs,
+    GraphOptions,
+    GraphRecommender,
+    Readout,
+    mean_over,
+)
+from dagrec.models.network import Head, NodeEmbedding
+from dagrec.models.training_data import TrainingData
+
+
+class DAGCNConfig(GraphOptions):
+    """Hyperparameters of the network; those of the optimisation come with them."""
+
+    width: int = Field(64, ge=1, description="width of embeddings and states")
+    layers: int = Field(2, ge=1, description="layers")
+    heads: int = Field(2, ge=1, description="attention heads of a layer; they divide its width")
+    expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")
+    dropout: float = Field(
+        0.4, ge=0, lt=1, description="on embeddings, attention weights, what a layer adds and the state"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
+        return self
+
+
+class LinkWeights(nn.Module):
+    """log(1 + max(count, 1)) of each link; not learned, and not stored: the graph has the counts."""
+
+    codes: Tensor
+    counts: Tensor
+
+    def __init__(self, observed: Successors) -> None:
+        super().__init__()
+        self.nodes = len(observed.degrees)
+        owner = np.repeat(np.arange(self.nodes), observed.degrees)
+        codes = owner * self.nodes + observed.services + FIRST  # ascending
+        self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
+        counts = torch.from_numpy(observed.counts).float()
+        self.register_buffer("counts", counts, persistent=False)
+
+    def forward(self, sources: Tensor, targets: Tensor) -> Tensor:
+        """[E] of links between node ids [E] and [E]."""
+        codes = sources * self.nodes + targets
+        place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
+        counts = torch.where(self.codes[place] == codes, self.counts[place], 1.0)
+        return counts.log1p()
+
+
+class Layer(nn.Module):
+    """Means of edge vectors, attention at those upstream, a feed-forward net."""
+
+    def __init__(self, config: DAGCNConfig) -> None:
+        super().__init__()
+        width, inner = config.width, config.width * config.expansion
+        self.source = nn.Linear(width, width)
+        self.target = nn.Linear(width, width)
+        self.attend = PairAttention(width, config.heads, config.dropout)
+        self.norm_attention = nn.LayerNorm(width)
+        self.feed = nn.Sequential(
+            nn.Linear(width, inner), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(inner, width)
+        )
+        self.norm_feed = nn.LayerNorm(width)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(
+        self, h: Tensor, inputs: GraphInputs, links: Tensor, queries: Tensor, keys: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """links: [E] their weights. Returns the states [N, H] and the attention weights [Q, heads]."""
+        edges = self.source(h)[inputs.sources] + self.target(h)[inputs.targets]
+        means = mean_over(edges * links[:, None], inputs.targets, len(h))
+        # Who looks is a state, what is looked at a mean: both stand in one list.
+        seen, weights = self.attend(torch.cat([h, means]), queries, keys + len(h))
+        h = self.norm_attention(h + self.drop(seen[: len(h)]))
+        return self.norm_feed(h + self.drop(self.feed(h))), weights
+
+
+class DAGCNNetwork(AttendingNetwork):
+    """DAGs -> scores [R, C]."""
+
+    def __init__(self, config: DAGCNConfig, nodes: int, services: int, observed: Successors) -> None:
+        super().__init__()
+        width = config.width
+        self.links = LinkWeights(observed)
+        self.embed = NodeEmbedding(nodes, width)
+        self.drop = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.weigh = nn.Linear(width, 1, bias=False)
+        self.readout = Readout(nodes, width)
+        self.head = Head(width, services)
+
+    def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
+        h = self.drop(self.embed(inputs.nodes))
+        links = self.links(inputs.nodes[inputs.sources], inputs.nodes[inputs.targets])
+        queries, keys = with_self(inputs.descendants, inputs.ancestors, len(h))
+        states, found = [h], []
+        for layer in self.layers:
+            h, weights = layer(h, inputs, links, queries, keys)
+            states.append(h)
+            found.append(weights)
+        layers = torch.stack(states)  # [L + 1, N, H]
+        share = self.weigh(layers).softmax(dim=0)
+        return (share * layers).sum(dim=0), Looks(queries, keys, found)
+
+    def states(self, inputs: GraphInputs) -> Tensor:
+        h, _ = self.attend(inputs)
+        states: Tensor = self.drop(self.readout(h, inputs))
+        return states
+
+    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.head(states, columns)
+        return scores
+
+
+class DAGCN(GraphRecommender):
+    """Edge vectors of observed links, attention upstream, and a linear score for each service."""
+
+    name = "dagcn"
+    paper = "none for this form; only the name is that of Zhu et al. 2024"
+    Config = DAGCNConfig
+    traits = Traits(order_aware=True, graph_aware=True, gradient_trained=True)
+    config: DAGCNConfig
+
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> DAGCNNetwork:
+        services = len(vocabulary.services)
+        return DAGCNNetwork(self.config, len(vocabulary), services, self.graph.observed)
+
+    def attention(self, context: Context) -> Attention:
+        """What each node took from itself and its ancestors, layer by layer."""
+        return attention_of(self, self._fitted(self._network), context)

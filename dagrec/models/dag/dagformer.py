@@ -1,0 +1,160 @@
+"""DAGformer: attention among nodes of which one reaches the other (Luo, Thost and Shi, NeurIPS 2023,
+arXiv 2210.13148).
+
+    h_v = sqrt(H) E[v] + PE(depth(v)),  depth(v) = links of the longest path from a source to v
+    PE(d)_2i = sin(d / 10000^(2i / H)),  PE(d)_2i+1 = cos(d / 10000^(2i / H))
+    N(v) = {v} and all u that reach v, or are reached by v, within k links;  in each of L blocks:
+    a_vu = softmax_{u in N(v)} (q_v . k_u / sqrt(d))
+    h_v <- LayerNorm(h_v + drop(W_o concat over heads of sum_u drop(a_vu) v_u))
+    h_v <- LayerNorm(h_v + drop(W_2 drop(relu(W_1 h_v))))
+    s(y) = E[y] . drop(h_f + sum_{c child of f} B[c]) + b_y
+
+On a chain all nodes reach each other, and it is a plain transformer with depths as positions. Nodes
+that do not reach each other exchange nothing within one block. As published: post-norm blocks, no limit
+k (``reach`` null), both directions. The released code leaves v itself out of N(v), so that an isolated
+node has an empty softmax; here it is in. ``direction="ancestors"`` lets nodes look upstream alone: the
+state of a node then depends on nothing that follows it. With both, nothing leaks either: downstream of
+the frontier f nothing is read. Ours: tied embeddings with a bias, and B, 0 at first.
+
+In: DAGs. Out: scores [R, C].
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from dagrec.data.examples import Context
+from dagrec.data.vocabulary import Vocabulary
+from dagrec.models.attention import Attention
+from dagrec.models.base import Traits
+from dagrec.models.dag.attention import (
+    AttendingNetwork,
+    Looks,
+    PairAttention,
+    attention_of,
+    with_self,
+)
+from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender, Readout
+from dagrec.models.network import Head, NodeEmbedding
+from dagrec.models.training_data import TrainingData
+
+
+class DAGformerConfig(GraphOptions):
+    """Hyperparameters of the network; those of the optimisation come with them."""
+
+    width: int = Field(64, ge=1, description="width of embeddings and states")
+    layers: int = Field(2, ge=1, description="transformer blocks")
+    heads: int = Field(2, ge=1, description="attention heads of a block; they divide its width")
+    expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")
+    reach: int | None = Field(
+        None, ge=1, description="links over which nodes look at each other; null: any number"
+    )
+    direction: Literal["both", "ancestors"] = Field(
+        "both", description="ancestors: no node looks at what follows it"
+    )
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="on embeddings, attention weights, what a block adds and the state"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
+        return self
+
+
+def depth_encoding(depths: Tensor, width: int) -> Tensor:
+    """[N, width] sines and cosines of depths [N], from short waves to long ones."""
+    even = torch.arange(0, width, 2, device=depths.device)
+    angles = depths[:, None] * 10000.0 ** (-even / width)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
+
+
+class Block(nn.Module):
+    """Attention among pairs of nodes, then a feed-forward net; both added and normed."""
+
+    def __init__(self, config: DAGformerConfig) -> None:
+        super().__init__()
+        width, inner = config.width, config.width * config.expansion
+        self.attend = PairAttention(width, config.heads, config.dropout)
+        self.norm_attention = nn.LayerNorm(width)
+        self.feed = nn.Sequential(
+            nn.Linear(width, inner), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(inner, width)
+        )
+        self.norm_feed = nn.LayerNorm(width)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, h: Tensor, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """The states [N, H] and the weights [Q, heads]."""
+        seen, weights = self.attend(h, queries, keys)
+        h = self.norm_attention(h + self.drop(seen))
+        return self.norm_feed(h + self.drop(self.feed(h))), weights
+
+
+class DAGformerNetwork(AttendingNetwork):
+    """DAGs -> scores [R, C]."""
+
+    def __init__(self, config: DAGformerConfig, nodes: int, services: int) -> None:
+        super().__init__()
+        width = config.width
+        self.reach, self.direction = config.reach, config.direction
+        self.scale = width**0.5
+        self.embed = NodeEmbedding(nodes, width)
+        with torch.no_grad():
+            # Scaled up, a node enters with unit variance; as output weights they start small.
+            self.embed.weight *= width**-0.5
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.readout = Readout(nodes, width)
+        self.head = Head(width, services, self.embed)
+
+    def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
+        h = self.embed(inputs.nodes) * self.scale
+        h = self.drop(h + depth_encoding(inputs.levels, h.shape[1]))
+        queries, keys = self._pairs(inputs)
+        found = []
+        for block in self.blocks:
+            h, weights = block(h, queries, keys)
+            found.append(weights)
+        return h, Looks(queries, keys, found)
+
+    def _pairs(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
+        """Who looks, and at whom."""
+        up, down = inputs.ancestors, inputs.descendants
+        if self.reach is not None:
+            near = inputs.distances <= self.reach
+            up, down = up[near], down[near]
+        queries, keys = down, up
+        if self.direction == "both":
+            queries, keys = torch.cat([down, up]), torch.cat([up, down])
+        return with_self(queries, keys, len(inputs.nodes))
+
+    def states(self, inputs: GraphInputs) -> Tensor:
+        h, _ = self.attend(inputs)
+        states: Tensor = self.drop(self.readout(h, inputs))
+        return states
+
+    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.head(states, columns)
+        return scores
+
+
+class DAGformer(GraphRecommender):
+    """Attention along reachability, read at the frontier."""
+
+    name = "dagformer"
+    paper = "Luo, Thost and Shi 2023, arXiv 2210.13148"
+    Config = DAGformerConfig
+    traits = Traits(order_aware=True, graph_aware=True, gradient_trained=True)
+    config: DAGformerConfig
+
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> DAGformerNetwork:
+        return DAGformerNetwork(self.config, len(vocabulary), len(vocabulary.services))
+
+    def attention(self, context: Context) -> Attention:
+        """What each node took from those that reach it or are reached by it, block by block."""
+        return attention_of(self, self._fitted(self._network), context)

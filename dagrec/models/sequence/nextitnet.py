@@ -1,0 +1,107 @@
+"""NextItNet: dilated causal convolutions over the path (Yuan et al., WSDM 2019, arXiv 1808.05163).
+
+    x_t = drop(E[v_t])
+    residual block r = 0, 1, ...:  x <- x + f(x),  f = drop . relu . LN . conv_{2 d} . relu . LN . conv_d
+    conv_d(x)_t = b + sum_{i < k} W_i x_{t - i d},   d = 4^r
+    s(y) = w_y . drop(x_L) + b_y
+
+This is the paper's second kind of block: two convolutions of kernel k in each, whose dilation doubles from
+layer to layer (1, 2, 4, 8, ...), with layer normalisation and ReLU behind each. The state of a place sees
+the 1 + (k - 1)(4^blocks - 1) nodes up to it, and none after it, so one pass over a path gives the states of
+all of its prefixes: before the first node there are zeros, however long the row is.
+
+The default loss is the full softmax over the services at all places at once, as in the paper. Added here:
+dropout, without which a few thousand paths are learned by heart.
+
+In: padded paths. Out: scores [R, C].
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from dagrec.data.vocabulary import Contexts, Vocabulary
+from dagrec.models.base import Traits
+from dagrec.models.network import Head, Network, NodeEmbedding
+from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
+from dagrec.models.sequence.paths import PathRows, RowInputs
+from dagrec.models.training_data import TrainingData
+
+
+class NextItNetConfig(SequenceOptions):
+    """Hyperparameters of the network; those of the optimisation come with them."""
+
+    width: int = Field(64, ge=1, description="width of embeddings and states")
+    blocks: int = Field(2, ge=1, le=4, description="residual blocks of two convolutions each")
+    kernel: int = Field(3, ge=1, description="nodes that a convolution takes together")
+    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
+    hidden_dropout: float = Field(
+        0.4, ge=0, lt=1, description="on what a block adds, and on the state before the head"
+    )
+    tied: bool = Field(False, description="use the services' embeddings as output weights")
+
+
+class CausalConvolution(nn.Module):
+    """[B, L, D] -> [B, L, D]: a convolution that looks back, then LN and ReLU."""
+
+    def __init__(self, width: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.reach = (kernel - 1) * dilation
+        self.convolve = nn.Conv1d(width, width, kernel, dilation=dilation)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = nn.functional.pad(x.transpose(1, 2), (self.reach, 0))
+        return nn.functional.relu(self.norm(self.convolve(before).transpose(1, 2)))
+
+
+class NextItNetwork(Network):
+    """Padded paths -> scores [R, C]."""
+
+    def __init__(self, config: NextItNetConfig, nodes: int, services: int) -> None:
+        super().__init__()
+        width = config.width
+        self.embed = NodeEmbedding(nodes, width)
+        self.drop_embedding = nn.Dropout(config.embedding_dropout)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                CausalConvolution(width, config.kernel, 4**block),
+                CausalConvolution(width, config.kernel, 2 * 4**block),
+                nn.Dropout(config.hidden_dropout),
+            )
+            for block in range(config.blocks)
+        )
+        self.drop_hidden = nn.Dropout(config.hidden_dropout)
+        self.head = Head(width, services, self.embed if config.tied else None)
+
+    def places(self, inputs: RowInputs) -> Tensor:
+        """[B, L, D] state of each place."""
+        x: Tensor = self.drop_embedding(self.embed(inputs.nodes))
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+    def states(self, inputs: RowInputs) -> Tensor:
+        states: Tensor = self.drop_hidden(self.places(inputs)[inputs.rows, inputs.places])
+        return states
+
+    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.head(states, columns)
+        return scores
+
+
+class NextItNet(SequenceRecommender):
+    """Convolutions of growing reach over the path, and a linear score for each service."""
+
+    name = "nextitnet"
+    paper = "Yuan et al. 2019, arXiv 1808.05163"
+    Config = NextItNetConfig
+    traits = Traits(order_aware=True, gradient_trained=True)
+    config: NextItNetConfig
+
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> NextItNetwork:
+        return NextItNetwork(self.config, len(vocabulary), len(vocabulary.services))
+
+    def units(self, contexts: Contexts, *, training: bool) -> PathRows:
+        return PathRows.of(contexts, shared=training)

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dagrec.data.compositions import Composition
+from dagrec.data.examples import Context
+from dagrec.graph.upstream import Upstream
+from dagrec.models.base import Trainer
+from dagrec.models.dag.directed_dagnn import DirectedDAGNNConfig, DirectedDAGNNNetwork
+from dagrec.models.dag.graphs import GraphInputs
+from dagrec.models.registry import create
+from tests.data.dags import dag
+from tests.models.dag.laid_out import (
+    VOCABULARY,
+    ancestors_of,
+    by_key,
+    close,
+    each_alone,
+    global_inputs,
+    inputs_of,
+    keys_of,
+    own_generator,
+    random_dag,
+    reads,
+    stirred,
+    upstream,
+    whole,
+)
+from tests.worlds import everything, memory
+
+WIDTH = 5
+SHAPES: list[dict[str, object]] = [
+    {},
+    {"hop_weights": "softmax"},
+    {"self_loops": False},
+    {"hops": 3, "teleport": 0.0},
+]
+DAGS = [random_dag(11, seed) for seed in range(4)]
+
+
+def network(**options: object) -> DirectedDAGNNNetwork:
+    config = DirectedDAGNNConfig.model_validate({"width": WIDTH, **options})
+    net = DirectedDAGNNNetwork(config, len(VOCABULARY), len(VOCABULARY.services))
+    stirred(net)
+    return net
+
+
+@pytest.fixture(autouse=True)
+def _own_generator() -> object:
+    with own_generator():
+        yield
+
+
+def propagation(inputs: GraphInputs, *, self_loops: bool) -> Tensor:
+    """P as a matrix, by a plain loop."""
+    n = len(inputs.nodes)
+    links = list(zip(inputs.sources.tolist(), inputs.targets.tolist(), strict=True))
+    if self_loops:
+        links += [(i, i) for i in range(n)]
+    matrix = torch.zeros(n, n, dtype=torch.float64)
+    for source, target in links:
+        matrix[target, source] = 1 / sum(other == target for _, other in links)
+    return matrix
+
+
+# Propagation
+
+
+@pytest.mark.parametrize("composition", DAGS, ids=lambda c: c.id)
+def test_rows_of_the_propagation_sum_to_1_or_0_at_a_source(composition: Composition) -> None:
+    """Constant states stay as they are where a node has parents, and vanish where it has none."""
+    inputs = inputs_of(whole(composition))
+    for self_loops in (False, True):
+        net = network(self_loops=self_loops, teleport=0.0, hops=1)
+        rows = propagation(inputs, self_loops=self_loops).sum(dim=1)
+        assert set(rows.round(decimals=9).tolist()) <= {0.0, 1.0}
+        constant = torch.tensor([1.0, -2, 3, 0.5, 7])
+        last = net.transform[3]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.copy_(constant)
+        assert close(net.hop_states(inputs)[:, 1], rows[:, None].float() * constant)
+        assert self_loops == bool((rows == 1).all())
+
+
+@pytest.mark.parametrize("self_loops", [False, True])
+@pytest.mark.parametrize("teleport", [0.0, 0.1, 0.6])
+def test_k_hops_are_appnp(self_loops: bool, teleport: float) -> None:
+    """h^K = sum_{i < K} a (1 - a)^i P^i h^0 + (1 - a)^K P^K h^0."""
+    net = network(self_loops=self_loops, teleport=teleport, hops=4).double()
+    inputs = inputs_of(whole(DAGS[0]))
+    p, hops = propagation(inputs, self_loops=self_loops), net.hop_states(inputs)
+    for k in range(5):
+        powers = [torch.matrix_power(p, i) @ hops[:, 0] for i in range(k + 1)]
+        expected = (1 - teleport) ** k * powers[k]
+        for i in range(k):
+            expected = expected + teleport * (1 - teleport) ** i * powers[i]
+        assert close(hops[:, k], expected, 1e-12)
+
+
+@pytest.mark.parametrize("composition", DAGS, ids=lambda c: c.id)
+def test_hops_beyond_the_longest_path_are_the_limit_exactly(composition: Composition) -> None:
+    a = 0.2
+    inputs = inputs_of(whole(composition))
+    needed = int(inputs.levels.max()) + 1
+    net = network(self_loops=False, teleport=a, hops=needed + 3).double()
+    hops = net.hop_states(inputs)
+    p = propagation(inputs, self_loops=False)
+    limit = a * torch.linalg.solve(torch.eye(len(p), dtype=p.dtype) - (1 - a) * p, hops[:, 0])
+    assert close(hops[:, needed], limit, 1e-12)
+    for node, level in enumerate(inputs.levels.tolist()):
+        for k in range(level + 1, needed + 4):
+            assert torch.equal(hops[node, k], hops[node, level + 1])
+    assert not torch.allclose(hops[:, needed - 2], limit)
+
+
+def test_open_hops_are_those_that_the_deepest_dag_needs() -> None:
+    shallow, deep = upstream(dag("a b", "a>b"), "b"), upstream(DAGS[0], "k")
+    net = network()
+    assert net.hop_states(inputs_of(shallow)).shape[1] == 3
+    assert net.hop_states(inputs_of(shallow, deep)).shape[1] == deep.levels[-1] + 2
+
+
+@pytest.mark.parametrize("hop_weights", ["sigmoid", "softmax"])
+def test_a_node_that_always_returns_to_itself_hears_nobody(hop_weights: str) -> None:
+    net, inputs = network(teleport=1.0, hop_weights=hop_weights), inputs_of(whole(DAGS[0]))
+    hops = net.hop_states(inputs)
+    assert torch.equal(hops, hops[:, :1].expand_as(hops))
+    out = (net.hop_weights(hops, inputs)[:, :, None] * hops).sum(dim=1)
+    kept = net.hop_weights(hops, inputs).sum(dim=1, keepdim=True)
+    assert close(out, kept * hops[:, 0])
+    if hop_weights == "softmax":
+        assert close(out, hops[:, 0])
+
+
+# Weights of hops
+
+
+@pytest.mark.parametrize("hops", [None, 6])
+def test_softmax_weights_compete_and_sigmoids_do_not(hops: int | None) -> None:
+    inputs = inputs_of(whole(DAGS[1]))
+    net = network(hop_weights="softmax", hops=hops)
+    weights = net.hop_weights(net.hop_states(inputs), inputs)
+    assert close(weights.sum(dim=1), torch.ones(len(inputs.nodes)))
+    net = network(hop_weights="sigmoid", hops=hops)
+    states = net.hop_states(inputs)
+    sums = net.hop_weights(states, inputs).sum(dim=1)
+    assert (sums > 0).all()
+    assert (sums < (inputs.levels + 2 if hops is None else hops + 1)).all()
+    assert sums.std() > 0.01
+    with torch.no_grad():
+        net.retain.bias.fill_(50.0)  # all kept: no softmax does that
+    assert close(net.hop_weights(states, inputs).sum(dim=1).max(), torch.tensor(states.shape[1] * 1.0))
+
+
+def test_a_hop_that_a_node_does_not_need_has_no_weight() -> None:
+    inputs = inputs_of(whole(DAGS[1]))
+    for hop_weights in ("sigmoid", "softmax"):
+        net = network(hop_weights=hop_weights)
+        weights = net.hop_weights(net.hop_states(inputs), inputs)
+        needed = inputs.levels[:, None] + 1 >= torch.arange(weights.shape[1])
+        assert torch.equal(weights != 0, needed)
+
+
+def test_scores_follow_the_formula() -> None:
+    """With w = 0 each of the hops is kept by half."""
+    net, inputs = network(hops=2, teleport=0.0, self_loops=False), inputs_of(upstream(DAGS[0], "k"))
+    with torch.no_grad():
+        net.retain.weight.zero_()
+        net.retain.bias.zero_()
+    start = net.transform(net.embed(inputs.nodes))
+    p = propagation(inputs, self_loops=False).float()
+    out = 0.5 * (start + p @ start + p @ p @ start)
+    assert close(net(inputs), net.head(out[inputs.frontiers]))
+
+
+# What a state depends on
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_a_state_depends_on_the_node_and_its_ancestors_alone(shape: dict[str, object]) -> None:
+    net = network(**shape)
+
+    def out(inputs: GraphInputs) -> Tensor:
+        hops = net.hop_states(inputs)
+        return (net.hop_weights(hops, inputs)[:, :, None] * hops).sum(dim=1)
+
+    for composition in DAGS:
+        above = ancestors_of(composition)
+        found = reads(net, net.embed, inputs_of(whole(composition)), out)
+        assert found == {node: {node} | above[node] for node in composition.by_id}
+
+
+@pytest.mark.parametrize("hops", [1, 2, 4])
+def test_hops_bound_how_far_a_node_sees(hops: int) -> None:
+    net = network(hops=hops)
+    inputs = inputs_of(whole(dag("a b c d e f", "a>b b>c c>d d>e e>f")))
+    found = reads(net, net.embed, inputs, lambda i: net.hop_states(i)[:, -1])
+    assert found["f"] == set("abcdef"[-hops - 1 :])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_batch_of_dags_equals_each_alone(shape: dict[str, object]) -> None:
+    """Also where a deeper one makes the batch take more hops."""
+    dags = [upstream(c, node) for c in DAGS for node in ("c", "h", "k")]
+    assert each_alone(network(**shape), [*dags, Upstream(("z",), ((),), ("k", "nobody"))])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_order_in_a_document_changes_nothing(shape: dict[str, object]) -> None:
+    net = network(**shape)
+    one = dag("t u a b c d", "t>a u>b a>c b>c a>d c>d u>d")
+    other = dag("d c b a u t", "u>d c>d a>d b>c a>c u>b t>a")
+    assert close(net(inputs_of(upstream(one, "d"))), net(inputs_of(upstream(other, "d"))))
+
+
+def test_two_equal_parents_say_what_one_says() -> None:
+    net = network(self_loops=False)
+    once = inputs_of(upstream(dag("t a:x d", "t>a a>d"), "d"))
+    twice = inputs_of(upstream(dag("t a:x b:x d", "t>a t>b a>d b>d"), "d"))
+    assert close(net(once), net(twice))
+
+
+def test_with_the_global_graph_ancestors_in_it_count_and_nothing_else() -> None:
+    net, composition = network(), DAGS[0]
+    inputs, above = global_inputs(composition, "a", "k"), ancestors_of(composition)
+    found = reads(net, net.embed, inputs, lambda i: net.hop_states(i)[:, -1])
+    assert all(found[node] == {node} | above[node] for node in composition.by_id)
+    assert set(keys_of(inputs)) > set(composition.by_id)
+    assert by_key(inputs, net.hop_states(inputs))["x"].shape == (int(inputs.levels.max()) + 2, WIDTH)
+
+
+def test_scores_are_a_function_of_the_last_node_with_the_global_graph_alone(trainer: Trainer) -> None:
+    world = everything()
+    contexts = [Context(("table_l", "hub")), Context(("table_r", "hub")), Context(("hub",))]
+    encoded = world.data.vocabulary.encode(contexts)
+    for graph, equal in (("global", True), ("upstream", False)):
+        model = create("directed_dagnn", {"graph": graph, "epochs": 2, "width": 8})
+        scores = model.fit(world.data, trainer).score(encoded)
+        assert np.allclose(scores, scores[:1], atol=1e-5) == equal
+
+
+# Training
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradients_are_those_of_finite_differences(shape: dict[str, object]) -> None:
+    net, inputs = network(**shape).double(), inputs_of(upstream(DAGS[0], "k"))
+    names, values = zip(*net.named_parameters(), strict=True)
+
+    def score(*weights: Tensor) -> Tensor:
+        found: Tensor = torch.func.functional_call(
+            net, dict(zip(names, weights, strict=True)), (inputs,)
+        )
+        return found
+
+    assert torch.autograd.gradcheck(score, values, fast_mode=True)
+
+
+def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
+    for shape in SHAPES:
+        net = network(**shape)
+        net(inputs_of(Upstream(("a",), ((),), ()))).sum().backward()
+        assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    inputs = inputs_of(*[upstream(DAGS[0], "k")] * 20)
+    still: dict[str, object] = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
+    for kind in still:
+        net = network(**{**still, kind: 0.5}).train()
+        assert (net(inputs) != net(inputs)).any()
+        net.eval()
+        assert torch.equal(net(inputs), net(inputs))
+
+
+def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
+    world = memory()
+    options: dict[str, object] = {"epochs": 80, "learning_rate": 0.02, "width": 16}
+    model = create("directed_dagnn", options).fit(world.data, trainer)
+    scores = model.score(world.data.vocabulary.encode(world.contexts))
+    answers = [world.data.vocabulary.services[column] for column in scores.argmax(axis=1)]
+    assert answers == [world.certain[context.path] for context in world.contexts]

@@ -1,0 +1,136 @@
+"""The simplest networks that can be trained, for tests of what trains them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dagrec.data.vocabulary import Contexts, Vocabulary
+from dagrec.models.base import Traits
+from dagrec.models.network import Network, NetworkRecommender
+from dagrec.models.optimisation import Optimisation
+from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
+from dagrec.models.training_data import TrainingData
+from dagrec.training.loop import NetworkTrainer
+from dagrec.types import Floats, Ids
+
+STILL = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
+SMALL = {"embedding": 8, "hidden": 8, "layers": 1}
+
+
+class LastInputs(NamedTuple):
+    """last: [R] the last node of each context."""
+
+    last: Tensor
+
+
+@dataclass(frozen=True)
+class Lasts:
+    """Each context a unit of its own, of which the last node is all that is read."""
+
+    contexts: Contexts
+
+    @property
+    def sizes(self) -> Ids:
+        return self.contexts.lengths
+
+    def take(self, units: Ids) -> tuple[LastInputs, Ids]:
+        return LastInputs(torch.from_numpy(self.contexts.last[units])), units
+
+
+class TableNetwork(Network):
+    """One score for each service and last node: the simplest network that can learn transitions."""
+
+    def __init__(self, nodes: int, services: int, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((nodes, services), start))
+
+    def states(self, inputs: LastInputs) -> Tensor:
+        return self.weight[inputs.last]
+
+    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
+        return states if columns is None else states[:, columns]
+
+
+class TableConfig(Optimisation):
+    """A table, and how it is trained."""
+
+    start: float = Field(0.0, description="every score before training")
+
+
+class Table(NetworkRecommender):
+    """A recommender that knows the last node of a context."""
+
+    name = "table"
+    paper = "none"
+    Config = TableConfig
+    traits = Traits(order_aware=True, gradient_trained=True)
+    config: TableConfig
+    network: ClassVar[type[TableNetwork]] = TableNetwork
+
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> TableNetwork:  # noqa: ARG002
+        return self.network(len(vocabulary), len(vocabulary.services), self.config.start)
+
+    def units(self, contexts: Contexts, *, training: bool) -> Lasts:  # noqa: ARG002
+        return Lasts(contexts)
+
+
+class Breaking(GRU4Rec):
+    """A GRU4Rec whose weights become NaN just before the pass number ``pass_``, counted from 0."""
+
+    pass_: int
+
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
+        network = super().build(vocabulary, data)
+        passes = count()
+
+        def break_(*_: object) -> None:
+            if next(passes) == self.pass_:
+                with torch.no_grad():
+                    network.embed.weight.fill_(torch.nan)
+
+        network.embed.register_forward_pre_hook(break_)
+        return network
+
+
+def table(*, seed: int = 0, **options: Any) -> Table:
+    return Table(TableConfig(**options), seed=seed)
+
+
+def gru(*, seed: int = 0, **options: Any) -> GRU4Rec:
+    return GRU4Rec(GRU4RecConfig(**{**SMALL, **options}), seed=seed)
+
+
+def breaking(pass_: int, **options: Any) -> Breaking:
+    learner = Breaking(GRU4RecConfig(**{**SMALL, **options}))
+    learner.pass_ = pass_
+    return learner
+
+
+def fitted(learner: NetworkRecommender, data: TrainingData) -> NetworkRecommender:
+    return learner.fit(data, NetworkTrainer(device="cpu"))
+
+
+def network_of(learner: NetworkRecommender) -> Network:
+    """The trained network itself, which no caller of a recommender needs."""
+    network = learner._network
+    assert network is not None
+    return network
+
+
+def mean_loss(learner: NetworkRecommender, data: TrainingData) -> float:
+    """Mean negative log-likelihood of single examples, by PyTorch's own cross-entropy."""
+    scores = torch.from_numpy(learner.score(data.contexts)[data.rows])
+    return nn.functional.cross_entropy(scores, torch.from_numpy(data.targets)).item()
+
+
+def vector(learner: NetworkRecommender) -> Floats:
+    """All weights of the trained network in a row."""
+    state = learner.state()
+    return np.concatenate([state[name].ravel() for name in sorted(state)]).astype(np.float64)

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dagrec.data.examples import Context, Example
+from dagrec.models.network import NetworkRecommender
+from dagrec.models.optimisation import LossName
+from dagrec.models.training_data import TrainingData
+from dagrec.training.batches import Batch, Batches
+from dagrec.training.losses import LOSSES, Candidates
+from dagrec.training.objective import Objective
+from dagrec.training.sampling import Draw, Sampler
+from tests.training.learners import (
+    LastInputs,
+    Table,
+    TableConfig,
+    TableNetwork,
+    fitted,
+    gru,
+    network_of,
+    table,
+)
+from tests.worlds import World, branching, chain, everything
+
+PAIRWISE = tuple(LOSSES)
+SAMPLING = [
+    {"sampling": sampling, "sampler": sampler, "replacement": replacement, "exclude": exclude}
+    for sampling, sampler, replacement, exclude in product(
+        ("rows", "shared", "batch"), ("inverse-cdf", "alias"), (True, False), ("target", "successors")
+    )
+    if replacement or sampling != "batch"
+]
+QUICK: dict[str, Any] = {"epochs": 60, "learning_rate": 0.02}
+
+
+def answers(model: NetworkRecommender, world: World) -> dict[tuple[str, ...], str]:
+    """The first service for each path that one service alone follows."""
+    contexts = [context for context in world.contexts if context.path in world.certain]
+    scores = model.score(world.data.vocabulary.encode(contexts))
+    services = world.data.vocabulary.services
+    return {c.path: services[int(row.argmax())] for c, row in zip(contexts, scores, strict=True)}
+
+
+# Every loss, and every way to draw
+
+
+@pytest.mark.parametrize("negatives", [None, 5])
+@pytest.mark.parametrize("loss", get_args(LossName))
+def test_every_loss_puts_the_true_successor_first(loss: str, negatives: int | None) -> None:
+    world = chain()
+    assert answers(fitted(gru(loss=loss, negatives=negatives, **QUICK), world.data), world) == (
+        world.certain
+    )
+
+
+@pytest.mark.parametrize("options", SAMPLING, ids=lambda options: "-".join(map(str, options.values())))
+def test_every_way_to_draw_puts_the_true_successor_first(options: dict[str, object]) -> None:
+    world = everything()
+    model = fitted(table(loss="bce", negatives=4, sample_alpha=0.0, **QUICK, **options), chain().data)
+    assert answers(model, chain()) == chain().certain
+    assert len(fitted(table(loss="bpr-max", epochs=1, **options), world.data).history) == 1
+
+
+@pytest.mark.parametrize("loss", PAIRWISE)
+def test_a_target_is_never_a_negative_of_itself(loss: str) -> None:
+    """With one service there is nothing to rank: no loss and no step."""
+    data = TrainingData.of([Example(Context(("a",)), "y", "n", 0)])
+    for options in ({"negatives": None}, *SAMPLING):
+        model = fitted(table(loss=loss, epochs=3, start=0.5, **options), data)
+        assert [epoch.loss for epoch in model.history] == [0.0] * 3
+        assert (model.state()["weight"] == 0.5).all()
+
+
+@pytest.mark.parametrize("loss", [loss for loss in PAIRWISE if loss != "gbce"])
+def test_masked_training_ranks_observed_successors_alone(loss: str) -> None:
+    """A context with one successor teaches nothing, and one with two their order alone."""
+    data = chain().data
+    for options in ({"negatives": None}, *SAMPLING):
+        history = fitted(table(loss=loss, epochs=2, mask_training=True, **options), data).history
+        assert [epoch.loss for epoch in history] == [0.0, 0.0]
+    two = branching().data
+    weight = fitted(table(loss=loss, epochs=2, mask_training=True), two).state()["weight"]
+    assert weight[two.contexts.last[0]].all()
+
+
+# Pairwise ranking, by hand
+
+
+def pieces(learner: NetworkRecommender, data: TrainingData) -> tuple[Objective, Batch]:
+    """What a loss is computed from: a network with its first weights, and a batch of all units."""
+    torch.manual_seed(0)
+    options = learner.config
+    network = learner.build(data.vocabulary, data).eval()
+    sampler = Sampler.of(
+        torch.from_numpy(data.graph.popularity),
+        options.sample_alpha,
+        method=options.sampler,
+        replacement=options.replacement,
+    )
+    batch = next(Batches.of(learner, data).in_order(1000))
+    return Objective(network, options, sampler), batch
+
+
+@pytest.fixture(autouse=True)
+def _own_generator() -> object:
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def test_bpr_starts_at_the_logarithm_of_two() -> None:
+    options = {"epochs": 1, "batch_size": 1000, "loss": "bpr", "negatives": 2000}
+    history = fitted(table(**options), everything().data).history
+    assert history[0].loss == pytest.approx(math.log(2), rel=1e-5)
+
+
+def mean_bpr(scores: Tensor, data: TrainingData, drawable: Tensor) -> float:
+    """The loss over all other services, by a loop over single examples."""
+    total = 0.0
+    for row, target in zip(data.rows, data.targets, strict=True):
+        others = drawable & (torch.arange(scores.shape[1]) != target)
+        gaps = scores[row, target] - scores[row, others]
+        total += nn.functional.softplus(-gaps).mean().item()
+    return total
+
+
+def all_scores(objective: Objective, learner: NetworkRecommender, data: TrainingData) -> Tensor:
+    units = learner.units(data.contexts, training=False)
+    inputs, answered = units.take(np.arange(len(data.contexts)))
+    assert (answered == np.arange(len(data.contexts))).all()
+    scores: Tensor = objective.network(inputs)
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"negatives": 2000, "sampling": "rows"}, 1e-2),
+        ({"negatives": 2048, "sampling": "shared", "sampler": "alias"}, 2e-2),
+        ({"negatives": 512, "sampling": "rows", "replacement": False}, 1e-6),
+        ({"negatives": 512, "sampling": "shared", "replacement": False}, 1e-6),
+    ],
+    ids=str,
+)
+def test_many_draws_are_the_loss_over_all_others(options: dict[str, Any], tolerance: float) -> None:
+    """Of uniform draws: in great number with replacement, all there are without."""
+    data = everything().data
+    learner = gru(loss="bpr", sample_alpha=0.0, **options)
+    objective, batch = pieces(learner, data)
+    with torch.no_grad():
+        total, examples = objective(batch)
+        scores = all_scores(objective, learner, data)
+    drawable = torch.from_numpy(data.graph.popularity > 0)
+    assert examples == len(data.examples)
+    assert total.item() == pytest.approx(mean_bpr(scores, data, drawable), rel=tolerance)
+
+
+def test_without_a_number_every_other_service_is_a_negative() -> None:
+    """Also those that nothing was ever followed by, which no draw finds."""
+    data = everything().data
+    learner = gru(loss="bpr", negatives=None)
+    objective, batch = pieces(learner, data)
+    with torch.no_grad():
+        total, _ = objective(batch)
+        scores = all_scores(objective, learner, data)
+    everyone = torch.ones(len(data.vocabulary.services), dtype=torch.bool)
+    assert not (data.graph.popularity > 0).all()
+    assert total.item() == pytest.approx(mean_bpr(scores, data, everyone), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", PAIRWISE)
+@pytest.mark.parametrize("sampling", ["rows", "shared", "batch"])
+def test_a_loss_sees_the_scores_of_its_draws(sampling: str, loss: str) -> None:
+    """Whichever columns of the scores are computed: those of the draws, by the same generator."""
+    data = everything().data
+    learner = gru(loss=loss, sampling=sampling, negatives=7)
+    objective, batch = pieces(learner, data)
+    sampler, pairs = objective.sampler, len(batch.rows)
+    with torch.no_grad():
+        torch.manual_seed(4)
+        total, _ = objective(batch)
+        torch.manual_seed(4)
+        draw: Draw
+        if sampling == "rows":
+            draw = sampler.draw(pairs, 7, batch.excluded)
+        else:
+            targets = batch.columns if sampling == "batch" else None
+            draw = sampler.draw_shared(pairs, 7, batch.excluded, batch=targets)
+        scores = objective.network(batch.inputs)[batch.rows]
+    seen = Candidates(
+        scores.gather(1, batch.columns[:, None])[:, 0],
+        scores.gather(1, draw.columns),
+        draw.valid,
+        draw.log_expected,
+        len(data.vocabulary.services),
+    )
+    expected = (LOSSES[loss](seen, learner.config) * batch.counts).sum()
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_other_successors_are_never_drawn_where_these_are_excluded() -> None:
+    data = everything().data
+    for sampling in ("rows", "shared", "batch"):
+        options = {"loss": "bpr", "exclude": "successors", "sampling": sampling, "negatives": 200}
+        objective, batch = pieces(table(**options), data)
+        candidates = objective._draw(batch)
+        counts = np.zeros((len(data.contexts), len(data.vocabulary.services)))
+        np.add.at(counts, (data.rows, data.targets), 1)
+        followed = torch.from_numpy(counts > 0)[batch.rows]  # a table's units are the contexts
+        drawn = followed.gather(1, candidates.columns)
+        assert drawn.any() == (sampling != "rows")  # of a shared draw they do not count
+        assert not (drawn & candidates.valid).any()
+        assert candidates.valid.any(dim=1).all()
+
+
+def test_excluding_successors_leaves_nothing_to_rank_where_there_are_no_others() -> None:
+    data = branching().data
+    losses = [
+        fitted(table(loss="bpr", epochs=1, exclude=name), data).history[0].loss
+        for name in ("target", "successors")
+    ]
+    assert losses == [pytest.approx(math.log(2)), 0.0]
+
+
+def test_only_the_hardest_negatives_count_at_the_end_of_the_curriculum() -> None:
+    """At a learning rate of almost nothing the loss of the hardest is above that of all."""
+    data = everything().data
+    options = {"loss": "bpr", "negatives": None, "epochs": 5, "learning_rate": 1e-30}
+    plain = fitted(gru(**options), data).history
+    hard = fitted(
+        gru(**options, curriculum="hardness", curriculum_epochs=4, hard_share=0.01), data
+    ).history
+    losses = [epoch.loss for epoch in hard]
+    assert losses[0] == pytest.approx(plain[0].loss, rel=0.1)
+    assert losses[0] < losses[1] < losses[2] < losses[3]
+
+
+# Scores in part
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"tied": True, "hidden": 5}], ids=str)
+def test_scores_of_some_columns_are_those_of_all(options: dict[str, object]) -> None:
+    data = everything().data
+    model = fitted(gru(epochs=1, **options), data)
+    network = network_of(model)
+    inputs, _ = model.units(data.contexts, training=False).take(np.arange(3))
+    columns = torch.tensor([4, 0, 4])
+    with torch.no_grad():
+        states = network.states(inputs)
+        some, everyone = network.scores(states, columns), network.scores(states)
+    torch.testing.assert_close(some, everyone[:, columns])
+
+
+# Something on top
+
+
+class Penalised(TableNetwork):
+    def penalty(self, inputs: LastInputs, states: Tensor) -> Tensor:
+        assert len(inputs.last) == len(states)
+        return torch.tensor(0.25)
+
+
+class PenalisedTable(Table):
+    network = Penalised
+
+
+@pytest.mark.parametrize("loss", ["ce", "bpr"])
+def test_a_penalty_is_added_for_every_example(loss: str) -> None:
+    data = everything().data
+    options = {"epochs": 1, "loss": loss, "negatives": None}
+    losses = [
+        fitted(class_(TableConfig(**options)), data).history[0].loss
+        for class_ in (Table, PenalisedTable)
+    ]
+    assert losses[1] == pytest.approx(losses[0] + 0.25)

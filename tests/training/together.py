@@ -1,0 +1,136 @@
+"""Trainings on several processes: ``torchrun --nproc-per-node 2 -m tests.training.together WHAT OUT``.
+
+Each process writes what it found into a folder OUT/<rank>.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import astuple
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dagrec.data.vocabulary import Vocabulary
+from dagrec.errors import DagrecError
+from dagrec.models.base import Epoch
+from dagrec.models.network import NetworkRecommender
+from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
+from dagrec.models.training_data import TrainingData
+from dagrec.training.loop import NetworkTrainer
+from tests.training.learners import SMALL, STILL, gru, table
+from tests.worlds import chain, everything
+
+RANK = int(os.environ.get("RANK", "0"))
+FULL = {"epochs": 60, "learning_rate": 0.02, "batch_size": 1000}
+TRAININGS: dict[str, dict[str, Any]] = {
+    "full batches": {**FULL, **STILL},
+    "masked": {**FULL, **STILL, "mask_training": True, "label_smoothing": 0.1},
+    "adagrad": {**FULL, **STILL, "optimiser": "adagrad", "learning_rate": 0.05},
+    "uneven batches": {"epochs": 4, "batch_size": 4, **STILL},
+    "dropout": {"epochs": 60, "learning_rate": 0.02, "batch_size": 4},
+    "negatives": {"epochs": 4, "batch_size": 4, "loss": "bpr-max", "sampling": "batch", "negatives": 9},
+    "augmented": {"epochs": 4, "batch_size": 4, "augmentation": {"crop": 0.5, "node_mask": 0.2}},
+    "stopped early": {"epochs": 60, "patience": 3, "learning_rate": 0.1, "validation_share": 0.3},
+    "short units first": {"epochs": 4, "curriculum": "length", "curriculum_epochs": 1000},
+}
+
+
+class Spoiled(GRU4Rec):
+    """A GRU4Rec of which something happens in the processes ``ranks`` before the pass ``pass_``."""
+
+    ranks: tuple[int, ...]
+    pass_: int
+    what: str
+
+    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
+        network = super().build(vocabulary, data)
+        passes = count()
+
+        def happen(*_: object) -> None:
+            if next(passes) != self.pass_ or RANK not in self.ranks:
+                return
+            if self.what == "raise":
+                raise RuntimeError(f"the network of process {RANK} is broken")
+            with torch.no_grad():
+                network.embed.weight.fill_(torch.nan)
+
+        network.embed.register_forward_pre_hook(happen)
+        return network
+
+
+def spoiled(ranks: tuple[int, ...], pass_: int, what: str, **options: Any) -> Spoiled:
+    learner = Spoiled(GRU4RecConfig(**{**SMALL, **options}))
+    learner.ranks, learner.pass_, learner.what = ranks, pass_, what
+    return learner
+
+
+def keep(out: Path, name: str, learner: NetworkRecommender, error: Exception | None = None) -> None:
+    """Weights, history and error, for the test to read."""
+    folder = out / str(RANK)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = learner.state() if learner.history else {}
+    np.savez(folder / f"{name}.npz", **state)
+    about = {
+        "history": [astuple(e) for e in learner.history],
+        "error": None if error is None else str(error),
+    }
+    (folder / f"{name}.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def attempt(
+    out: Path, name: str, learner: NetworkRecommender, trainer: NetworkTrainer, data: TrainingData
+) -> None:
+    try:
+        learner.fit(data, trainer)
+    except (DagrecError, RuntimeError) as error:
+        keep(out, name, learner, error)
+    else:
+        keep(out, name, learner)
+
+
+def facts(out: Path) -> None:
+    """Many trainings in one process, one after the other; the processes do not arrive together."""
+    data, told = everything().data, []
+
+    def tell(_name: str, epoch: Epoch, _epochs: int) -> None:
+        told.append(epoch.epoch)
+
+    trainer = NetworkTrainer("cpu", tell, log=out / f"log-{RANK}")
+    for number, (name, options) in enumerate(TRAININGS.items()):
+        if number % 2 == RANK:
+            time.sleep(0.1)
+        attempt(out, name, gru(**options), trainer, data)
+    (out / str(RANK) / "told.json").write_text(json.dumps(told), encoding="utf-8")
+
+    quiet = NetworkTrainer("cpu")
+    attempt(out, "few units", gru(epochs=2), quiet, chain().data)
+    attempt(out, "small batches", table(epochs=2, batch_size=1), quiet, data)
+    attempt(out, "not finite", spoiled((1,), 7, "fill", epochs=9, batch_size=1000), quiet, data)
+
+    options = {"epochs": 6, "batch_size": 4, "optimiser": "adagrad", "momentum": 0.4}
+    attempt(out, "whole", spoiled((), 0, "raise", **options), quiet, data)
+    keeping = NetworkTrainer("cpu", checkpoints=out / "checkpoints", checkpoint_seconds=0)
+    attempt(out, "interrupted", spoiled((0, 1), 10, "raise", **options), keeping, data)
+    attempt(out, "gone on", spoiled((), 0, "raise", **options), keeping, data)
+    apart = out / f"checkpoints-{RANK}"
+    own = NetworkTrainer("cpu", checkpoints=apart, checkpoint_seconds=0)
+    attempt(out, "apart", spoiled((0, 1), 10, "raise", **options), own, data)
+    attempt(out, "apart again", spoiled((), 0, "raise", **options), own, data)
+
+
+def fail(out: Path) -> None:
+    """The network of the second process raises in its second epoch, and nobody catches that."""
+    learner = spoiled((1,), 1, "raise", epochs=10**6, batch_size=1000)
+    learner.fit(everything().data, NetworkTrainer("cpu"))
+    keep(out, "never", learner)
+
+
+if __name__ == "__main__":
+    {"facts": facts, "fail": fail}[sys.argv[1]](Path(sys.argv[2]))
