@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dagrec.errors import DagrecError
@@ -116,7 +116,9 @@ class Checkpoint:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                save_file(copies, draft, {"course": told, "digest": self._digest(told, copies)})
+                # Not by safetensors itself, whose own draft would be left by a kill under another name.
+                about_it = {"course": told, "digest": self._digest(told, copies)}
+                draft.write_bytes(save(copies, about_it))
                 draft.replace(self.path)
             finally:
                 draft.unlink(missing_ok=True)

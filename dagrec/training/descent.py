@@ -203,9 +203,10 @@ class Descent:
         self.course, generators = found
         mine = generators[self.processes.rank]
         size = len(torch.get_rng_state())
-        torch.set_rng_state(mine[:size])
+        # Copies: of a tensor that does not begin its storage, torch 2.13 reads what is outside of it.
+        torch.set_rng_state(mine[:size].clone())
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(mine[size:], self.device)
+            torch.cuda.set_rng_state(mine[size:].clone(), self.device)
 
     def _save(self) -> None:
         if self.checkpoint is None:

@@ -7,24 +7,17 @@ divided among them, and DistributedDataParallel averages the gradients. Only the
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from itertools import count
 
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
-_connections = count()
-"""Numbers of the connections; every process makes the same ones."""
 
 
 @dataclass(frozen=True)
@@ -66,36 +59,19 @@ class Processes:
         return torch.stack(found)
 
 
-@contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that train together, connected as long as it lasts.
+def joined(device: torch.device) -> Processes:
+    """The processes that train together, connected until they end.
 
     gloo connects CPUs, NCCL GPUs. A process that fails leaves, torchrun ends the others.
     """
     processes = Processes.of_environment()
-    if processes.count == 1 or torch.distributed.is_initialized():
-        yield processes
-        return
-    # A connection that kept the name of the one before would find addresses that nobody answers.
-    store = PrefixStore(f"dagrec-{next(_connections)}", _store())
-    torch.distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        timeout=PATIENCE,
-        store=store,
-        rank=processes.rank,
-        world_size=processes.count,
-    )
-    try:
-        yield processes
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-@cache
-def _store() -> Store:
-    """Where the processes leave their addresses for each other."""
-    store: Store = next(rendezvous("env://", timeout=PATIENCE))[0]
-    return store
+    if processes.count > 1 and not torch.distributed.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+        # Not after each training: a process that connects again can meet the addresses of the time
+        # before, and one that leaves while an exception holds its network can wait for itself.
+        atexit.register(torch.distributed.destroy_process_group)
+    return processes
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -14,9 +14,10 @@ from dagrec.models.network import NetworkRecommender
 
 
 def write_line(
-    path: Path, learner: NetworkRecommender, data: str, epoch: Epoch, seconds: float
+    path: Path, learner: NetworkRecommender, data: str, epoch: Epoch, epochs: int, seconds: float
 ) -> None:
-    """Append an epoch. ``data``: fingerprint of the training data; ``seconds``: how long it took.
+    """Append an epoch of ``epochs`` at most. ``data``: fingerprint of the training data; ``seconds``:
+    how long it took.
 
     ``training`` tells trainings apart that share a log: a hash of data, configuration and seed. Raises
     :class:`DagrecError`.
@@ -27,7 +28,7 @@ def write_line(
         "training": hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12],
         "model": learner.name,
         "seed": learner.seed,
-        "epochs": learner.config.epochs,
+        "epochs": epochs,
         "metric": learner.config.validation_metric,
         "seconds": seconds,
     }

@@ -68,7 +68,8 @@ class NetworkTrainer:
         """
         device = choose_device(self.device)
         _check_precision(learner, device)
-        with joined(device) as processes, seeded(learner.seed + SEED_STEP * processes.rank, device):
+        processes = joined(device)
+        with seeded(learner.seed + SEED_STEP * processes.rank, device):
             checkpoint = None
             if self.checkpoints is not None:
                 checkpoint = Checkpoint.of(
@@ -79,10 +80,11 @@ class NetworkTrainer:
             training = data.fingerprint if self.log else ""
 
             def tell(epoch: Epoch, seconds: float) -> None:
+                epochs = descent.options.epochs
                 if self.progress and processes.first:
-                    self.progress(learner.name, epoch, descent.options.epochs)
+                    self.progress(learner.name, epoch, epochs)
                 if self.log and processes.first:
-                    write_line(self.log, learner, training, epoch, seconds)
+                    write_line(self.log, learner, training, epoch, epochs, seconds)
 
             result = descent.run(tell)
         if checkpoint is not None and processes.first:

@@ -48,6 +48,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "augmentation": {"augmentation": {"node_mask": 0.3, "crop": 0.3}},
     "reordered": {"augmentation": {"reorder": 0.5}, "read": "upstream"},
     "bf16": {"precision": "bf16"},
+    "more epochs": {"epochs": 2, "least_steps": 14, "schedule": "warmup-cosine"},
     "masked": {"mask_training": True, "exclude": "successors", "loss": "bpr"},
 }
 

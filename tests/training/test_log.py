@@ -29,9 +29,26 @@ def test_every_epoch_is_a_line_of_json(tmp_path: Path) -> None:
         told = asdict(epoch)
         assert {key: line[key] for key in about} == about
         assert {key: line[key] for key in told} == told
-        assert line.keys() == {*about, *told, "time", "seconds"}
+        assert line.keys() == {*about, *told, "time", "seconds", "training"}
         assert start <= line["time"] <= time.time()
         assert 0 < line["seconds"] <= time.time() - start
+
+
+def test_a_line_tells_which_training_it_is_of(tmp_path: Path) -> None:
+    log = tmp_path / "training.jsonl"
+    trainer = NetworkTrainer(device="cpu", log=log)
+    trainings = [
+        (table(epochs=2), chain()),
+        (table(epochs=2), chain()),
+        (table(epochs=2), everything()),
+    ]
+    trainings += [(table(epochs=2, seed=1), chain()), (table(epochs=2, margin=2.0), chain())]
+    for model, world in trainings:
+        model.fit(world.data, trainer)
+    names = [line["training"] for line in lines(log)]
+    assert names[::2] == names[1::2]
+    assert names[0] == names[2]
+    assert len(set(names)) == len(trainings) - 1
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,6 +213,29 @@ def test_masked_nodes_train_the_unknown_node_which_then_stays() -> None:
     unknown, others = centre(fitted(gru(epochs=3, augmentation={"node_mask": 0.9}), data))
     assert not np.allclose(unknown, others, atol=1e-3)
     assert not np.allclose(unknown, untrained, atol=1e-4)
+
+
+# Epochs
+
+
+@pytest.mark.parametrize(
+    ("least", "size", "expected"), [(0, 1, 3), (12, 1, 3), (13, 1, 4), (10, 3, 5), (10, 1000, 10)]
+)
+def test_small_data_have_epochs_for_the_least_number_of_steps(
+    least: int, size: int, expected: int, steps: list[tuple[float, float]], tmp_path: Path
+) -> None:
+    """The chain has four contexts: four steps an epoch, two, or one."""
+    told: list[int] = []
+    log = tmp_path / "log"
+    trainer = NetworkTrainer("cpu", lambda _name, _epoch, epochs: told.append(epochs), log)
+    model = table(epochs=3, least_steps=least, batch_size=size, schedule="warmup-cosine")
+    model.fit(chain().data, trainer)
+    assert told == [expected] * expected
+    assert len(model.history) == expected
+    assert len(steps) == expected * math.ceil(4 / size) >= least
+    assert [json.loads(line)["epochs"] for line in log.read_text("utf-8").splitlines()] == told
+    # The schedule ends with the last of them.
+    assert model.history[-1].learning_rate == min(e.learning_rate for e in model.history[2:])
 
 
 # Telling

@@ -37,6 +37,7 @@ SAMPLING = [
     )
     if replacement or sampling != "batch"
 ]
+SAMPLING.append({"sampling": "batch", "sampler": "alias", "replacement": True, "negatives": 0})
 QUICK: dict[str, Any] = {"epochs": 60, "learning_rate": 0.02}
 
 
@@ -63,7 +64,8 @@ def test_every_loss_puts_the_true_successor_first(loss: str, negatives: int | No
 @pytest.mark.parametrize("options", SAMPLING, ids=lambda options: "-".join(map(str, options.values())))
 def test_every_way_to_draw_puts_the_true_successor_first(options: dict[str, object]) -> None:
     world = everything()
-    model = fitted(table(loss="bce", negatives=4, sample_alpha=0.0, **QUICK, **options), chain().data)
+    options = {"negatives": 4} | options
+    model = fitted(table(loss="bce", sample_alpha=0.0, **QUICK, **options), chain().data)
     assert answers(model, chain()) == chain().certain
     assert len(fitted(table(loss="bpr-max", epochs=1, **options), world.data).history) == 1
 

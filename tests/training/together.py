@@ -33,8 +33,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "full batches": {**FULL, **STILL},
     "masked": {**FULL, **STILL, "mask_training": True, "label_smoothing": 0.1},
     "adagrad": {**FULL, **STILL, "optimiser": "adagrad", "learning_rate": 0.05},
-    "uneven batches": {"epochs": 4, "batch_size": 4, **STILL},
-    "dropout": {"epochs": 60, "learning_rate": 0.02, "batch_size": 4},
+    "uneven batches": {"epochs": 4, "batch_size": 5, **STILL},
+    "dropout": {"epochs": 4, "batch_size": 4},
     "negatives": {"epochs": 4, "batch_size": 4, "loss": "bpr-max", "sampling": "batch", "negatives": 9},
     "augmented": {"epochs": 4, "batch_size": 4, "augmentation": {"crop": 0.5, "node_mask": 0.2}},
     "stopped early": {"epochs": 60, "patience": 3, "learning_rate": 0.1, "validation_share": 0.3},
@@ -48,8 +48,10 @@ class Spoiled(GRU4Rec):
     ranks: tuple[int, ...]
     pass_: int
     what: str
+    seed_inside = -1
 
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
+        self.seed_inside = torch.initial_seed()
         network = super().build(vocabulary, data)
         passes = count()
 
@@ -78,8 +80,9 @@ def keep(out: Path, name: str, learner: NetworkRecommender, error: Exception | N
     state = learner.state() if learner.history else {}
     np.savez(folder / f"{name}.npz", **state)
     about = {
-        "history": [astuple(e) for e in learner.history],
+        "history": [astuple(epoch) for epoch in learner.history],
         "error": None if error is None else str(error),
+        "seed": getattr(learner, "seed_inside", None),
     }
     (folder / f"{name}.json").write_text(json.dumps(about), encoding="utf-8")
 

@@ -15,6 +15,8 @@ In: upstream DAGs. Out: scores [R, C].
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -32,6 +34,12 @@ FURTHEST = 3
 class DagSetConfig(GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
+    epochs: int = Field(30, ge=1, description="passes over the contexts, at most")
+    least_steps: int = Field(300, ge=0, description="on small data, more epochs until there are so many")
+    batch_size: int = Field(128, ge=1, description="contexts a step")
+    schedule: Literal["constant", "warmup-cosine"] = Field(
+        "warmup-cosine", description="of the step size"
+    )
     embedding: int = Field(128, ge=1, description="width of a node's embedding")
     hidden: int = Field(256, ge=1, description="width of the hidden layer")
     levels: int = Field(12, ge=1, description="levels of the frontier that are told apart")

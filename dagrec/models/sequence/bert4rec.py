@@ -70,30 +70,34 @@ class BERTNetwork(AttentionNetwork):
         self.head = Head(width, services, self.embed if config.tied else None)
 
     def attend(self, inputs: RowInputs, hidden: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """hidden: [B, L], True where a node is masked besides the end."""
         nodes = nn.functional.pad(inputs.nodes, (0, 1))
-        place = torch.arange(nodes.shape[1], device=nodes.device)
-        end = inputs.lengths[:, None]
+        place, end = torch.arange(nodes.shape[1], device=nodes.device), inputs.lengths[:, None]
         masked = place == end
         if hidden is not None:
             masked = masked | nn.functional.pad(hidden, (0, 1))
         x = torch.where(masked[..., None], self.mask, self.embed(nodes)) * self.scale
         if self.position is not None:
             x = x + self.position[(end - place).clamp(min=0)]
-        return self.blocks(x, place <= end)
+        found: tuple[Tensor, list[Tensor]] = self.blocks(x, place <= end)
+        return found
 
     def states(self, inputs: RowInputs) -> Tensor:
-        states, _ = self.attend(inputs)
-        return self.project(states[inputs.rows, inputs.places + 1])
+        found, _ = self.attend(inputs)
+        states: Tensor = self.project(found[inputs.rows, inputs.places + 1])
+        return states
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
-        return self.head(states, columns)
+        scores: Tensor = self.head(states, columns)
+        return scores
 
     def penalty(self, inputs: RowInputs, states: Tensor) -> Tensor | None:
+        """The cloze, in training; None where no service is masked."""
         if not self.training or self.cloze == 0:
             return None
         nodes = inputs.nodes
-        hidden = (nodes >= FIRST) & (nodes < FIRST + self.services) & (inputs.lengths[:, None] > 1)
-        hidden = hidden & (torch.rand(nodes.shape, device=nodes.device) < self.mask_share)
+        services = (nodes >= FIRST) & (nodes < FIRST + self.services) & (inputs.lengths[:, None] > 1)
+        hidden = services & (torch.rand(nodes.shape, device=nodes.device) < self.mask_share)
         rows = hidden.any(dim=1)
         if not rows.any():
             return None

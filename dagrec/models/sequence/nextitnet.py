@@ -18,6 +18,7 @@ In: padded paths. Out: scores [R, C].
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -43,17 +44,24 @@ class NextItNetConfig(SequenceOptions):
 
 
 class CausalConvolution(nn.Module):
-    """[B, L, D] -> [B, L, D]: a convolution that looks back, then LN and ReLU."""
+    """A convolution that looks back, then LN and ReLU: [N, D] -> [N, D]."""
+
+    back: Tensor
 
     def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
-        self.reach = (kernel - 1) * dilation
-        self.convolve = nn.Conv1d(width, width, kernel, dilation=dilation)
+        self.register_buffer("back", dilation * torch.arange(kernel), persistent=False)
+        # Its weights are W_0, ..., W_{k - 1} side by side.
+        self.combine = nn.Linear(kernel * width, width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        before = nn.functional.pad(x.transpose(1, 2), (self.reach, 0))
-        return nn.functional.relu(self.norm(self.convolve(before).transpose(1, 2)))
+    def forward(self, x: Tensor, place: Tensor) -> Tensor:
+        """x: [N, D], the nodes of all rows behind each other; place: [N], each one's in its row."""
+        back = self.back
+        at = torch.arange(len(x), device=x.device)[:, None] - back
+        at = at.masked_fill(place[:, None] < back, len(x))  # before the first node there are zeros
+        taken = nn.functional.pad(x, (0, 0, 0, 1))[at].flatten(1)  # [N, k D]
+        return nn.functional.relu(self.norm(self.combine(taken)))
 
 
 class NextItNetwork(Network):
@@ -63,27 +71,25 @@ class NextItNetwork(Network):
         super().__init__()
         width = config.width
         self.embed = NodeEmbedding(nodes, width)
+        if config.tied:
+            with torch.no_grad():
+                self.embed.weight *= width**-0.5  # as weights of the output they start small
         self.drop_embedding = nn.Dropout(config.embedding_dropout)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                CausalConvolution(width, config.kernel, 4**block),
-                CausalConvolution(width, config.kernel, 2 * 4**block),
-                nn.Dropout(config.hidden_dropout),
-            )
-            for block in range(config.blocks)
+        self.layers = nn.ModuleList(
+            CausalConvolution(width, config.kernel, 2**layer) for layer in range(2 * config.blocks)
         )
         self.drop_hidden = nn.Dropout(config.hidden_dropout)
         self.head = Head(width, services, self.embed if config.tied else None)
 
-    def places(self, inputs: RowInputs) -> Tensor:
-        """[B, L, D] state of each place."""
-        x: Tensor = self.drop_embedding(self.embed(inputs.nodes))
-        for block in self.blocks:
-            x = x + block(x)
-        return x
-
     def states(self, inputs: RowInputs) -> Tensor:
-        states: Tensor = self.drop_hidden(self.places(inputs)[inputs.rows, inputs.places])
+        place = torch.arange(inputs.nodes.shape[1], device=inputs.nodes.device)
+        real = place < inputs.lengths[:, None]  # only these are computed: most of a batch is padding
+        place = place.expand_as(real)[real]
+        x = self.drop_embedding(self.embed(inputs.nodes[real]))  # [N, D]
+        for first, second in zip(self.layers[::2], self.layers[1::2], strict=True):
+            x = x + self.drop_hidden(second(first(x, place), place))
+        starts = inputs.lengths.cumsum(0) - inputs.lengths
+        states: Tensor = self.drop_hidden(x[starts[inputs.rows] + inputs.places])
         return states
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
