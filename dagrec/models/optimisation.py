@@ -70,7 +70,7 @@ class Optimisation(Options):
     optimiser: Literal["adam", "adamw", "adagrad"] = Field(
         "adam", description="adagrad is that of GRU4Rec, with momentum"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="step size at its highest")
+    learning_rate: float = Field(1e-3, gt=0, le=1e37, description="step size at its highest")
     weight_decay: float = Field(
         0.0, ge=0, description="adam and adagrad: of the squared weights; adamw: decoupled"
     )

@@ -68,9 +68,15 @@ def create(name: str, options: dict[str, object] | None = None, *, seed: int = 0
 
 
 def explain(error: ValidationError) -> str:
-    """What pydantic found, one clause a field: the field, the rule and the value."""
+    """What pydantic found, one clause a field: the field, the rule and the value.
+
+    A rule between fields names them itself.
+    """
     clauses = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "it"
-        clauses.append(f"{field}: {item['msg']}, found {item['input']!r:.80}")
+        field = ".".join(str(part) for part in item["loc"])
+        if not field and item["type"] == "value_error":
+            clauses.append(item["msg"].removeprefix("Value error, "))
+            continue
+        clauses.append(f"{field or 'it'}: {item['msg']}, found {item['input']!r:.80}")
     return "; ".join(clauses)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from dagrec.models.training_data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 from dagrec.types import Floats, Ids
 
+RANK = int(os.environ.get("RANK", "0"))
 STILL = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
 SMALL = {"embedding": 8, "hidden": 8, "layers": 1}
 
@@ -81,21 +83,32 @@ class Table(NetworkRecommender):
         return Lasts(contexts)
 
 
-class Breaking(GRU4Rec):
-    """A GRU4Rec whose weights become NaN just before the pass number ``pass_``, counted from 0."""
+class Spoiled(GRU4Rec):
+    """A GRU4Rec to which something happens, in some processes, just before the pass number ``pass_``.
+
+    Passes are counted from 0. ``fill`` makes its weights NaN; ``raise`` raises.
+    """
 
     pass_: int
+    what: Literal["fill", "raise"]
+    ranks: tuple[int, ...]
+    seed_inside = -1
+    """What torch's generator was seeded with when the network was built."""
 
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
+        self.seed_inside = torch.initial_seed()
         network = super().build(vocabulary, data)
         passes = count()
 
-        def break_(*_: object) -> None:
-            if next(passes) == self.pass_:
-                with torch.no_grad():
-                    network.embed.weight.fill_(torch.nan)
+        def happen(*_: object) -> None:
+            if next(passes) != self.pass_ or RANK not in self.ranks:
+                return
+            if self.what == "raise":
+                raise RuntimeError(f"the network of process {RANK} is broken")
+            with torch.no_grad():
+                network.embed.weight.fill_(torch.nan)
 
-        network.embed.register_forward_pre_hook(break_)
+        network.embed.register_forward_pre_hook(happen)
         return network
 
 
@@ -107,9 +120,16 @@ def gru(*, seed: int = 0, **options: Any) -> GRU4Rec:
     return GRU4Rec(GRU4RecConfig(**{**SMALL, **options}), seed=seed)
 
 
-def breaking(pass_: int, **options: Any) -> Breaking:
-    learner = Breaking(GRU4RecConfig(**{**SMALL, **options}))
-    learner.pass_ = pass_
+def spoiled(
+    pass_: int,
+    what: Literal["fill", "raise"],
+    *,
+    ranks: tuple[int, ...] = (0, 1),
+    seed: int = 0,
+    **options: Any,
+) -> Spoiled:
+    learner = Spoiled(GRU4RecConfig(**{**SMALL, **options}), seed=seed)
+    learner.pass_, learner.what, learner.ranks = pass_, what, ranks
     return learner
 
 

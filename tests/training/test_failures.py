@@ -19,9 +19,9 @@ from tests.training.learners import (
     Table,
     TableConfig,
     TableNetwork,
-    breaking,
     fitted,
     gru,
+    spoiled,
     table,
     vector,
 )
@@ -137,7 +137,7 @@ def test_the_last_good_weights_are_those_of_whole_epochs(epochs: int, late: int)
     good = fitted(gru(epochs=epochs, **OTHER), data)
     batches = math.ceil(len(Batches.of(gru(), data)) / 5)
     # Weights that a batch cannot be computed with are not good: then those of the epoch before are.
-    failing = breaking(batches * (epochs + (late == 0)) + late, epochs=30, **OTHER)
+    failing = spoiled(batches * (epochs + (late == 0)) + late, "fill", epochs=30, **OTHER)
     error = fails(failing, data)
     assert error.last_good is not None
     assert failing.history == good.history == error.last_good[1]
@@ -146,7 +146,7 @@ def test_the_last_good_weights_are_those_of_whole_epochs(epochs: int, late: int)
 
 
 def test_last_good_weights_are_a_network_on_the_cpu_in_evaluation_mode() -> None:
-    error = fails(breaking(10, epochs=30), everything().data)
+    error = fails(spoiled(10, "fill", epochs=30), everything().data)
     network, history = error.last_good
     assert isinstance(network, Network)
     assert not network.training
@@ -156,7 +156,7 @@ def test_last_good_weights_are_a_network_on_the_cpu_in_evaluation_mode() -> None
 @pytest.mark.parametrize("pass_", [0, 1, 2])
 def test_a_failure_in_the_first_epoch_leaves_what_was_there_before(pass_: int) -> None:
     small, large = chain().data, everything().data
-    model = breaking(10**6, epochs=3, **OTHER)
+    model = spoiled(10**6, "fill", epochs=3, **OTHER)
     fitted(model, small)
     before = model.score(small.contexts), model.history, model.state()
     model.pass_ = pass_

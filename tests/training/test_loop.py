@@ -228,14 +228,17 @@ def test_small_data_have_epochs_for_the_least_number_of_steps(
     told: list[int] = []
     log = tmp_path / "log"
     trainer = NetworkTrainer("cpu", lambda _name, _epoch, epochs: told.append(epochs), log)
-    model = table(epochs=3, least_steps=least, batch_size=size, schedule="warmup-cosine")
+    options = {"batch_size": size, "schedule": "warmup-cosine", "warmup_epochs": 1}
+    model = table(epochs=3, least_steps=least, **options)
     model.fit(chain().data, trainer)
     assert told == [expected] * expected
     assert len(model.history) == expected
     assert len(steps) == expected * math.ceil(4 / size) >= least
     assert [json.loads(line)["epochs"] for line in log.read_text("utf-8").splitlines()] == told
-    # The schedule ends with the last of them.
-    assert model.history[-1].learning_rate == min(e.learning_rate for e in model.history[2:])
+    # The schedule is that of as many epochs.
+    planned = model.config.model_copy(update={"epochs": expected})
+    rates = [epoch.learning_rate for epoch in model.history]
+    assert rates == [learning_rate(planned, number) for number in range(expected)]
 
 
 # Telling

@@ -20,10 +20,10 @@ from tests.training.learners import (
     Table,
     TableConfig,
     TableNetwork,
-    breaking,
     fitted,
     gru,
     mean_loss,
+    spoiled,
     table,
     vector,
 )
@@ -182,7 +182,7 @@ def test_the_best_weights_are_left_after_a_failure() -> None:
     best = fitted(gru(**options), data)
     epoch = values(best).index(min(values(best))) + 1
     # An epoch has one pass in training and one to validate.
-    failing = breaking(2 * (epoch + 2), **options)
+    failing = spoiled(2 * (epoch + 2), "fill", **options)
     with pytest.raises(NumericalError):
         fitted(failing, data)
     assert failing.history == best.history[: epoch + 2]

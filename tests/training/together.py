@@ -6,28 +6,22 @@ Each process writes what it found into a folder OUT/<rank>.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import astuple
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DagrecError
 from dagrec.models.base import Epoch
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
 from dagrec.models.training_data import TrainingData
 from dagrec.training.loop import NetworkTrainer
-from tests.training.learners import SMALL, STILL, gru, table
+from tests.training.learners import RANK, STILL, gru, spoiled, table
 from tests.worlds import chain, everything
 
-RANK = int(os.environ.get("RANK", "0"))
 FULL = {"epochs": 60, "learning_rate": 0.02, "batch_size": 1000}
 TRAININGS: dict[str, dict[str, Any]] = {
     "full batches": {**FULL, **STILL},
@@ -40,37 +34,6 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "stopped early": {"epochs": 60, "patience": 3, "learning_rate": 0.1, "validation_share": 0.3},
     "short units first": {"epochs": 4, "curriculum": "length", "curriculum_epochs": 1000},
 }
-
-
-class Spoiled(GRU4Rec):
-    """A GRU4Rec of which something happens in the processes ``ranks`` before the pass ``pass_``."""
-
-    ranks: tuple[int, ...]
-    pass_: int
-    what: str
-    seed_inside = -1
-
-    def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
-        self.seed_inside = torch.initial_seed()
-        network = super().build(vocabulary, data)
-        passes = count()
-
-        def happen(*_: object) -> None:
-            if next(passes) != self.pass_ or RANK not in self.ranks:
-                return
-            if self.what == "raise":
-                raise RuntimeError(f"the network of process {RANK} is broken")
-            with torch.no_grad():
-                network.embed.weight.fill_(torch.nan)
-
-        network.embed.register_forward_pre_hook(happen)
-        return network
-
-
-def spoiled(ranks: tuple[int, ...], pass_: int, what: str, **options: Any) -> Spoiled:
-    learner = Spoiled(GRU4RecConfig(**{**SMALL, **options}))
-    learner.ranks, learner.pass_, learner.what = ranks, pass_, what
-    return learner
 
 
 def keep(out: Path, name: str, learner: NetworkRecommender, error: Exception | None = None) -> None:
@@ -115,22 +78,22 @@ def facts(out: Path) -> None:
     quiet = NetworkTrainer("cpu")
     attempt(out, "few units", gru(epochs=2), quiet, chain().data)
     attempt(out, "small batches", table(epochs=2, batch_size=1), quiet, data)
-    attempt(out, "not finite", spoiled((1,), 7, "fill", epochs=9, batch_size=1000), quiet, data)
+    attempt(out, "not finite", spoiled(7, "fill", ranks=(1,), epochs=9, batch_size=1000), quiet, data)
 
     options = {"epochs": 6, "batch_size": 4, "optimiser": "adagrad", "momentum": 0.4}
-    attempt(out, "whole", spoiled((), 0, "raise", **options), quiet, data)
+    attempt(out, "whole", spoiled(-1, "raise", **options), quiet, data)
     keeping = NetworkTrainer("cpu", checkpoints=out / "checkpoints", checkpoint_seconds=0)
-    attempt(out, "interrupted", spoiled((0, 1), 10, "raise", **options), keeping, data)
-    attempt(out, "gone on", spoiled((), 0, "raise", **options), keeping, data)
+    attempt(out, "interrupted", spoiled(10, "raise", **options), keeping, data)
+    attempt(out, "gone on", spoiled(-1, "raise", **options), keeping, data)
     apart = out / f"checkpoints-{RANK}"
     own = NetworkTrainer("cpu", checkpoints=apart, checkpoint_seconds=0)
-    attempt(out, "apart", spoiled((0, 1), 10, "raise", **options), own, data)
-    attempt(out, "apart again", spoiled((), 0, "raise", **options), own, data)
+    attempt(out, "apart", spoiled(10, "raise", **options), own, data)
+    attempt(out, "apart again", spoiled(-1, "raise", **options), own, data)
 
 
 def fail(out: Path) -> None:
     """The network of the second process raises in its second epoch, and nobody catches that."""
-    learner = spoiled((1,), 1, "raise", epochs=10**6, batch_size=1000)
+    learner = spoiled(1, "raise", ranks=(1,), epochs=10**6, batch_size=1000)
     learner.fit(everything().data, NetworkTrainer("cpu"))
     keep(out, "never", learner)
 

@@ -35,7 +35,9 @@ class DagSetConfig(GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
     epochs: int = Field(30, ge=1, description="passes over the contexts, at most")
-    least_steps: int = Field(300, ge=0, description="on small data, more epochs until there are so many")
+    least_steps: int = Field(
+        300, ge=0, description="on small data, more epochs until there are so many"
+    )
     batch_size: int = Field(128, ge=1, description="contexts a step")
     schedule: Literal["constant", "warmup-cosine"] = Field(
         "warmup-cosine", description="of the step size"

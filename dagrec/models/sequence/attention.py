@@ -51,7 +51,10 @@ class TransformerOptions(SequenceOptions):
         description="absolute: a vector a place; distance: a number a step back, for each head",
     )
     dropout: float = Field(
-        0.3, ge=0, lt=1, description="on embeddings, within the feed-forward net, and on what a block adds"
+        0.3,
+        ge=0,
+        lt=1,
+        description="on embeddings, within the feed-forward net, and on what a block adds",
     )
     tied: bool = Field(True, description="use the services' embeddings as output weights")
 

@@ -1,20 +1,23 @@
-"""BERT4Rec: attention in both directions, read at an appended mask (Sun et al., CIKM 2019, arXiv 1904.06690).
+"""BERT4Rec: attention in both directions, read at an appended mask (Sun et al., CIKM 2019,
+arXiv 1904.06690).
 
-    x = [E[v_1], ..., E[v_L], m] + P,  h = Blocks(x),  s(y) = E_y . LN(gelu(W h_{L+1} + c)) + b_y
+    x = drop(sqrt(D) [E[v_1], ..., E[v_L], m] (+ P)),  h = LN(Blocks(x))
+    s(y) = E_y . LN(gelu(W h_{L+1} + c)) + b_y
 
 m is the vector of [MASK], a parameter of its own: it stands in no table, so it is neither a node nor a
 candidate. It is always appended behind the last node, nothing is dropped for it, and the answer is read
 there, in training as in serving. On top of the loss there comes the paper's cloze (``cloze`` weighs it):
 
-    each service of a context of two nodes or more is masked with probability ``mask_share``;
-    cloze = mean over these of -log softmax(s at its place)[the service],  the appended mask being there too
+    each service of a context of two nodes or more is masked with probability ``mask_share``
+    cloze = mean over these of -log softmax(s at its place)[the service], the mask at the end being there
 
-As a second pass, so that the answer is always learned from the whole context, as it is asked: in the paper,
-where one pass serves both, the frontier itself is often hidden. Only masked places have a loss.
+It is a second pass, so that the answer is always learned from the whole context, as it is asked for. In
+the paper one pass serves both, and often hides the frontier itself. Only masked places have a loss.
 
-Other choices: pre-norm blocks, those of SASRec without the causal mask; places are counted from the mask
-backwards, which says the same of a short context as of the end of a long one. Every context is a row of its
-own, since all of its states depend on where it ends.
+Other choices: the blocks are those of SASRec without the causal mask; learned places are counted from
+the mask backwards, so that they say the same of a short context as of the end of a long one. Every
+context is a row of its own, since all of its states depend on where it ends: an epoch costs several
+times one of SASRec.
 
 In: padded paths. Out: scores [R, C].
 """

@@ -3,11 +3,13 @@
     s(y) = < u_x, I_y > + < L_last, J_y > + b_y,   u_x = mean of P_v over the nodes v of the path
 
 Four tables: P and I factorise which services go with the nodes of a path, in whatever order; L and J
-factorise which service follows its last node. In the paper u is a vector of the user; a path at serving
-time is nobody's, so the user is defined as the mean of its nodes' vectors, in training and in serving alike
-(fold-in without a difference between the two). The paper's loss is BPR (here the default, with several
-negatives a pair); with ``ce`` the scores are log-probabilities. A bias for each service is added: without
-one, its frequency takes up a direction of every table.
+factorise which service follows its last node. In the paper u is a vector of the user. A path at serving
+time is nobody's, so the user is defined as the mean of its nodes' vectors, in training and in serving
+alike: fold-in, without a difference between the two.
+
+The paper's loss is BPR against a service drawn uniformly; it is the default, with more draws a pair.
+Its scores rank and are no log-probabilities; with ``loss = "ce"`` they are. A bias for each service is
+added: without one, its frequency takes up a direction of every table.
 
 In: padded paths. Out: scores [R, C].
 """

@@ -1,16 +1,18 @@
 """GPT: a decoder of the kind of GPT-2 over the path (Radford et al. 2019), at the size of such data.
 
-    x_t = drop(sqrt(D) E[v_t] + P_t),  h = LN(Blocks(x)),  s(y) = w_y . h_L + b_y
+    x_t = drop(sqrt(D) E[v_t] + P_t),  h = LN(Blocks(x)),  s(y) = E_y . h_L + b_y
 
-The blocks are those of SASRec, both being pre-norm and causal. What differs, by default, is what makes a
-GPT: more layers and heads, a feed-forward net four times as wide with GELU, learned places, and its start
-and optimisation:
+The blocks are those of SASRec, both being pre-norm and causal, and the options are the same. What
+differs by default is what makes a GPT:
 
-- all matrices of the blocks start from N(0, 0.02^2), and those that write to the residual stream (behind
-  attention and at the end of the net) from 0.02 / sqrt(2 layers), so that depth does not raise its variance;
-- AdamW with weight decay, a warm-up, and half a cosine down.
+- more layers and heads, a feed-forward net four times as wide with GELU, and learned places;
+- the matrices of the blocks start from N(0, 0.02^2), and those that write to the residual stream
+  (behind attention and at the end of the net) from 0.02 / sqrt(2 layers), so that depth does not raise
+  its variance; biases start at 0;
+- AdamW, with weight decay on all parameters.
 
-A head of its own (``tied = false``) in place of GPT-2's tied one: see the defaults below.
+The embedding is scaled by sqrt(D) as in SASRec, where GPT-2 does not: at this size, and trained for
+minutes, nodes are told apart sooner.
 
 In: padded paths. Out: scores [R, C].
 """

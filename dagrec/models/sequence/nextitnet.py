@@ -1,17 +1,17 @@
 """NextItNet: dilated causal convolutions over the path (Yuan et al., WSDM 2019, arXiv 1808.05163).
 
     x_t = drop(E[v_t])
-    residual block r = 0, 1, ...:  x <- x + f(x),  f = drop . relu . LN . conv_{2 d} . relu . LN . conv_d
-    conv_d(x)_t = b + sum_{i < k} W_i x_{t - i d},   d = 4^r
+    block r = 0, 1, ...:  x <- x + drop(layer_{2 d}(layer_d(x))),  d = 4^r
+    layer_d(x)_t = relu(LN(b + sum_{i < k} W_i x_{t - i d}))
     s(y) = w_y . drop(x_L) + b_y
 
-This is the paper's second kind of block: two convolutions of kernel k in each, whose dilation doubles from
-layer to layer (1, 2, 4, 8, ...), with layer normalisation and ReLU behind each. The state of a place sees
-the 1 + (k - 1)(4^blocks - 1) nodes up to it, and none after it, so one pass over a path gives the states of
-all of its prefixes: before the first node there are zeros, however long the row is.
+This is the paper's second kind of residual block: two convolutions of kernel k in each, whose dilation
+doubles from layer to layer (1, 2, 4, 8, ...), with layer normalisation and ReLU behind each. The state
+of a place sees the 1 + (k - 1)(4^blocks - 1) nodes up to it and none after it, so one pass over a path
+gives the states of all of its beginnings: before the first node there are zeros.
 
-The default loss is the full softmax over the services at all places at once, as in the paper. Added here:
-dropout, without which a few thousand paths are learned by heart.
+The default loss is the full softmax, at all places at once, as in the paper. Added here: dropout,
+without which a few thousand paths are learned by heart, and tied output weights.
 
 In: padded paths. Out: scores [R, C].
 """

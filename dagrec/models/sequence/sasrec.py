@@ -2,15 +2,15 @@
 
     x_t = drop(sqrt(D) E[v_t] (+ P_t)),  h = LN(Blocks(x)),  s(y) = E_y . h_L + b_y
 
-Three different blocks go by this name: that of the paper adds attention to its normed query, later code is
-post-norm, or pre-norm. This one is pre-norm (``dagrec.models.sequence.attention``), with the paper's ReLU
-net of the same width. The paper pads on the left and leaves padding visible to attention, so that a state
-depends on how wide a row is; here rows are padded on the right, where causality hides the padding, and a
-context has one state, alone or as the beginning of a longer path.
+Three different blocks go by this name: that of the paper adds attention to its normed query, later code
+is post-norm, or pre-norm. This one is pre-norm (``dagrec.models.sequence.attention``), with the paper's
+ReLU net of the same width. The paper pads on the left and leaves padding visible to attention, so that
+a state depends on how wide a row is; here rows are padded on the right, where causality hides the
+padding, and a context has one state, alone or as the beginning of a longer path.
 
 The default loss is the full softmax at every node that a service follows. That of the paper, binary
 cross-entropy with one negative, is ``loss = "bce"``, ``negatives = 1``; gSASRec is ``loss = "gbce"``,
-``tied = false``. With full softmax SASRec is ahead of BERT4Rec in the comparison of Klenitskiy and
+``tied = false``. With the full softmax SASRec is ahead of BERT4Rec in the comparison of Klenitskiy and
 Vasilev (2023, arXiv 2309.07602).
 
 In: padded paths. Out: scores [R, C].
