@@ -109,8 +109,11 @@ def curves(trainings: Sequence[Training]) -> bytes:
 
 
 def attention(found: Attention, place: int, upstream: Upstream) -> bytes:
-    """The last layer's weights, mean over the heads: left on the DAG upstream of the frontier, each node
-    as dark as the weight that the frontier gave it; right who looked at whom in the sequence read."""
+    """The last layer's weights, mean over the heads.
+
+    Left on the DAG upstream of the frontier, each node as dark as the weight that the frontier gave it;
+    right who looked at whom in the sequence that was read.
+    """
     import networkx
 
     matrix = found.weights[-1].mean(axis=0)

@@ -21,7 +21,7 @@ LESS_IS_BETTER = ("loss", "nll")
 
 
 class Optimisation(Options):
-    """Loss, negatives, optimiser, schedule, stopping; a recommender's own hyperparameters come on top."""
+    """Loss, negatives, optimiser, schedule, stopping; a recommender's own come on top."""
 
     epochs: int = Field(150, ge=1, description="passes over the training units, at most")
     least_steps: int = Field(

@@ -9,8 +9,8 @@
 
 "DeepDAG (2022)" stands in reports on workflow recommendation, as depth-aware attention over the parents
 of a node; a paper of that name was not found. This is the model they describe, made definite: post-norm
-blocks, r = 1 (``reach``: parents alone) by default, null for all ancestors, with which one layer sees
-the whole DAG. Depth enters twice: as an embedding D, and as a learned number b for each head and
+blocks. ``reach`` is r: 1 for parents alone, as reported; null, the default, for all ancestors, with which
+one layer sees the whole DAG and held-out compositions are predicted better. Depth enters twice: as an embedding D, and as a learned number b for each head and
 difference of depths; both start at 0, and depths from ``depths`` on are not told apart. A node is among
 what it looks at, so that no softmax is empty; a source looks at itself alone. L layers see L r links
 back.
@@ -49,7 +49,9 @@ class DeepDAGConfig(GraphOptions):
     layers: int = Field(2, ge=1, description="attention layers")
     heads: int = Field(2, ge=1, description="attention heads of a layer; they divide its width")
     reach: int | None = Field(
-        1, ge=1, description="links back that a node looks in one layer; null: to all ancestors"
+        None,
+        ge=1,
+        description="links back that a node looks in one layer; 1: to its parents; null: to all ancestors",
     )
     depths: int = Field(16, ge=1, description="depths that are told apart")
     expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")

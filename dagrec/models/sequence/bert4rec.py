@@ -6,10 +6,10 @@ arXiv 1904.06690).
 
 m is the vector of [MASK], a parameter of its own: it stands in no table, so it is neither a node nor a
 candidate. It is always appended behind the last node, nothing is dropped for it, and the answer is read
-there, in training as in serving. On top of the loss there comes the paper's cloze (``cloze`` weighs it):
+there, in training as in serving. On top of the loss there comes the paper's cloze, times ``cloze``:
 
     each service of a context of two nodes or more is masked with probability ``mask_share``
-    cloze = mean over these of -log softmax(s at its place)[the service], the mask at the end being there
+    mean over these of -log softmax(s at its place)[the service], the mask at the end being there too
 
 It is a second pass, so that the answer is always learned from the whole context, as it is asked for. In
 the paper one pass serves both, and often hides the frontier itself. Only masked places have a loss.

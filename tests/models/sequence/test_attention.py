@@ -216,9 +216,16 @@ def test_the_first_loss_is_about_that_of_a_uniform_guess(
 ) -> None:
     """Scores of unit variance add a half to log C."""
     net = CausalTransformer(config_class(tied=tied), 260, 200).eval()
-    nodes = torch.randint(FIRST, 260, (300, 4)).tolist()
+    nodes = torch.randint(FIRST + 200, 260, (300, 4)).tolist()
     loss = nn.functional.cross_entropy(scores(net, nodes), torch.randint(0, 200, (300,)))
     assert math.log(200) - 0.1 < loss.item() < math.log(200) + 0.7
+
+
+def test_with_tied_weights_a_service_at_first_expects_itself() -> None:
+    """Its state is its own embedding still; smaller first weights would hide that, and learn later."""
+    net = CausalTransformer(TransformerOptions(), 260, 200).eval()
+    of = [[column + FIRST] for column in range(50)]
+    assert scores(net, of).argmax(dim=1).tolist() == list(range(50))
 
 
 def test_dropout_acts_in_training_alone() -> None:
