@@ -37,6 +37,9 @@ class FPMCConfig(SequenceOptions):
         0.2, ge=0, lt=1, description="on the vectors of the path and of its last node"
     )
     loss: LossName = Field("bpr", description="what is minimised; bpr is that of the paper")
+    sample_alpha: float = Field(
+        0.0, ge=0, le=1, description="negatives by popularity to this power; 0, as in BPR: uniformly"
+    )
 
 
 class FPMCNetwork(Network):

@@ -255,7 +255,7 @@ def test_dropout_acts_in_training_alone() -> None:
 
 def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
     world = memory()
-    options: dict[str, object] = {"epochs": 60, "learning_rate": 0.02, "width": 16}
+    options: dict[str, object] = {"epochs": 60, "learning_rate": 0.01, "width": 16}
     model = create("deepdag", options).fit(world.data, trainer)
     scores = model.score(world.data.vocabulary.encode(world.contexts))
     answers = [world.data.vocabulary.services[column] for column in scores.argmax(axis=1)]
