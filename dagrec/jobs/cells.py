@@ -177,10 +177,13 @@ def _compute(run: Run, experiment: Experiment, task: Task, trainer: Trainer | No
 def _file(run: Run, experiment: Experiment, task: Task) -> Path | None:
     if run.keep is None:
         return None
+    config = run.configs[task.label]
     decides: dict[str, Any] = {
         "data": experiment.about,
         "plan": run.plan.model_dump(mode="json", exclude={"repeats"}),
-        "config": run.configs[task.label].model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
+        # With its defaults, which another version may have changed.
+        "model": config.recommender(task.label).config.model_dump(mode="json"),
         "single": run.plan.single,
         "repeat": task.repeat,
         "seed": task.seed,

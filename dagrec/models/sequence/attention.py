@@ -39,7 +39,11 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GE
 
 
 class TransformerOptions(SequenceOptions):
-    """Sizes of the blocks; those of the optimisation come with them."""
+    """Sizes of the blocks; those of the optimisation come with them.
+
+    Batches are large and the first steps long, so that a few dozen contexts and some thousand get
+    numbers of steps that suit both: 100, and 700 of 1,700 paths.
+    """
 
     width: int = Field(64, ge=1, description="width of embeddings and states")
     layers: int = Field(2, ge=1, description="transformer blocks")
@@ -57,6 +61,14 @@ class TransformerOptions(SequenceOptions):
         description="on embeddings, within the feed-forward net, and on what a block adds",
     )
     tied: bool = Field(True, description="use the services' embeddings as output weights")
+
+    batch_size: int = Field(256, ge=1, description="units a step: paths")
+    epochs: int = Field(100, ge=1, description="passes over the training units, at most")
+    learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
+    schedule: Literal["constant", "warmup-cosine"] = Field(
+        "warmup-cosine",
+        description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

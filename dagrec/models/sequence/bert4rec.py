@@ -49,6 +49,8 @@ class BERT4RecConfig(TransformerOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
     activation: Activation = Field("gelu", description="of the feed-forward net")
+    batch_size: int = Field(512, ge=1, description="units a step: contexts")
+    epochs: int = Field(80, ge=1, description="passes over the training units, at most")
     cloze: float = Field(0.2, ge=0, description="weight of the loss at masked services; 0: no cloze")
     mask_share: float = Field(0.2, gt=0, lt=1, description="share of the services that the cloze masks")
 

@@ -52,10 +52,11 @@ class GPTConfig(TransformerOptions):
         "absolute",
         description="absolute: a vector a place; distance: a number a step back, for each head",
     )
-    optimiser: Literal["adam", "adamw", "adagrad"] = Field("adamw", description="as for all networks")
-    weight_decay: float = Field(0.01, ge=0, description="as for all networks")
-    schedule: Literal["constant", "warmup-cosine"] = Field(
-        "warmup-cosine", description="as for all networks"
+    optimiser: Literal["adam", "adamw", "adagrad"] = Field(
+        "adamw", description="adagrad is that of GRU4Rec, with momentum"
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="adam and adagrad: of the squared weights; adamw: decoupled"
     )
 
 

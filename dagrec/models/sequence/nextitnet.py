@@ -18,6 +18,8 @@ In: padded paths. Out: scores [R, C].
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -35,12 +37,20 @@ class NextItNetConfig(SequenceOptions):
 
     width: int = Field(64, ge=1, description="width of embeddings and states")
     blocks: int = Field(2, ge=1, le=4, description="residual blocks of two convolutions each")
-    kernel: int = Field(3, ge=1, description="nodes that a convolution takes together")
+    kernel: int = Field(2, ge=1, description="nodes that a convolution takes together")
     embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
     hidden_dropout: float = Field(
-        0.4, ge=0, lt=1, description="on what a block adds, and on the state before the head"
+        0.3, ge=0, lt=1, description="on what a block adds, and on the state before the head"
     )
-    tied: bool = Field(False, description="use the services' embeddings as output weights")
+    tied: bool = Field(True, description="use the services' embeddings as output weights")
+
+    batch_size: int = Field(256, ge=1, description="units a step: paths")
+    epochs: int = Field(100, ge=1, description="passes over the training units, at most")
+    learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
+    schedule: Literal["constant", "warmup-cosine"] = Field(
+        "warmup-cosine",
+        description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
+    )
 
 
 class CausalConvolution(nn.Module):

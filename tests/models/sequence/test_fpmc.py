@@ -121,9 +121,10 @@ def test_its_loss_is_bpr_by_default_and_any_by_choice(trainer: Trainer) -> None:
 
 
 def test_the_first_loss_is_that_of_a_tie(trainer: Trainer) -> None:
-    """BPR at equal scores costs log 2; the first scores are small."""
-    model = create("fpmc", {"epochs": 1, "learning_rate": 1e-9}).fit(everything().data, trainer)
-    assert model.history[0].loss == pytest.approx(np.log(2), rel=0.25)
+    """BPR at equal scores costs log 2; first scores of a width differ by a few tenths."""
+    options = {"epochs": 1, "learning_rate": 1e-9, "init_scale": 0.1, "schedule": "constant"}
+    model = create("fpmc", options).fit(everything().data, trainer)
+    assert model.history[0].loss == pytest.approx(np.log(2), rel=0.05)
 
 
 def test_eight_examples_are_learned_by_heart(trainer: Trainer) -> None:
