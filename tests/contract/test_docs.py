@@ -99,7 +99,9 @@ def test_every_command_and_option_of_the_readme_exists() -> None:
     named |= set(re.findall(r"`dagrec ([a-z-]+)", README))
     assert named <= set(COMMANDS)
     options = {option for c in COMMANDS.values() for p in c.params for option in p.opts} | {"--help"}
-    ours = "\n".join(line for line in README.splitlines() if not re.search(r"docker|pip|curl|torchrun", line))
+    ours = "\n".join(
+        line for line in README.splitlines() if not re.search(r"docker|pip|curl|torchrun", line)
+    )
     found = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", ours))
     assert found
     assert found <= options

@@ -60,7 +60,7 @@ def objective(found: NetworkRecommender) -> Objective:
 
 
 def test_every_batch_teaches_every_parameter(name: str) -> None:
-    """Nothing stays at 0 from one batch to the next, and no graph of an earlier batch is walked again."""
+    """Nothing stays at 0 from batch to batch, and no graph of an earlier batch is walked again."""
     found = learner(name, batch_size=10_000)
     loss = objective(found)
     batches = Batches.of(found, LINKS)
@@ -119,7 +119,7 @@ def test_it_learns_with_negatives_too(name: str, loss: str) -> None:
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     """Ends a training from its progress."""
 
 
@@ -128,12 +128,12 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
 ) -> None:
     def stop(_name: str, epoch: Epoch, _epochs: int) -> None:
         if epoch.epoch == 2:
-            raise Stop
+            raise StoppedError
 
     halted = NetworkTrainer("cpu", stop, checkpoints=tmp_path, checkpoint_seconds=0)
     whole = learner(name).fit(WORLD.data, NetworkTrainer("cpu"))
     # The checkpoint of an epoch is written after it was told: that of the first is there.
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         learner(name).fit(WORLD.data, halted)
     again = NetworkTrainer("cpu", checkpoints=tmp_path, checkpoint_seconds=0)
     resumed = learner(name).fit(WORLD.data, again)

@@ -1,10 +1,11 @@
 """GRU4Rec as the papers train it: session-parallel mini-batches, in-batch and sampled negatives.
 
-Written from Hidasi et al. 2016 (arXiv 1511.06939, section 3.1.1) and Hidasi and Karatzoglou 2018 (arXiv
-1706.03847, section 3): B sessions advance one event a step; the state is carried on without gradient, and
-is zero where a new session takes the place of one that ended; the columns are the next items of the batch
-and ``samples`` items drawn by popularity to the power alpha, shared by all rows; cross-entropy; Adagrad,
-with sparse updates of the embedding. It is the yardstick of ``test_speed.py``, and nothing else uses it.
+Written from Hidasi et al. 2016 (arXiv 1511.06939, section 3.1.1) and Hidasi and Karatzoglou 2018
+(arXiv 1706.03847, section 3): B sessions advance one event a step; the state is carried on without
+gradient, and is zero where a new session takes the place of one that ended; the columns are the next
+items of the batch and ``samples`` items drawn by popularity to the power alpha, shared by all rows;
+cross-entropy; Adagrad, with sparse updates of the embedding. It is the yardstick of ``test_speed.py``,
+and nothing else uses it.
 """
 
 from __future__ import annotations

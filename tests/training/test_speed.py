@@ -1,7 +1,7 @@
 """GRU4Rec against the papers' own way of training it, on n8n, in one process and on one thread.
 
-A path of n nodes is one pass that trains all its positions, and paths share their beginnings; the papers
-step through sessions in parallel. Both see all paths once an epoch.
+A path of n nodes is one pass that trains all its positions, and paths share their beginnings; the
+papers step through sessions in parallel. Both see all paths once an epoch.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
 
 f is the frontier, a its ancestors by the number of links between them, c the nodes it feeds already.
 Sums over sets know no order but that of distance, which is all the order that the ancestors of a
-frontier have in common. The second term lets the last node speak for itself, as in a Markov chain. One embedding
-serves all sets: W tells their places apart. In training each node of a set is left out with probability
-``node_dropout``, so that no rare neighbour alone decides.
+frontier have in common. The second term lets the last node speak for itself, as in a Markov chain. One
+embedding serves all sets: W tells their places apart. In training each node of a set is left out with
+probability ``node_dropout``, so that no rare neighbour alone decides.
 
 In: upstream DAGs. Out: scores [R, C].
 """

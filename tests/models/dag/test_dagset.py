@@ -52,9 +52,7 @@ def test_scores_follow_the_formula(model: DagSet) -> None:
     def total(*keys: str) -> Floats:
         return np.asarray(sum((w["embed.weight"][ids[k]] for k in keys), np.zeros(8)))
 
-    x = np.concatenate(
-        [total(d), total(b, c), total(a), total(), total(child), w["levels.weight"][2]]
-    )
+    x = np.concatenate([total(d), total(b, c), total(a), total(), total(child), w["levels.weight"][2]])
     hidden = np.maximum(w["hidden.weight"] @ x + w["hidden.bias"], 0)
     expected = w["head.weight"] @ np.concatenate([hidden, total(d)]) + w["head.bias"]
     np.testing.assert_allclose(scores(model, context)[0], expected, rtol=1e-4, atol=1e-5)
