@@ -11,8 +11,8 @@ differs by default is what makes a GPT:
   its variance; biases start at 0;
 - AdamW, with weight decay on all parameters.
 
-The embedding is scaled by sqrt(D) as in SASRec, where GPT-2 does not: at this size, and trained for
-minutes, nodes are told apart sooner.
+The embedding starts and enters as in SASRec; the smaller start of GPT-2 (0.02) was no better on the
+geoportal.
 
 In: padded paths. Out: scores [R, C].
 """
