@@ -10,10 +10,10 @@
 "DeepDAG (2022)" stands in reports on workflow recommendation, as depth-aware attention over the parents
 of a node; a paper of that name was not found. This is the model they describe, made definite: post-norm
 blocks. ``reach`` is r: 1 for parents alone, as reported; null, the default, for all ancestors, with
-which one layer sees the whole DAG and held-out compositions are predicted better. Depth enters twice: as
-an embedding D, and as a learned number b for each head and difference of depths; both start at 0, and
-depths from ``depths`` on are not told apart. A node is among what it looks at, so that no softmax is
-empty; a source looks at itself alone. L layers see L r links back.
+which one layer sees the whole DAG, and which predicts held-out compositions better. Depth enters twice:
+as an embedding D, and as a learned number b for each head and difference of depths; both start at 0,
+and depths from ``depths`` on are not told apart. A node is among what it looks at, so that no softmax
+is empty; a source looks at itself alone. L layers see L r links back.
 
 In: DAGs. Out: scores [R, C].
 """
