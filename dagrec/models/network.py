@@ -25,8 +25,8 @@ from dagrec.models.optimisation import Optimisation
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Ids, Scores
 
-ROWS_AT_ONCE = 1024
-"""Contexts that are scored in one pass; a bound on memory."""
+PAIRS_AT_ONCE = 2**19
+"""Pairs of nodes of one unit that are scored in one pass, roughly; a bound on memory."""
 
 
 class Units(Protocol):
@@ -171,13 +171,13 @@ class NetworkRecommender(Recommender):
     def _score(self, contexts: Contexts) -> Scores:
         network, vocabulary = self._fitted(self._network), self.graph.vocabulary
         scores = np.empty((len(contexts), len(self._fitted(self._prior))), dtype=np.float32)
+        units = self.units(self.read(contexts, vocabulary), training=False)
+        # Units are cut where another so many pairs of nodes are full.
+        full = np.cumsum(np.asarray(units.sizes) ** 2) // PAIRS_AT_ONCE
         with torch.inference_mode():
-            for start in range(0, len(contexts), ROWS_AT_ONCE):
-                rows = np.arange(start, min(start + ROWS_AT_ONCE, len(contexts)))
-                part = contexts if len(rows) == len(contexts) else contexts.take(rows)
-                units = self.units(self.read(part, vocabulary), training=False)
-                inputs, answered = units.take(np.arange(len(units.sizes)))
-                scores[start + answered] = network(inputs).numpy()
+            for part in np.split(np.arange(len(full)), np.flatnonzero(np.diff(full)) + 1):
+                inputs, answered = units.take(part)
+                scores[answered] = network(inputs).numpy()
         return scores
 
     def _state(self) -> State:

@@ -38,6 +38,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 SMALL: dict[str, dict[str, Any]] = {
     # Norms behind the sums, as published, need small steps.
     "dagformer": {"learning_rate": 0.005},
+    "deepdag": {"learning_rate": 0.005},
 }
 """Recommender -> options that make it quick to train, where the general ones are not enough."""
 

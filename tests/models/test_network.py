@@ -90,7 +90,7 @@ def test_many_contexts_are_scored_in_parts(
 ) -> None:
     contexts = everything().data.contexts
     whole = fitted.score(contexts)
-    monkeypatch.setattr(network_module, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(network_module, "PAIRS_AT_ONCE", rows)
     np.testing.assert_allclose(fitted.score(contexts), whole, rtol=1e-5, atol=1e-6)
 
 

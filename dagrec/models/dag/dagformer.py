@@ -7,14 +7,15 @@ arXiv 2210.13148).
     a_vu = softmax_{u in N(v)} (q_v . k_u / sqrt(d))
     h_v <- LayerNorm(h_v + drop(W_o concat over heads of sum_u drop(a_vu) v_u))
     h_v <- LayerNorm(h_v + drop(W_2 drop(relu(W_1 h_v))))
-    s(y) = E[y] . drop(h_f + sum_{c child of f} B[c]) + b_y
+    s(y) = w_y . drop(h_f + sum_{c child of f} B[c]) + b_y
 
 On a chain all nodes reach each other, and it is a plain transformer with depths as positions. Nodes
 that do not reach each other exchange nothing within one block. As published: post-norm blocks, no limit
 k (``reach`` null), both directions. The released code leaves v itself out of N(v), so that an isolated
 node has an empty softmax; here it is in. ``direction="ancestors"`` lets nodes look upstream alone: the
 state of a node then depends on nothing that follows it. With both, nothing leaks either: downstream of
-the frontier f nothing is read. Ours: tied embeddings with a bias, and B, 0 at first.
+the frontier f nothing is read. Ours: the linear score w_y (the paper classifies graphs and nodes, and
+ties nothing; ``tied`` makes w_y the embedding of y), and B, 0 at first.
 
 In: DAGs. Out: scores [R, C].
 """
@@ -59,6 +60,7 @@ class DAGformerConfig(GraphOptions):
     dropout: float = Field(
         0.3, ge=0, lt=1, description="on embeddings, attention weights, what a block adds and the state"
     )
+    tied: bool = Field(False, description="use the services' embeddings as output weights")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -110,7 +112,7 @@ class DAGformerNetwork(AttendingNetwork):
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.readout = Readout(nodes, width)
-        self.head = Head(width, services, self.embed)
+        self.head = Head(width, services, self.embed if config.tied else None)
 
     def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
         h = self.embed(inputs.nodes) * self.scale

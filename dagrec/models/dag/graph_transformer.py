@@ -13,8 +13,9 @@ pre-norm (Xiong et al. 2020, arXiv 2002.04745). The recommender of scientific wo
 this name takes distances from the graph of all training links; here they are those inside the upstream
 DAG, so that a bias says how two nodes of this very composition lie. ``graph="global"`` gives the other
 reading, at the price of all pairs of the graph. Levels D stand for its learned positions: a DAG has no
-other order. Nothing downstream of the frontier f is there to be seen, so nothing is hidden from
-anybody.
+other order. As in theirs a projection W_p meets the services' embeddings; ``tied=false`` gives each
+service weights of its own. Nothing downstream of the frontier f is there to be seen, so nothing is
+hidden from anybody.
 
 All pairs of a DAG are n^2: pairs are computed a stretch of nodes at a time, and what a stretch needs
 for the gradient is computed again in the backward pass where there are several; memory is bounded by
@@ -61,6 +62,7 @@ class GraphTransformerConfig(GraphOptions):
     dropout: float = Field(
         0.3, ge=0, lt=1, description="on embeddings, attention weights, what a block adds and the state"
     )
+    tied: bool = Field(True, description="use the services' embeddings as output weights")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -175,7 +177,7 @@ class GraphTransformerNetwork(AttendingNetwork):
         self.norm = nn.LayerNorm(width)
         self.readout = Readout(nodes, width)
         self.project = nn.Linear(width, width, bias=False)
-        self.head = Head(width, services, self.embed)
+        self.head = Head(width, services, self.embed if config.tied else None)
 
     def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
         levels = inputs.levels.clamp(max=len(self.level) - 1)

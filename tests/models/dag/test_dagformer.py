@@ -167,6 +167,17 @@ def test_other_dags_in_the_batch_change_nothing() -> None:
     assert close(net(inputs_of(*asked)), alone)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_output_weights_are_the_embeddings(tied: bool) -> None:
+    """The score of a service that is in no DAG moves with its embedding, or does not."""
+    net, inputs = network(tied=tied), at("a>b", "b")
+    before = net(inputs)
+    with torch.no_grad():
+        net.embed.weight[LETTERS.ids["g"]] += 1
+    changed = (net(inputs) != before)[0].nonzero().flatten().tolist()
+    assert changed == ([LETTERS.columns["g"]] if tied else [])
+
+
 # What it looked at
 
 

@@ -213,6 +213,17 @@ def test_levels_beyond_the_last_are_not_told_apart() -> None:
     assert close(few(inputs), many(inputs))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_output_weights_are_the_embeddings(tied: bool) -> None:
+    """The score of a service that is in no DAG moves with its embedding, or does not."""
+    net, inputs = network(tied=tied), at("a>b", "b")
+    before = net(inputs)
+    with torch.no_grad():
+        net.embed.weight[LETTERS.ids["g"]] += 1
+    changed = (net(inputs) != before)[0].nonzero().flatten().tolist()
+    assert changed == ([LETTERS.columns["g"]] if tied else [])
+
+
 # What it looked at
 
 
