@@ -45,7 +45,7 @@ def predict(
     from dagrec import predict as library
     from dagrec.store.catalogue import Store
 
-    if contexts is not None and (path is not None or composition is not None):
+    if sum(source is not None for source in (path, composition, contexts)) != 1:
         raise typer.BadParameter("give one of --path, --composition and --contexts")
     if contexts is None:
         request = read_request(path, composition, at, {"k": k, "model": model, "mask": mask})
