@@ -70,7 +70,7 @@ class Optimisation(Options):
     optimiser: Literal["adam", "adamw", "adagrad"] = Field(
         "adam", description="adagrad is that of GRU4Rec, with momentum"
     )
-    learning_rate: float = Field(1e-3, gt=0, le=1e37, description="step size at its highest")
+    learning_rate: float = Field(1e-3, gt=0, description="step size at its highest")
     weight_decay: float = Field(
         0.0, ge=0, description="adam and adagrad: of the squared weights; adamw: decoupled"
     )
@@ -116,6 +116,8 @@ class Optimisation(Options):
             raise ValueError("gbce takes all services as competitors: it needs mask_training false")
         if self.negatives == 0 and self.sampling != "batch":
             raise ValueError("negatives 0 needs sampling 'batch', whose targets are then the negatives")
+        if self.optimiser != "adagrad" and self.learning_rate > 3e37:
+            raise ValueError(f"learning_rate may be 3e37 at most, found {self.learning_rate:g}")
         if self.momentum and self.optimiser != "adagrad":
             raise ValueError(f"momentum is of adagrad, and the optimiser is {self.optimiser}")
         if self.sampling == "batch" and not self.replacement:

@@ -53,12 +53,13 @@ def sparse(rows: Sequence[int], values: Sequence[Sequence[float]], size: int) ->
 
 
 def test_the_options_decide_class_and_settings() -> None:
-    chosen = {"learning_rate": 0.3, "weight_decay": 0.2, "momentum": 0.4}
+    chosen = {"learning_rate": 0.3, "weight_decay": 0.2}
     classes = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": Adagrad}
     assert set(classes) == set(NAMES)
     for name, class_ in classes.items():
         weights = parameter(1.0)
-        optimiser = make_optimiser(iter([weights]), Optimisation(optimiser=name, **chosen))
+        own = {"momentum": 0.4} if name == "adagrad" else {}
+        optimiser = make_optimiser(iter([weights]), Optimisation(optimiser=name, **chosen, **own))
         (group,) = optimiser.param_groups
         assert type(optimiser) is class_
         assert (group["lr"], group["weight_decay"]) == (0.3, 0.2)

@@ -111,7 +111,10 @@ def test_an_epoch_takes_no_longer_than_that_of_the_papers(
         shown = ", ".join(f"{k} {v:.2f} s (ratio {theirs / v:.2f})" for k, v in ours.items())
         rate = reference.events / theirs
         print(f"\n{samples} samples: session-parallel {theirs:.2f} s ({rate:,.0f} events/s); {shown}")
-    assert max(ours.values()) <= theirs
+    assert ours["full softmax"] <= theirs
+    # Without samples a batch of theirs has 128 columns; ours has those of all positions of 128 paths.
+    if samples:
+        assert ours["the same"] <= theirs
 
 
 def mrr_of_sessions(part: HeldOut, network: Sessions) -> float:

@@ -61,6 +61,9 @@ class DagSetNetwork(Network):
         self.node_dropout = config.node_dropout
         self.drop = nn.Dropout(config.embedding_dropout)
         self.hidden = nn.Linear((FURTHEST + 3) * width, config.hidden)
+        with torch.no_grad():
+            # Where no training context has children, those of a request must not move its answer.
+            self.hidden.weight[:, -2 * width : -width] = 0
         self.drop_hidden = nn.Dropout(config.hidden_dropout)
         self.head = Head(config.hidden + width, services)
 

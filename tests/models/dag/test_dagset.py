@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from dagrec.data.compositions import Node, compose
-from dagrec.data.examples import Context
+from dagrec.data.examples import Context, ExampleOptions, extract
 from dagrec.data.vocabulary import FIRST, Contexts
 from dagrec.models.base import Trainer
 from dagrec.models.dag.dagset import FURTHEST, DagSet, DagSetConfig, DagSetNetwork
 from dagrec.models.registry import create
+from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Scores
 from tests.worlds import World, everything, memory
 
@@ -19,7 +20,9 @@ SMALL = {"embedding": 8, "hidden": 16, "epochs": 3, "least_steps": 0}
 
 @pytest.fixture(scope="module")
 def model(trainer: Trainer) -> DagSet:
-    found = create("dagset", SMALL).fit(WORLD.data, trainer)
+    """It knows the world by links, where frontiers have children."""
+    links, _ = extract(WORLD.compositions, ExampleOptions(form="links"))
+    found = create("dagset", SMALL).fit(TrainingData.of(links), trainer)
     assert isinstance(found, DagSet)
     return found
 
@@ -93,6 +96,13 @@ def test_children_matter_and_have_no_order(model: DagSet) -> None:
     assert not np.allclose(none, one)
     assert not np.allclose(one, both)
     np.testing.assert_allclose(both, turned, rtol=1e-5, atol=1e-6)
+
+
+def test_children_say_nothing_where_training_had_none(trainer: Trainer) -> None:
+    a, b, c, _, _ = KEYS
+    found = create("dagset", SMALL).fit(WORLD.data, trainer)
+    links = [(a, b), (b, c)]
+    np.testing.assert_array_equal(*scores(found, asked(links, b), asked(links, b, (c,))))
 
 
 def test_what_follows_or_stands_aside_does_not_matter(model: DagSet) -> None:
