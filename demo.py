@@ -21,6 +21,14 @@ from dagrec.data.formats import read
 from dagrec.errors import DagrecError
 
 STORE = "out/demo-store"
+MODELS = (
+    "--model",
+    "markov",
+    "--model",
+    "gru4rec",
+    "--model",
+    "dagset",
+)  # of twenty; see dagrec models
 DAGREC = str(Path(sys.executable).with_name("dagrec"))
 
 
@@ -63,8 +71,8 @@ def main() -> None:
     except DagrecError as error:
         sys.exit(f"demo: {error}")
     longest = max(examples, key=lambda example: len(example.context.path))
-    step("Measure on held-out pairs", "evaluate", data, "--repeats", "5")
-    step("Train on everything, and publish", "train", data, "--store", STORE)
+    step("Measure on held-out pairs", "evaluate", data, "--repeats", "5", *MODELS)
+    step("Train on everything, and publish", "train", data, "--store", STORE, *MODELS)
     port = free_port(8000)
     url = f"http://127.0.0.1:{port}"
     print(f"\n== Serve\n$ dagrec serve --store {STORE} --port {port}", flush=True)
