@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN = $(PYTHON) bootstrap.py
 DATA ?= data/compositions.json
 STORE ?= store
+MODELS ?= --model markov --model gru4rec --model dagset
 
 .PHONY: help demo test test-slow lint serve bench data clean
 
@@ -23,13 +24,13 @@ lint:           ## style and types
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 
-serve:          ## train on DATA where STORE is empty, then serve
+serve:          ## train MODELS on DATA where STORE is empty, then serve
 	@$(RUN)
-	@test -e $(STORE)/current || $(RUN) dagrec train $(DATA) --store $(STORE)
+	@test -e $(STORE)/current || $(RUN) dagrec train $(DATA) --store $(STORE) $(MODELS)
 	@$(RUN) dagrec serve --store $(STORE)
 
-bench:          ## time training and scoring on DATA
-	@$(RUN) dagrec bench $(DATA)
+bench:          ## time training and scoring of MODELS on DATA
+	@$(RUN) dagrec bench $(DATA) $(MODELS)
 
 data:           ## draw the bundled compositions again; gives the same file
 	@$(RUN) dagrec generate --out data/compositions.json

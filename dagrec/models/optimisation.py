@@ -15,6 +15,8 @@ from dagrec.types import Options
 LossName = Literal[
     "ce", "bce", "gbce", "bpr", "bpr-max", "top1", "top1-max", "hinge", "infonce", "sampled-softmax"
 ]
+OptimiserName = Literal["adam", "adamw", "adagrad"]
+ScheduleName = Literal["constant", "warmup-cosine"]
 MOST_NEGATIVES = 2048
 LESS_IS_BETTER = ("loss", "nll")
 """Validation metrics of which a lower value is better."""
@@ -67,15 +69,13 @@ class Optimisation(Options):
         "target", description="never drawn: the target, or all that followed this context in training"
     )
 
-    optimiser: Literal["adam", "adamw", "adagrad"] = Field(
-        "adam", description="adagrad is that of GRU4Rec, with momentum"
-    )
+    optimiser: OptimiserName = Field("adam", description="adagrad is that of GRU4Rec, with momentum")
     learning_rate: float = Field(1e-3, gt=0, description="step size at its highest")
     weight_decay: float = Field(
         0.0, ge=0, description="adam and adagrad: of the squared weights; adamw: decoupled"
     )
     momentum: float = Field(0.0, ge=0, lt=1, description="adagrad: share of the last step that goes on")
-    schedule: Literal["constant", "warmup-cosine"] = Field(
+    schedule: ScheduleName = Field(
         "constant", description="warmup-cosine: linear rise, then half a cosine down to a hundredth"
     )
     warmup_epochs: int = Field(5, ge=1, description="warmup-cosine: epochs of the rise")

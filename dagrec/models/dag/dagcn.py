@@ -23,17 +23,15 @@ In: DAGs. Out: scores [R, C].
 
 from __future__ import annotations
 
-from typing import Self
-
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST, Vocabulary
 from dagrec.graph.service_graph import Successors
-from dagrec.models.attention import Attention
+from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import (
     AttendingNetwork,
@@ -53,22 +51,12 @@ from dagrec.models.network import Head, NodeEmbedding
 from dagrec.models.training_data import TrainingData
 
 
-class DAGCNConfig(GraphOptions):
+class DAGCNConfig(AttentionSizes, GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
-    width: int = Field(64, ge=1, description="width of embeddings and states")
-    layers: int = Field(2, ge=1, description="layers")
-    heads: int = Field(2, ge=1, description="attention heads of a layer; they divide its width")
-    expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")
     dropout: float = Field(
         0.4, ge=0, lt=1, description="on embeddings, attention weights, what a layer adds and the state"
     )
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
-        return self
 
 
 class LinkWeights(nn.Module):

@@ -22,15 +22,15 @@ In: DAGs. Out: scores [R, C].
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Vocabulary
-from dagrec.models.attention import Attention
+from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import (
     AttendingNetwork,
@@ -44,13 +44,9 @@ from dagrec.models.network import Head, NodeEmbedding
 from dagrec.models.training_data import TrainingData
 
 
-class DAGformerConfig(GraphOptions):
+class DAGformerConfig(AttentionSizes, GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
-    width: int = Field(64, ge=1, description="width of embeddings and states")
-    layers: int = Field(2, ge=1, description="transformer blocks")
-    heads: int = Field(2, ge=1, description="attention heads of a block; they divide its width")
-    expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")
     reach: int | None = Field(
         None, ge=1, description="links over which nodes look at each other; null: any number"
     )
@@ -61,12 +57,6 @@ class DAGformerConfig(GraphOptions):
         0.3, ge=0, lt=1, description="on embeddings, attention weights, what a block adds and the state"
     )
     tied: bool = Field(False, description="use the services' embeddings as output weights")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
-        return self
 
 
 def depth_encoding(depths: Tensor, width: int) -> Tensor:

@@ -15,8 +15,6 @@ In: upstream DAGs. Out: scores [R, C].
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -25,6 +23,7 @@ from dagrec.data.vocabulary import Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender
 from dagrec.models.network import Head, Network, NodeEmbedding
+from dagrec.models.optimisation import ScheduleName
 from dagrec.models.training_data import TrainingData
 
 FURTHEST = 3
@@ -39,9 +38,7 @@ class DagSetConfig(GraphOptions):
         300, ge=0, description="on small data, more epochs until there are so many"
     )
     batch_size: int = Field(128, ge=1, description="contexts a step")
-    schedule: Literal["constant", "warmup-cosine"] = Field(
-        "warmup-cosine", description="of the step size"
-    )
+    schedule: ScheduleName = Field("warmup-cosine", description="of the step size")
     embedding: int = Field(128, ge=1, description="width of a node's embedding")
     hidden: int = Field(256, ge=1, description="width of the hidden layer")
     levels: int = Field(12, ge=1, description="levels of the frontier that are told apart")

@@ -20,15 +20,13 @@ In: DAGs. Out: scores [R, C].
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Vocabulary
-from dagrec.models.attention import Attention
+from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import (
     AttendingNetwork,
@@ -42,29 +40,19 @@ from dagrec.models.network import Head, NodeEmbedding
 from dagrec.models.training_data import TrainingData
 
 
-class DeepDAGConfig(GraphOptions):
+class DeepDAGConfig(AttentionSizes, GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
-    width: int = Field(64, ge=1, description="width of embeddings and states")
-    layers: int = Field(2, ge=1, description="attention layers")
-    heads: int = Field(2, ge=1, description="attention heads of a layer; they divide its width")
     reach: int | None = Field(
         None,
         ge=1,
         description="links back that a node looks in one layer; 1: parents; null: all ancestors",
     )
     depths: int = Field(16, ge=1, description="depths that are told apart")
-    expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")
     embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
     hidden_dropout: float = Field(
         0.4, ge=0, lt=1, description="on attention weights, on what a layer adds, before the head"
     )
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
-        return self
 
 
 class Layer(nn.Module):

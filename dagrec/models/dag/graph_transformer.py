@@ -27,16 +27,16 @@ In: DAGs. Out: scores [R, C].
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Vocabulary
-from dagrec.models.attention import Attention
+from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import AttendingNetwork, Looks, PairAttention, attention_of
 from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender, Readout
@@ -51,24 +51,14 @@ PAIRS_AT_ONCE = 1 << 18
 """Pairs that are computed together, unless one node alone has more."""
 
 
-class GraphTransformerConfig(GraphOptions):
+class GraphTransformerConfig(AttentionSizes, GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
-    width: int = Field(64, ge=1, description="width of embeddings and states")
-    layers: int = Field(2, ge=1, description="transformer blocks")
-    heads: int = Field(2, ge=1, description="attention heads of a block; they divide its width")
-    expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")
     levels: int = Field(12, ge=1, description="levels of a node that are told apart")
     dropout: float = Field(
         0.3, ge=0, lt=1, description="on embeddings, attention weights, what a block adds and the state"
     )
     tied: bool = Field(True, description="use the services' embeddings as output weights")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
-        return self
 
 
 class Pairs(NamedTuple):

@@ -19,17 +19,18 @@ place or a distance that training never reached adds nothing.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import LONGEST_CONTEXT, Context
 from dagrec.errors import DataError
-from dagrec.models.attention import Attention
+from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.network import Head, Network, NodeEmbedding
+from dagrec.models.optimisation import ScheduleName
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import RowInputs
 
@@ -38,16 +39,13 @@ Positions = Literal["absolute", "distance"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
-class TransformerOptions(SequenceOptions):
+class TransformerOptions(AttentionSizes, SequenceOptions):
     """Sizes of the blocks; those of the optimisation come with them.
 
     Batches are large and the first steps long, so that a few dozen contexts and some thousand get
     numbers of steps that suit both: 100, and 700 of 1,700 paths.
     """
 
-    width: int = Field(64, ge=1, description="width of embeddings and states")
-    layers: int = Field(2, ge=1, description="transformer blocks")
-    heads: int = Field(2, ge=1, description="attention heads of a block; they divide its width")
     expansion: int = Field(1, ge=1, description="width within the feed-forward net, in widths")
     activation: Activation = Field("relu", description="of the feed-forward net")
     positions: Positions = Field(
@@ -65,16 +63,10 @@ class TransformerOptions(SequenceOptions):
     batch_size: int = Field(256, ge=1, description="units a step: paths")
     epochs: int = Field(100, ge=1, description="passes over the training units, at most")
     learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
-    schedule: Literal["constant", "warmup-cosine"] = Field(
+    schedule: ScheduleName = Field(
         "warmup-cosine",
         description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
     )
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
-        return self
 
 
 class Block(nn.Module):

@@ -19,13 +19,12 @@ In: padded paths. Out: scores [R, C].
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 from torch import nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
+from dagrec.models.optimisation import OptimiserName
 from dagrec.models.sequence.attention import (
     Activation,
     AttentionRecommender,
@@ -52,9 +51,7 @@ class GPTConfig(TransformerOptions):
         "absolute",
         description="absolute: a vector a place; distance: a number a step back, for each head",
     )
-    optimiser: Literal["adam", "adamw", "adagrad"] = Field(
-        "adamw", description="adagrad is that of GRU4Rec, with momentum"
-    )
+    optimiser: OptimiserName = Field("adamw", description="adagrad is that of GRU4Rec, with momentum")
     weight_decay: float = Field(
         0.01, ge=0, description="adam and adagrad: of the squared weights; adamw: decoupled"
     )

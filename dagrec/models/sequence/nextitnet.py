@@ -18,8 +18,6 @@ In: padded paths. Out: scores [R, C].
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.network import Head, Network, NodeEmbedding
+from dagrec.models.optimisation import ScheduleName
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import PathRows, RowInputs
 from dagrec.models.training_data import TrainingData
@@ -47,7 +46,7 @@ class NextItNetConfig(SequenceOptions):
     batch_size: int = Field(256, ge=1, description="units a step: paths")
     epochs: int = Field(100, ge=1, description="passes over the training units, at most")
     learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
-    schedule: Literal["constant", "warmup-cosine"] = Field(
+    schedule: ScheduleName = Field(
         "warmup-cosine",
         description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
     )
