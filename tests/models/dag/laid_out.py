@@ -137,3 +137,33 @@ def each_alone(score: Callable[[GraphInputs], Tensor], dags: Sequence[Upstream])
     alone = torch.cat([score(inputs_of(dag)) for dag in dags])
     backwards = score(inputs_of(*dags[::-1])).flip(0)
     return close(together, alone) and close(backwards, alone)
+
+
+def assert_gradients(net: nn.Module, inputs: GraphInputs) -> None:
+    """The gradient of every parameter is that of finite differences; ``net`` is in double precision."""
+    names, values = zip(*net.named_parameters(), strict=True)
+
+    def score(*weights: Tensor) -> Tensor:
+        given = dict(zip(names, weights, strict=True))
+        found: Tensor = torch.func.functional_call(net, given, (inputs,))
+        return found
+
+    assert torch.autograd.gradcheck(score, values, fast_mode=True)
+
+
+def assert_gradient_without_links(net: nn.Module) -> None:
+    """Training asks every parameter for one in every batch, also where no node has a parent."""
+    net(inputs_of(Upstream(("a",), ((),), ()))).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def assert_dropout_in_training_alone(
+    network: Callable[..., nn.Module], dag: Upstream, kinds: Sequence[str]
+) -> None:
+    """Each kind of dropout, the others being 0, moves the scores of training and no others."""
+    inputs = inputs_of(*[dag] * 20)
+    for kind in kinds:
+        net = network(**{**dict.fromkeys(kinds, 0.0), kind: 0.5}).train()
+        assert (net(inputs) != net(inputs)).any()
+        net.eval()
+        assert torch.equal(net(inputs), net(inputs))

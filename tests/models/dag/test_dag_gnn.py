@@ -3,18 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import Context, extract
 from dagrec.graph.upstream import Upstream
 from dagrec.models.base import Trainer
 from dagrec.models.dag.dag_gnn import DagGnnConfig, DagGnnNetwork, Layer
-from dagrec.models.dag.graphs import GraphInputs
 from dagrec.models.registry import create
 from tests.data.dags import dag
 from tests.models.dag.laid_out import (
     VOCABULARY,
+    assert_dropout_in_training_alone,
+    assert_gradient_without_links,
+    assert_gradients,
     by_key,
     close,
     each_alone,
@@ -27,7 +29,7 @@ from tests.models.dag.laid_out import (
     upstream,
     whole,
 )
-from tests.worlds import everything, memory
+from tests.worlds import everything
 
 WIDTH = 5
 DAGS = [random_dag(11, seed) for seed in range(4)]
@@ -165,52 +167,17 @@ def test_with_the_global_graph_messages_run_along_training_links() -> None:
     assert found["x"] == {"x"}
 
 
-def test_scores_are_a_function_of_the_last_node_with_the_global_graph_alone(trainer: Trainer) -> None:
-    world = everything()
-    contexts = [Context(("table_l", "hub")), Context(("table_r", "hub")), Context(("hub",))]
-    encoded = world.data.vocabulary.encode(contexts)
-    for graph, equal in (("global", True), ("upstream", False)):
-        model = create("dag_gnn", {"graph": graph, "epochs": 2, "width": 8})
-        scores = model.fit(world.data, trainer).score(encoded)
-        assert np.allclose(scores, scores[:1], atol=1e-5) == equal
-
-
 # Training
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    net, inputs = network().double(), inputs_of(upstream(DAGS[0], "k"))
-    names, values = zip(*net.named_parameters(), strict=True)
-
-    def score(*weights: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(
-            net, dict(zip(names, weights, strict=True)), (inputs,)
-        )
-        return found
-
-    assert torch.autograd.gradcheck(score, values, fast_mode=True)
+    assert_gradients(network().double(), inputs_of(upstream(DAGS[0], "k")))
 
 
 def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
-    net = network()
-    net(inputs_of(Upstream(("a",), ((),), ()))).sum().backward()
-    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert_gradient_without_links(network())
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    inputs: GraphInputs = inputs_of(*[upstream(DAGS[0], "k")] * 20)
-    for kind in STILL:
-        net = network(**{**STILL, kind: 0.5}).train()
-        assert (net(inputs) != net(inputs)).any()
-        net.eval()
-        assert torch.equal(net(inputs), net(inputs))
-
-
-def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
-    world = memory()
-    model = create("dag_gnn", {"epochs": 60, "learning_rate": 0.02, "width": 16}).fit(
-        world.data, trainer
-    )
-    scores = model.score(world.data.vocabulary.encode(world.contexts))
-    answers = [world.data.vocabulary.services[column] for column in scores.argmax(axis=1)]
-    assert answers == [world.certain[context.path] for context in world.contexts]
+    kinds = ("embedding_dropout", "hidden_dropout")
+    assert_dropout_in_training_alone(network, upstream(DAGS[0], "k"), kinds)

@@ -18,6 +18,9 @@ from tests.models.dag.laid_out import (
     KEYS,
     VOCABULARY,
     ancestors_of,
+    assert_dropout_in_training_alone,
+    assert_gradient_without_links,
+    assert_gradients,
     by_key,
     close,
     each_alone,
@@ -32,7 +35,7 @@ from tests.models.dag.laid_out import (
     upstream,
     whole,
 )
-from tests.worlds import everything, memory
+from tests.worlds import everything
 
 WIDTH, LAYERS = 6, 2
 STILL = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
@@ -330,48 +333,23 @@ def test_attention_is_what_the_answer_was_made_of() -> None:
 # Training
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradients_are_those_of_finite_differences(shape: dict[str, object]) -> None:
-    net = network(**shape, width=2, layers=2).double()
-    inputs = inputs_of(upstream(DIAMOND, "d"))
-    names, values = zip(*net.named_parameters(), strict=True)
-
-    def score(*weights: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(
-            net, dict(zip(names, weights, strict=True)), (inputs,)
-        )
-        return found
-
-    assert torch.autograd.gradcheck(score, values, fast_mode=True)
-
-
-def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
-    """Training asks every parameter for one in every batch, also where no node has a parent."""
-    for shape in SHAPES:
-        net = network(**shape)
-        net(inputs_of(Upstream(("a",), ((),), ()))).sum().backward()
-        assert all(parameter.grad is not None for parameter in net.parameters())
-
-
-def test_dropout_acts_in_training_alone() -> None:
-    inputs = inputs_of(*[upstream(DIAMOND, "d")] * 20)
-    for kind in STILL:
-        net = network(**{**STILL, kind: 0.5}).train()
-        assert (net(inputs) != net(inputs)).any()
-        net.eval()
-        assert torch.equal(net(inputs), net(inputs))
-
-
-def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
-    world = memory()
-    model = create("dagnn", {"epochs": 60, "learning_rate": 0.02, "width": 16}).fit(world.data, trainer)
-    scores = model.score(world.data.vocabulary.encode(world.contexts))
-    answers = [world.data.vocabulary.services[column] for column in scores.argmax(axis=1)]
-    assert answers == [world.certain[context.path] for context in world.contexts]
-
-
 def test_parameters_are_those_of_the_formula() -> None:
     nodes, services, wide = len(VOCABULARY), len(KEYS), (LAYERS + 1) * WIDTH
     layer = 6 * WIDTH * (WIDTH + 1) + WIDTH
     expected = nodes * WIDTH + LAYERS * layer + nodes * wide + services * (wide + 1)
     assert sum(p.numel() for p in network().parameters()) == expected
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradients_are_those_of_finite_differences(shape: dict[str, object]) -> None:
+    assert_gradients(network(**shape, width=2, layers=2).double(), inputs_of(upstream(DIAMOND, "d")))
+
+
+def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
+    for shape in SHAPES:
+        assert_gradient_without_links(network(**shape))
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    kinds = ("embedding_dropout", "hidden_dropout")
+    assert_dropout_in_training_alone(network, upstream(DIAMOND, "d"), kinds)

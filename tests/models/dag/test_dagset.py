@@ -12,7 +12,7 @@ from dagrec.models.dag.dagset import FURTHEST, DagSet, DagSetConfig, DagSetNetwo
 from dagrec.models.registry import create
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Scores
-from tests.worlds import World, everything, memory
+from tests.worlds import everything
 
 WORLD = everything()
 SMALL = {"embedding": 8, "hidden": 16, "epochs": 3, "least_steps": 0}
@@ -127,15 +127,6 @@ def test_dropout_acts_in_training_alone() -> None:
     dropped = network.train()._sums(nodes, rows, like).any(dim=1)
     assert 5 < int(dropped.sum()) < 45
     assert bool(network.eval()._sums(nodes, rows, like).any(dim=1).all())
-
-
-def test_it_remembers_what_lies_behind_the_last_node(trainer: Trainer) -> None:
-    world: World = memory()
-    options = {**SMALL, "epochs": 150, "learning_rate": 0.02, "node_dropout": 0.0}
-    found = create("dagset", options).fit(world.data, trainer)
-    answers = found.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
-    names = [world.data.vocabulary.services[column] for column in answers]
-    assert names == [world.certain[context.path] for context in world.contexts]
 
 
 def test_the_global_graph_makes_it_a_function_of_the_last_node(trainer: Trainer) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dagrec.data.examples import Context, context_at
+from dagrec.data.examples import context_at
 from dagrec.errors import ConfigError
 from dagrec.graph.upstream import Upstream
 from dagrec.models.base import Trainer
@@ -16,6 +16,9 @@ from tests.data.dags import dag
 from tests.models.dag.laid_out import (
     VOCABULARY,
     ancestors_of,
+    assert_dropout_in_training_alone,
+    assert_gradient_without_links,
+    assert_gradients,
     by_key,
     close,
     each_alone,
@@ -29,7 +32,7 @@ from tests.models.dag.laid_out import (
     upstream,
     whole,
 )
-from tests.worlds import everything, memory
+from tests.worlds import everything
 
 WIDTH, HEADS = 6, 2
 REACHES: list[int | None] = [1, 2, None]
@@ -199,16 +202,6 @@ def test_with_the_global_graph_ancestors_in_it_count_and_nothing_else() -> None:
     assert all(found[node] == {node} | above[node] for node in composition.by_id)
 
 
-def test_scores_are_a_function_of_the_last_node_with_the_global_graph_alone(trainer: Trainer) -> None:
-    world = everything()
-    contexts = [Context(("table_l", "hub")), Context(("table_r", "hub")), Context(("hub",))]
-    encoded = world.data.vocabulary.encode(contexts)
-    for graph, equal in (("global", True), ("upstream", False)):
-        model = create("deepdag", {"graph": graph, "epochs": 2, "width": 8})
-        scores = model.fit(world.data, trainer).score(encoded)
-        assert np.allclose(scores, scores[:1], atol=1e-5) == equal
-
-
 def test_children_are_heard_if_they_are_read() -> None:
     net = network()
     bare, fed = Upstream(("a", "b"), ((), (0,)), ()), Upstream(("a", "b"), ((), (0,)), ("c",))
@@ -226,37 +219,13 @@ def test_heads_must_divide_the_width() -> None:
 
 @pytest.mark.parametrize("reach", REACHES)
 def test_gradients_are_those_of_finite_differences(reach: int | None) -> None:
-    net, inputs = network(reach=reach).double(), inputs_of(upstream(DIAMOND, "d"))
-    names, values = zip(*net.named_parameters(), strict=True)
-
-    def score(*weights: Tensor) -> Tensor:
-        given = dict(zip(names, weights, strict=True))
-        found: Tensor = torch.func.functional_call(net, given, (inputs,))
-        return found
-
-    assert torch.autograd.gradcheck(score, values, fast_mode=True)
+    assert_gradients(network(reach=reach).double(), inputs_of(upstream(DIAMOND, "d")))
 
 
 def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
-    net = network()
-    net(inputs_of(Upstream(("a",), ((),), ()))).sum().backward()
-    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert_gradient_without_links(network())
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    inputs = inputs_of(*[upstream(DIAMOND, "d")] * 20)
-    still: dict[str, object] = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
-    for kind in still:
-        net = network(**{**still, kind: 0.5}).train()
-        assert (net(inputs) != net(inputs)).any()
-        net.eval()
-        assert torch.equal(net(inputs), net(inputs))
-
-
-def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
-    world = memory()
-    options: dict[str, object] = {"epochs": 60, "learning_rate": 0.01, "width": 16}
-    model = create("deepdag", options).fit(world.data, trainer)
-    scores = model.score(world.data.vocabulary.encode(world.contexts))
-    answers = [world.data.vocabulary.services[column] for column in scores.argmax(axis=1)]
-    assert answers == [world.certain[context.path] for context in world.contexts]
+    kinds = ("embedding_dropout", "hidden_dropout")
+    assert_dropout_in_training_alone(network, upstream(DIAMOND, "d"), kinds)

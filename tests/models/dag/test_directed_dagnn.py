@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dagrec.data.compositions import Composition
-from dagrec.data.examples import Context
 from dagrec.graph.upstream import Upstream
-from dagrec.models.base import Trainer
 from dagrec.models.dag.directed_dagnn import DirectedDAGNNConfig, DirectedDAGNNNetwork
 from dagrec.models.dag.graphs import GraphInputs
-from dagrec.models.registry import create
 from tests.data.dags import dag
 from tests.models.dag.laid_out import (
     VOCABULARY,
     ancestors_of,
+    assert_dropout_in_training_alone,
+    assert_gradient_without_links,
+    assert_gradients,
     by_key,
     close,
     each_alone,
@@ -29,7 +28,6 @@ from tests.models.dag.laid_out import (
     upstream,
     whole,
 )
-from tests.worlds import everything, memory
 
 WIDTH = 5
 SHAPES: list[dict[str, object]] = [
@@ -234,54 +232,19 @@ def test_with_the_global_graph_ancestors_in_it_count_and_nothing_else() -> None:
     assert by_key(inputs, net.hop_states(inputs))["x"].shape == (int(inputs.levels.max()) + 2, WIDTH)
 
 
-def test_scores_are_a_function_of_the_last_node_with_the_global_graph_alone(trainer: Trainer) -> None:
-    world = everything()
-    contexts = [Context(("table_l", "hub")), Context(("table_r", "hub")), Context(("hub",))]
-    encoded = world.data.vocabulary.encode(contexts)
-    for graph, equal in (("global", True), ("upstream", False)):
-        model = create("directed_dagnn", {"graph": graph, "epochs": 2, "width": 8})
-        scores = model.fit(world.data, trainer).score(encoded)
-        assert np.allclose(scores, scores[:1], atol=1e-5) == equal
-
-
 # Training
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_are_those_of_finite_differences(shape: dict[str, object]) -> None:
-    net, inputs = network(**shape).double(), inputs_of(upstream(DAGS[0], "k"))
-    names, values = zip(*net.named_parameters(), strict=True)
-
-    def score(*weights: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(
-            net, dict(zip(names, weights, strict=True)), (inputs,)
-        )
-        return found
-
-    assert torch.autograd.gradcheck(score, values, fast_mode=True)
+    assert_gradients(network(**shape).double(), inputs_of(upstream(DAGS[0], "k")))
 
 
 def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
     for shape in SHAPES:
-        net = network(**shape)
-        net(inputs_of(Upstream(("a",), ((),), ()))).sum().backward()
-        assert all(parameter.grad is not None for parameter in net.parameters())
+        assert_gradient_without_links(network(**shape))
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    inputs = inputs_of(*[upstream(DAGS[0], "k")] * 20)
-    still: dict[str, object] = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
-    for kind in still:
-        net = network(**{**still, kind: 0.5}).train()
-        assert (net(inputs) != net(inputs)).any()
-        net.eval()
-        assert torch.equal(net(inputs), net(inputs))
-
-
-def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
-    world = memory()
-    options: dict[str, object] = {"epochs": 80, "learning_rate": 0.02, "width": 16}
-    model = create("directed_dagnn", options).fit(world.data, trainer)
-    scores = model.score(world.data.vocabulary.encode(world.contexts))
-    answers = [world.data.vocabulary.services[column] for column in scores.argmax(axis=1)]
-    assert answers == [world.certain[context.path] for context in world.contexts]
+    kinds = ("embedding_dropout", "hidden_dropout")
+    assert_dropout_in_training_alone(network, upstream(DAGS[0], "k"), kinds)

@@ -13,7 +13,7 @@ from dagrec.models.registry import MODELS, create, family
 from dagrec.training.loop import NetworkTrainer
 from dagrec.types import Scores
 from tests.data.dags import dag, relabelled
-from tests.worlds import everything
+from tests.worlds import everything, memory
 
 NAMES = [name for name in MODELS if family(name) == "dag"]
 WORLD = everything()
@@ -96,3 +96,13 @@ def test_a_dag_of_unknown_nodes_but_one_has_finite_scores(name: str) -> None:
 def test_a_chain_as_long_as_contexts_get_has_finite_scores(name: str) -> None:
     path = ("extract", "clean", "join") * 60
     assert np.isfinite(scores(fitted(name), Context(path))).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_memory_reaches_behind_the_last_node(name: str) -> None:
+    world = memory()
+    options = {"epochs": 150, "learning_rate": 0.005}
+    model = create(name, options).fit(world.data, NetworkTrainer("cpu"))
+    found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
+    answers = [world.data.vocabulary.services[column] for column in found]
+    assert answers == [world.certain[context.path] for context in world.contexts]
