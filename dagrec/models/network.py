@@ -56,8 +56,12 @@ class Network(nn.Module, ABC):
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
         """[R, C]; or [R, K] for ``columns`` [K] alone, at the cost of these."""
 
-    def penalty(self, inputs: Any, states: Tensor) -> Tensor | None:
-        """What the loss of an example gets on top, if anything: a scalar."""
+    def begin_epoch(self, number: int) -> None:
+        """Told before each epoch of a training, counted from 0: for what is drawn once an epoch."""
+
+    def penalty(self, inputs: Any, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor | None:
+        """What the loss of an example gets on top, if anything: a scalar, or [P] for each of the pairs
+        (``rows``, ``columns``) of the batch: rows of the states, and the services that followed."""
         return None
 
     def forward(self, inputs: Any) -> Tensor:

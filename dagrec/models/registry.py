@@ -30,6 +30,8 @@ MODELS: dict[str, str] = {
     "graph_transformer": "dagrec.models.dag.graph_transformer:GraphTransformer",
     "dagformer": "dagrec.models.dag.dagformer:DAGformer",
     "gru4rec_branches": "dagrec.models.dag.gru4rec_branches:GRU4RecBranches",
+    "bprmf": "dagrec.models.factorisation.bprmf:BPRMF",
+    "lightgcn": "dagrec.models.bipartite.lightgcn:LightGCN",
 }
 """Name -> where its class is."""
 
@@ -50,7 +52,7 @@ def recommender_class(name: str) -> type[Recommender]:
 
 
 def family(name: str) -> str:
-    """The folder a recommender lives in: counting, linear, sequence, dag, bipartite or hybrid."""
+    """The folder a recommender lives in, as ``counting``."""
     return MODELS[name].split(".")[2]
 
 

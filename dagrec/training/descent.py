@@ -116,6 +116,7 @@ class Descent:
             group["lr"] = rate
         self.objective.hard_share = hard_share(self.options, number)
         self.network.train()
+        self.network.begin_epoch(number)
         where = f"{self.learner.name}, epoch {number + 1}"
         totals = torch.zeros(2, device=self.device)
         largest = torch.zeros((), device=self.device)

@@ -45,9 +45,9 @@ class Objective(nn.Module):
                 losses = LOSSES[self.options.loss](candidates, self.options)
         examples = batch.counts.sum()
         total = (losses * batch.counts).sum()
-        penalty = self.network.penalty(batch.inputs, states)
+        penalty = self.network.penalty(batch.inputs, states, batch.rows, batch.columns)
         if penalty is not None:
-            total = total + penalty * examples
+            total = total + (penalty * batch.counts).sum()
         return total, examples
 
     def _candidates(self, states: Tensor, batch: Batch) -> Candidates:

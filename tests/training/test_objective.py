@@ -263,21 +263,30 @@ def test_scores_of_some_columns_are_those_of_all(options: dict[str, object]) -> 
 
 
 class Penalised(TableNetwork):
-    def penalty(self, inputs: LastInputs, states: Tensor) -> Tensor:
+    def penalty(self, inputs: LastInputs, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         assert len(inputs.last) == len(states)
+        assert len(rows) == len(columns)
         return torch.tensor(0.25)
 
 
-class PenalisedTable(Table):
-    network = Penalised
+class PenalisedByTarget(TableNetwork):
+    def penalty(self, inputs: LastInputs, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        assert rows.max() < len(states) == len(inputs.last)
+        return columns / 2.0
+
+
+def first_loss(network: type[TableNetwork], loss: str) -> float:
+    class_ = type("PenalisedTable", (Table,), {"network": network})
+    options = {"epochs": 1, "loss": loss, "negatives": None}
+    return fitted(class_(TableConfig(**options)), everything().data).history[0].loss
 
 
 @pytest.mark.parametrize("loss", ["ce", "bpr"])
 def test_a_penalty_is_added_for_every_example(loss: str) -> None:
-    data = everything().data
-    options = {"epochs": 1, "loss": loss, "negatives": None}
-    losses = [
-        fitted(class_(TableConfig(**options)), data).history[0].loss
-        for class_ in (Table, PenalisedTable)
-    ]
-    assert losses[1] == pytest.approx(losses[0] + 0.25)
+    assert first_loss(Penalised, loss) == pytest.approx(first_loss(TableNetwork, loss) + 0.25)
+
+
+@pytest.mark.parametrize("loss", ["ce", "bpr"])
+def test_a_penalty_of_each_pair_weighs_as_its_examples(loss: str) -> None:
+    mean = everything().data.targets.mean() / 2
+    assert first_loss(PenalisedByTarget, loss) == pytest.approx(first_loss(TableNetwork, loss) + mean)

@@ -96,19 +96,21 @@ class BERTNetwork(AttentionNetwork):
         scores: Tensor = self.head(states, columns)
         return scores
 
-    def penalty(self, inputs: RowInputs, states: Tensor) -> Tensor | None:
+    def penalty(
+        self, inputs: RowInputs, states: Tensor, rows: Tensor, columns: Tensor
+    ) -> Tensor | None:
         """The cloze, in training; None where no service is masked."""
         if not self.training or self.cloze == 0:
             return None
         nodes = inputs.nodes
         services = (nodes >= FIRST) & (nodes < FIRST + self.services) & (inputs.lengths[:, None] > 1)
         hidden = services & (torch.rand(nodes.shape, device=nodes.device) < self.mask_share)
-        rows = hidden.any(dim=1)
-        if not rows.any():
+        some = hidden.any(dim=1)
+        if not some.any():
             return None
-        part = inputs._replace(nodes=nodes[rows], lengths=inputs.lengths[rows])
-        found, _ = self.attend(part, hidden[rows])
-        scores = self.scores(self.project(found[:, :-1][hidden[rows]]))
+        part = inputs._replace(nodes=nodes[some], lengths=inputs.lengths[some])
+        found, _ = self.attend(part, hidden[some])
+        scores = self.scores(self.project(found[:, :-1][hidden[some]]))
         return self.cloze * nn.functional.cross_entropy(scores.float(), nodes[hidden] - FIRST)
 
 
