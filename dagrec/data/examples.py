@@ -34,13 +34,23 @@ class ExampleOptions(Options):
     seed: int = Field(0, description="seed of that drawing")
 
 
+class Call(NamedTuple):
+    """A service call that is over: key of the service, path of keys before it, and when it began, in
+    seconds since 1970, where that is known."""
+
+    service: str
+    path: tuple[str, ...] = ()
+    time: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What is known at the moment when the next service is asked for.
 
     ``path`` holds node keys, the oldest first; its last is the frontier, whose node id in
     ``composition`` is ``at``. ``time`` is that of the question, in seconds since 1970. ``children``
-    are the ids of the nodes that the frontier feeds already, where that is known.
+    are the ids of the nodes that the frontier feeds already, where that is known. ``history`` is what
+    the owner did before, the oldest first.
     """
 
     path: tuple[str, ...]
@@ -49,6 +59,7 @@ class Context:
     owner: str | None = None
     time: float | None = None
     children: tuple[str, ...] = ()
+    history: tuple[Call, ...] = ()
 
     def upstream(self) -> tuple[str, ...]:
         """Node ids of the frontier's ancestors and the frontier, in topological order."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dagrec.data.examples import Example
 from dagrec.errors import DataError
@@ -18,6 +18,11 @@ class Split:
 
     train: tuple[Example, ...]
     test: tuple[Example, ...]
+    ordered: bool = False
+    """Whether the test part comes after the training part, one example after the other: what of it is
+    over is then known to those that follow."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Candidates beyond those of the training part, and their texts."""
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +91,7 @@ def split_temporal(examples: Sequence[Example], share: float, _rng: random.Rando
     was made in. There is one such split: the seed changes nothing.
     """
     kept, cut = in_time_order(examples, share)
-    return Split(kept[:cut], kept[cut:])
+    return Split(kept[:cut], kept[cut:], ordered=True)
 
 
 def split_leave_one_out(examples: Sequence[Example], _share: float, _rng: random.Random) -> Split:
@@ -125,7 +130,10 @@ def blocks(examples: Sequence[Example], share: float, every: int) -> list[Split]
         if i - cuts[-1] >= every and moment(kept[i]) > moment(kept[i - 1]):
             cuts.append(i)
     ends = [*cuts[1:], len(kept)]
-    return [Split(kept[:begin], kept[begin:end]) for begin, end in zip(cuts, ends, strict=True)]
+    return [
+        Split(kept[:begin], kept[begin:end], ordered=True)
+        for begin, end in zip(cuts, ends, strict=True)
+    ]
 
 
 def in_time_order(examples: Sequence[Example], share: float) -> tuple[tuple[Example, ...], int]:

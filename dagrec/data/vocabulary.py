@@ -58,9 +58,12 @@ class Vocabulary:
     others: tuple[str, ...]
 
     @classmethod
-    def of(cls, examples: Iterable[Example]) -> Vocabulary:
-        """The vocabulary of these examples: keys of their contexts and targets, sorted."""
-        services: set[str] = set()
+    def of(cls, examples: Iterable[Example], services: Iterable[str] = ()) -> Vocabulary:
+        """The vocabulary of these examples: keys of their contexts and targets, sorted.
+
+        ``services`` are known to exist though no example may show them.
+        """
+        services = set(services)
         keys: set[str] = set()
         for example in examples:
             source = example.context.composition

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from dagrec.data.examples import Example
+from dagrec.data.history import Histories
 from dagrec.data.splits import Split
 from dagrec.evaluation.metrics import Outcome
 from dagrec.graph.mask import MaskPolicy, apply_mask
@@ -124,8 +125,14 @@ class Cell:
 def prepare(
     split: Split, mask: MaskPolicy, catalogue: Sequence[tuple[str, str]] | None = None
 ) -> HeldOut:
-    """A split made ready: everything fitted comes from its training part alone."""
-    return HeldOut.of(TrainingData.of(split.train, catalogue=catalogue), split.test, mask)
+    """A split made ready: everything fitted comes from its training part alone.
+
+    A test example is told what its owner did before it: in the training part, and in what of the test
+    part is over by then where this follows in the order of time.
+    """
+    data = TrainingData.of(split.train, catalogue=catalogue, services=split.services)
+    over = (*split.train, *split.test) if split.ordered else split.train
+    return HeldOut.of(data, Histories.of(over).told(split.test), mask)
 
 
 def run_cell(

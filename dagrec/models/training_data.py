@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from dagrec.data.compositions import Composition
 from dagrec.data.examples import Context, Example
+from dagrec.data.history import Histories
 from dagrec.data.splits import hold_out
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.errors import DataError
@@ -53,6 +53,8 @@ class TrainingData:
     contexts: Contexts
     rows: Ids
     targets: Ids
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Services that are known to exist though no example may show them, and their texts."""
 
     @classmethod
     def of(
@@ -60,17 +62,28 @@ class TrainingData:
         examples: Sequence[Example],
         *,
         catalogue: Iterable[tuple[str, str]] | None = None,
+        services: Mapping[str, str] | None = None,
     ) -> TrainingData:
-        """Training data of these examples. Raises :class:`DataError` when there are none."""
+        """Training data of these examples, each of which is told what its owner did before it.
+
+        ``catalogue``: declared links; ``services``: key -> text of services that are candidates
+        whether or not an example shows them. Raises :class:`DataError` when there are no examples.
+        """
         if not examples:
             raise DataError("training needs at least one example, found none", rule="no-examples")
-        vocabulary = Vocabulary.of(examples)
+        services = services or {}
+        examples = Histories.of(examples).told(examples)
+        vocabulary = Vocabulary.of(examples, services)
         graph = ServiceGraph.of(examples, vocabulary, catalogue)
-        return cls._with(examples, vocabulary, graph)
+        return cls._with(examples, vocabulary, graph, services)
 
     @classmethod
     def _with(
-        cls, examples: Sequence[Example], vocabulary: Vocabulary, graph: ServiceGraph
+        cls,
+        examples: Sequence[Example],
+        vocabulary: Vocabulary,
+        graph: ServiceGraph,
+        services: Mapping[str, str],
     ) -> TrainingData:
         distinct, rows = _distinct(examples, lambda context: context.path)
         return cls(
@@ -80,6 +93,7 @@ class TrainingData:
             vocabulary.encode(distinct),
             rows,
             np.array([vocabulary.columns[e.target] for e in examples], dtype=np.int64),
+            services,
         )
 
     @cached_property
@@ -102,6 +116,7 @@ class TrainingData:
     def fingerprint(self) -> str:
         """A hash of everything that a recommender can learn from."""
         total = hashlib.sha256(self.vocabulary.fingerprint.encode() + self.graph.fingerprint.encode())
+        total.update(json.dumps(sorted(self.services.items())).encode())
         seen: set[int] = set()
         for example in self.examples:
             context = example.context
@@ -125,27 +140,9 @@ class TrainingData:
         """
         split = hold_out(self.examples, share, random.Random(f"hold-out:{seed}"))
         return (
-            self._with(split.train, self.vocabulary, self.graph),
-            self._with(split.test, self.vocabulary, self.graph),
+            self._with(split.train, self.vocabulary, self.graph, self.services),
+            self._with(split.test, self.vocabulary, self.graph, self.services),
         )
-
-    def earlier(self, owner: str | None, time: float | None) -> tuple[Composition, ...]:
-        """The owner's compositions whose last service started before ``time``, the oldest first."""
-        if owner is None or time is None:
-            return ()
-        return tuple(c for c in self._by_owner.get(owner, ()) if c.time is not None and c.time < time)
-
-    @cached_property
-    def _by_owner(self) -> dict[str, list[Composition]]:
-        found: dict[str, dict[int, Composition]] = {}
-        for example in self.examples:
-            source = example.context.composition
-            if source is not None and source.owner is not None and source.time is not None:
-                found.setdefault(source.owner, {})[example.composition] = source
-        return {
-            owner: sorted(compositions.values(), key=lambda c: c.time or 0.0)
-            for owner, compositions in found.items()
-        }
 
 
 def _distinct(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dagrec.data.compositions import Composition, Node
-from dagrec.data.examples import Context, Example, extract
+from dagrec.data.compositions import Node
+from dagrec.data.examples import Call, Context, Example, extract
 from dagrec.errors import DataError
 from dagrec.models.training_data import TrainingData
 from tests.checks import says
@@ -91,51 +91,27 @@ def test_hold_out_of_a_single_composition_is_refused() -> None:
     assert says(error, "at least two", "found 1")
 
 
-@pytest.fixture
-def history() -> tuple[Composition, ...]:
-    """Compositions of two owners, and one without an owner, in no order of time."""
-    return (
+def test_every_example_is_told_what_its_owner_did_before() -> None:
+    compositions = (
         composition("later", ("table_a", "x"), owner="ann", time=5 * DAY),
-        composition("early", ("table_a", "x"), owner="ann", time=1 * DAY),
-        composition("other", ("table_a", "x"), owner="bob", time=0.0),
-        composition("nobody", ("table_a", "x"), owner=None, time=0.0),
-        composition("timeless", ("table_a", "x"), owner="ann", time=None),
-        composition("middle", ("table_a", "x"), owner="ann", time=3 * DAY),
+        composition("early", ("table_b", "y"), owner="ann", time=1 * DAY),
+        composition("other", ("table_a", "z"), owner="bob", time=0.0),
     )
+    data = TrainingData.of(extract(compositions)[0])
+    told = [[call.service for call in e.context.history] for e in data.examples]
+    assert told == [["y"], [], []]
+    assert data.contexts.origins[0].history == (Call("y", ("table_b",), 1 * DAY),)
 
 
-@pytest.mark.parametrize(
-    ("time", "expected"),
-    [
-        (1 * DAY, []),
-        (1 * DAY + 1, ["early"]),
-        (3 * DAY, ["early"]),
-        (5 * DAY, ["early", "middle"]),
-        (9 * DAY, ["early", "middle", "later"]),
-        (None, []),
-    ],
-)
-def test_earlier_is_the_same_owner_and_strictly_before(
-    history: tuple[Composition, ...], time: float | None, expected: list[str]
-) -> None:
-    data = TrainingData.of(extract(history)[0])
-    assert [c.id for c in data.earlier("ann", time)] == expected
-
-
-def test_earlier_knows_nothing_of_unknown_owners(history: tuple[Composition, ...]) -> None:
-    data = TrainingData.of(extract(history)[0])
-    assert data.earlier("eve", 9 * DAY) == ()
-    assert data.earlier(None, 9 * DAY) == ()
-
-
-def test_a_composition_is_never_in_its_own_history(examples: tuple[Example, ...]) -> None:
-    data = TrainingData.of(examples)
-    for example in data.examples:
-        context = example.context
-        before = data.earlier(context.owner, context.time)
-        assert context.composition not in before
-        assert all(c.owner == context.owner for c in before)
-        assert max((c.time or 0.0 for c in before), default=-1.0) < (context.time or 0.0)
+def test_declared_services_are_candidates(examples: tuple[Example, ...]) -> None:
+    data = TrainingData.of(examples, services={"brand_new": "does something new"})
+    assert "brand_new" in data.vocabulary.columns
+    assert data.graph.popularity[data.vocabulary.columns["brand_new"]] == 0
+    assert set(data.vocabulary.services) - {"brand_new"} == set(
+        TrainingData.of(examples).vocabulary.services
+    )
+    assert data.fingerprint != TrainingData.of(examples, services={"brand_new": ""}).fingerprint
+    assert data.hold_out(0.3, 0)[0].services == data.services
 
 
 def test_examples_without_compositions_can_be_learned_from() -> None:

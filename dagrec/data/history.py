@@ -1,0 +1,56 @@
+"""What an owner did before: the service calls that were over when an example began."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dagrec.data.examples import Call, Context, Example
+
+LONGEST_HISTORY = 256
+"""Calls of an owner that a context keeps, the newest; a bound on memory, not a hyperparameter."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The calls of each owner, the oldest first, and their times."""
+
+    calls: dict[str, tuple[Call, ...]]
+    times: dict[str, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, examples: Iterable[Example]) -> Histories:
+        """Those behind examples that tell owner and time. A call that several examples share, as in
+        compositions that share a node, is one: the first of these examples tells its path."""
+        found: dict[str, dict[object, Call]] = defaultdict(dict)
+        for example in examples:
+            context = example.context
+            if context.owner is not None and context.time is not None:
+                key = example.event or (example.composition, example.node)
+                call = Call(example.target, context.path, context.time)
+                found[context.owner].setdefault(key, call)
+        ordered = {
+            owner: sorted(calls.values(), key=lambda call: call.time or 0.0)
+            for owner, calls in found.items()
+        }
+        return cls(
+            {owner: tuple(calls) for owner, calls in ordered.items()},
+            {owner: tuple(call.time or 0.0 for call in calls) for owner, calls in ordered.items()},
+        )
+
+    def before(self, owner: str | None, time: float | None) -> tuple[Call, ...]:
+        """The owner's calls that began before ``time``, the oldest first; none of an unknown owner."""
+        if owner is None or time is None or owner not in self.calls:
+            return ()
+        end = bisect_left(self.times[owner], time)
+        return self.calls[owner][max(0, end - LONGEST_HISTORY) : end]
+
+    def told(self, examples: Sequence[Example]) -> tuple[Example, ...]:
+        """The examples, each with what its owner had done before it."""
+        return tuple(replace(e, context=self._told(e.context)) for e in examples)
+
+    def _told(self, context: Context) -> Context:
+        history = self.before(context.owner, context.time)
+        return replace(context, history=history) if history != context.history else context

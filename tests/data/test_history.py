@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagrec.data.compositions import Composition, Node, compose
+from dagrec.data.examples import Call, extract
+from dagrec.data.history import LONGEST_HISTORY, Histories
+from tests.worlds import DAY, composition
+
+
+@pytest.fixture
+def compositions() -> tuple[Composition, ...]:
+    """Compositions of two owners, one without an owner and one without a time, in no order of time."""
+    return (
+        composition("later", ("table_a", "later"), owner="ann", time=5 * DAY),
+        composition("early", ("table_a", "early"), owner="ann", time=1 * DAY),
+        composition("other", ("table_a", "other"), owner="bob", time=0.0),
+        composition("nobody", ("table_a", "nobody"), owner=None, time=0.0),
+        composition("timeless", ("table_a", "timeless"), owner="ann", time=None),
+        composition("middle", ("table_a", "middle"), owner="ann", time=3 * DAY),
+    )
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        (1 * DAY, []),
+        (1 * DAY + 1, ["early"]),
+        (3 * DAY, ["early"]),
+        (5 * DAY, ["early", "middle"]),
+        (9 * DAY, ["early", "middle", "later"]),
+        (None, []),
+    ],
+)
+def test_before_is_the_same_owner_and_strictly_earlier(
+    compositions: tuple[Composition, ...], time: float | None, expected: list[str]
+) -> None:
+    histories = Histories.of(extract(compositions)[0])
+    assert [call.service for call in histories.before("ann", time)] == expected
+
+
+def test_nothing_is_known_of_unknown_owners(compositions: tuple[Composition, ...]) -> None:
+    histories = Histories.of(extract(compositions)[0])
+    assert histories.before("eve", 9 * DAY) == ()
+    assert histories.before(None, 9 * DAY) == ()
+
+
+def test_a_call_tells_its_service_path_and_time(compositions: tuple[Composition, ...]) -> None:
+    (call,) = Histories.of(extract(compositions)[0]).before("bob", DAY)
+    assert call == Call("other", ("table_a",), 0.0)
+
+
+def test_a_call_that_compositions_share_is_one() -> None:
+    def shared(id: str, source: str) -> Composition:
+        nodes = [Node("t", source, "table"), Node("call-7", "x", time=2 * DAY)]
+        return compose(id, nodes, [("t", "call-7")], owner="ann", time=2 * DAY)[0]
+
+    examples, _ = extract([shared("one", "table_a"), shared("two", "table_b")])
+    assert len(examples) == 2
+    assert Histories.of(examples).before("ann", 3 * DAY) == (Call("x", ("table_a",), 2 * DAY),)
+
+
+def test_the_newest_calls_are_kept() -> None:
+    many = [composition(f"c{i}", ("t", f"x{i}"), time=float(i)) for i in range(LONGEST_HISTORY + 5)]
+    found = Histories.of(extract(many)[0]).before("ann", 1e9)
+    assert [call.service for call in found] == [f"x{i}" for i in range(5, LONGEST_HISTORY + 5)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ann", "bob", None]), st.integers(0, 5)), min_size=1))
+def test_no_example_is_told_of_itself_or_of_what_came_later(made: list[tuple[str | None, int]]) -> None:
+    examples, _ = extract(
+        [
+            composition(f"c{i}", ("table_a", f"x{i}"), owner=owner, time=float(time))
+            for i, (owner, time) in enumerate(made)
+        ]
+    )
+    told = Histories.of(examples).told(examples)
+    for (owner, time), example in zip(made, told, strict=True):
+        expected = [
+            (t, f"x{j}") for j, (o, t) in enumerate(made) if o == owner is not None and t < time
+        ]
+        assert sorted((call.time, call.service) for call in example.context.history) == sorted(expected)
+        times = [call.time for call in example.context.history]
+        assert times == sorted(times)
+    assert Histories.of(examples).told(told) == told
