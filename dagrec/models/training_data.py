@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -76,6 +76,23 @@ class TrainingData:
         vocabulary = Vocabulary.of(examples, services)
         graph = ServiceGraph.of(examples, vocabulary, catalogue)
         return cls._with(examples, vocabulary, graph, services)
+
+    def folds(self, count: int, seed: int) -> Iterator[tuple[TrainingData, TrainingData]]:
+        """The data without each of ``count`` random parts of their compositions, and that part.
+
+        All keep the vocabulary of the whole; the graph is that of what is left.
+        """
+        compositions = sorted({example.composition for example in self.examples})
+        random.Random(f"folds:{seed}").shuffle(compositions)
+        fold_of = {composition: i % count for i, composition in enumerate(compositions)}
+        for fold in range(count):
+            rest = [e for e in self.examples if fold_of[e.composition] != fold]
+            part = [e for e in self.examples if fold_of[e.composition] == fold]
+            graph = replace(ServiceGraph.of(rest, self.vocabulary), declared=self.graph.declared)
+            yield (
+                self._with(rest, self.vocabulary, graph, self.services),
+                self._with(part, self.vocabulary, graph, self.services),
+            )
 
     @classmethod
     def _with(

@@ -1,0 +1,40 @@
+"""Auto: what a user takes who does not want to choose. It picks and blends by held-out training data
+alone.
+
+A :class:`dagrec.models.hybrid.blend.Blend` whose candidates are counts, neighbours and networks that
+are wrong in different places, and, where the data tell who did what when, recommenders that read an
+owner's history. A candidate that the others make superfluous on the held-out folds gets hardly any
+weight, is left out, and costs nothing at serving time. With one candidate left, it is that recommender.
+
+In: whatever the members read. Out: log p, [B, C].
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dagrec.models.base import Recommender
+from dagrec.models.hybrid.blend import Blend, BlendOptions
+from dagrec.models.hybrid.mixture import make_members
+
+CANDIDATES = ("markov", "vsknn", "dagset", "gru4rec")
+
+
+class AutoConfig(BlendOptions):
+    """Candidates with their defaults, and how they are blended."""
+
+    candidates: tuple[str, ...] = Field(
+        CANDIDATES, min_length=1, description="recommenders that may become members"
+    )
+
+
+class Auto(Blend):
+    """The blend that the data ask for."""
+
+    name = "auto"
+    paper = "none; defined in its file"
+    Config = AutoConfig
+    config: AutoConfig
+
+    def candidates(self) -> dict[str, Recommender]:
+        return make_members({name: {} for name in self.config.candidates}, self.seed)

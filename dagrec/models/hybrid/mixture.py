@@ -1,0 +1,77 @@
+"""Weights of a mixture by expectation-maximisation, and recommenders inside of recommenders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dagrec.models.base import Recommender, State
+from dagrec.models.registry import create
+from dagrec.types import Floats, Ids
+
+RECOMMENDER = "recommender"
+STEPS = 500
+"""Of expectation-maximisation, at most."""
+
+
+def mixture_weights(log_likelihoods: Floats, prior: Floats | None = None) -> Floats:
+    """w [m], adding up to 1, that makes sum_m w_m p_m likeliest.
+
+    log_likelihoods: [n, m], what each of m members says of each of n targets; finite. prior: [m],
+    imaginary targets that each member alone has foreseen. The likelihood is concave in w, and each step
+    raises it, from equal weights on: without a prior the mixture is no less likely than any member.
+    """
+    members = log_likelihoods.shape[1]
+    prior = np.zeros(members) if prior is None else prior
+    total = len(log_likelihoods) + prior.sum()
+    weights = np.full(members, 1 / members)
+    if total == 0:
+        return weights
+    likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=1, keepdims=True, initial=-np.inf))
+    for _ in range(STEPS):
+        joint = likelihoods * weights
+        shares = joint / joint.sum(axis=1, keepdims=True)
+        new: Floats = (shares.sum(axis=0) + prior) / total
+        if np.abs(new - weights).max() < 1e-7:
+            return new
+        weights = new
+    return weights
+
+
+def grouped_weights(
+    log_likelihoods: Floats, groups: Ids, count: int, strength: float
+) -> tuple[Floats, Floats]:
+    """Weights over all targets [m], and of each of ``count`` groups [count, m].
+
+    A group's weights start from those over all with the force of ``strength`` targets.
+    """
+    overall = mixture_weights(log_likelihoods)
+    own = [
+        mixture_weights(log_likelihoods[groups == group], overall * strength) for group in range(count)
+    ]
+    return overall, np.stack(own)
+
+
+def make_members(members: Mapping[str, Mapping[str, object]], seed: int) -> dict[str, Recommender]:
+    """Unfitted recommenders of labels with hyperparameters; `recommender` names one that its label does
+    not. Raises :class:`ConfigError` for a name or hyperparameter that does not exist."""
+    found = {}
+    for label, given in members.items():
+        options = dict(given)
+        found[label] = create(str(options.pop(RECOMMENDER, label)), options, seed=seed)
+    return found
+
+
+def nest(label: str, state: State) -> State:
+    """A member's state under its label."""
+    return {f"{label}/{name}": array for name, array in state.items()}
+
+
+def nested(label: str, state: State) -> State:
+    """The state that :func:`nest` put under a label."""
+    return {
+        name.removeprefix(f"{label}/"): array
+        for name, array in state.items()
+        if name.startswith(f"{label}/")
+    }
