@@ -11,7 +11,7 @@ from dagrec.data.examples import Context
 from dagrec.errors import ConfigError, RequestError
 from dagrec.graph.upstream import Upstream
 from dagrec.models.attention import Attention, Attentive
-from dagrec.predict import PredictRequest, request_context
+from dagrec.request import PredictRequest, request_context
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats
 
@@ -53,7 +53,7 @@ def explain(bundle: Bundle, request: PredictRequest) -> Explanation:
     Raises :class:`RequestError` for a request that cannot be answered, an empty context, and a model
     that has no attention.
     """
-    context = request_context(request)
+    context = request_context(request, bundle.vocabulary)
     try:
         label, model = bundle.model(request.model)
     except ConfigError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dagrec.errors import StoreError
-from dagrec.predict import PredictRequest, predict
+from dagrec.predict import predict
+from dagrec.request import PredictRequest
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 

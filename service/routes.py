@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, HTTPException, Request
 from fastapi.openapi.models import Example
 
-from dagrec.predict import Answer, PredictRequest, predict
+from dagrec.predict import Answer, predict
+from dagrec.request import PredictRequest
 from service.errors import MEDIA_TYPE
 from service.holder import Holder, self_check
 from service.schemas import Health, ModelInfo, Models, Problem

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,24 @@ from hypothesis import strategies as st
 
 from dagrec.config import load_config
 from dagrec.data.formats import read
+from dagrec.data.history import LONGEST_HISTORY
 from dagrec.errors import RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.train import train
-from dagrec.models.registry import MODELS, recommender_class
-from dagrec.predict import (
+from dagrec.models.registry import MODELS
+from dagrec.predict import Answer, predict, predict_lines
+from dagrec.request import (
     LONGEST_PATH,
     MOST_ANSWERS,
     MOST_LINKS,
     MOST_NODES,
-    Answer,
     make_request,
-    predict,
-    predict_lines,
+    request_context,
 )
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
+from tests.contract.test_models import options
 
 DATA = Path(__file__).parents[1] / "data" / "compositions.json"
 ENDS = {"nodes": [{"id": "a", "mid": 1}, {"id": "e", "mid": 2}], "links": []}
@@ -38,8 +40,7 @@ ENDS = {"nodes": [{"id": "a", "mid": 1}, {"id": "e", "mid": 2}], "links": []}
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Every recommender on the bundled compositions, and a catalogue of three links."""
-    short = [f"{name}.epochs=1" for name in MODELS if recommender_class(name).traits.gradient_trained]
-    config = load_config(models=list(MODELS), overrides=short)
+    config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
     catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
     store = Store(tmp_path_factory.mktemp("predict"))
     train(DATA, store, config, NetworkTrainer("cpu"), catalogue=catalogue, measure=0)
@@ -412,3 +413,118 @@ def test_very_many_json_objects_give_an_answer_or_a_request_error(
     bundle: Bundle, values: dict[str, Any]
 ) -> None:
     check_request(bundle, values)
+
+
+# What a user asks beyond the model
+
+
+@pytest.mark.parametrize("model", ["markov", "gru4rec", "popularity"])
+@pytest.mark.parametrize("path", [["table_1001002", "service_301"], ["nobody"], []])
+def test_filters_hold_wherever_the_answer_comes_from(
+    model: str, path: list[str], bundle: Bundle
+) -> None:
+    plain = ask(bundle, path=path, model=model, mask="none", k=1000)
+    first, second, third = (p.service for p in plain.predictions[:3])
+    denied = ask(bundle, path=path, model=model, mask="none", k=1000, deny=[first, "nobody"])
+    assert [p.service for p in denied.predictions] == [p.service for p in plain.predictions[1:]]
+    assert denied.candidates == plain.candidates - 1
+    assert sum(p.probability for p in denied.predictions) == pytest.approx(1)
+    allowed = ask(bundle, path=path, model=model, mask="none", allow=[third, second, "nobody"])
+    assert [p.service for p in allowed.predictions] == [second, third]
+    assert ask(bundle, path=path, model=model, allow=[]).predictions == []
+
+
+def test_no_repeats_leaves_out_what_the_path_or_the_composition_holds(bundle: Bundle) -> None:
+    path = ["table_1001002", "service_301", "service_303"]
+    found = ask(bundle, path=path, mask="none", k=1000, no_repeats=True)
+    assert {"service_301", "service_303"} & {p.service for p in found.predictions} == set()
+    branches = chain(301, 303, at="n0")
+    assert "service_303" in {p.service for p in ask(bundle, **branches, k=1000).predictions}
+    kept = ask(bundle, **branches, k=1000, no_repeats=True)
+    assert "service_303" not in {p.service for p in kept.predictions}
+
+
+def test_neutral_settings_are_no_settings(bundle: Bundle) -> None:
+    request: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 1000}
+    plain = ask(bundle, **request)
+    neutral = {"deny": [], "no_repeats": False, "diversity": 0, "novelty": 0, "history": []}
+    assert ask(bundle, **request, **neutral) == plain
+    assert ask(bundle, **request, allow=list(bundle.vocabulary.services)) == plain
+
+
+def test_diversity_and_novelty_change_the_order_alone(bundle: Bundle) -> None:
+    request: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 1000, "mask": "none"}
+    plain = {p.service: p.probability for p in ask(bundle, **request).predictions}
+    for how in ({"diversity": 0.9}, {"novelty": 3.0}):
+        found = [(p.service, p.probability) for p in ask(bundle, **request, **how).predictions]
+        assert dict(found) == plain
+        assert found != [*plain.items()]
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"diversity": 1.5}, ("diversity", "1.5")),
+        ({"novelty": -1}, ("novelty", "-1")),
+        ({"allow": [""]}, ("allow.0",)),
+        ({"history": [{}]}, ("history.0", "either a path or a composition")),
+        ({"history": [{"path": ["a"], "time": "yesterday"}]}, ("history.0.time", "yesterday")),
+        ({"history": [{"path": ["a"]}] * 1001}, ("history", "1000")),
+        ({"time": "soon"}, ("time", "soon")),
+    ],
+)
+def test_options_out_of_bounds_are_named(values: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with pytest.raises(RequestError) as caught:
+        make_request({"path": ["a"], **values})
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_history_composition_that_does_not_hold_together_is_named(bundle: Bundle) -> None:
+    broken = {"nodes": [{"id": "a", "mid": 1}], "links": [{"source": "a", "target": "b"}]}
+    with pytest.raises(RequestError, match=r"history\.0: .*b"):
+        ask(bundle, path=["service_301"], history=[{"composition": broken}])
+
+
+def calls(bundle: Bundle, *history: dict[str, Any]) -> list[tuple[str, tuple[str, ...], float | None]]:
+    request = make_request({"path": ["service_301"], "history": list(history)})
+    return [tuple(call) for call in request_context(request, bundle.vocabulary).history]  # type: ignore[misc]
+
+
+def test_history_becomes_the_service_calls_of_its_paths_and_compositions(bundle: Bundle) -> None:
+    path = {"path": ["table_1001002", "service_301", "service_302"], "time": "2020-01-01T00:00:00Z"}
+    moment = 1577836800.0
+    assert calls(bundle, path) == [
+        ("service_301", ("table_1001002",), moment),
+        ("service_302", ("table_1001002", "service_301"), moment),
+    ]
+    composition = {"composition": chain(301, 303)["composition"], "time": moment - 5}
+    assert calls(bundle, path, composition) == [
+        ("service_301", ("table_1001002",), moment - 5),
+        ("service_303", ("table_1001002", "service_301"), moment - 5),
+        *calls(bundle, path),
+    ]
+
+
+def test_history_without_times_keeps_its_order(bundle: Bundle) -> None:
+    found = calls(bundle, {"path": ["t", "service_302"]}, {"path": ["t", "service_301"], "time": 5})
+    assert found == [("service_302", ("t",), None), ("service_301", ("t",), 5.0)]
+
+
+def test_of_a_long_history_the_newest_is_kept(bundle: Bundle) -> None:
+    many = [{"path": ["t", "service_301"], "time": i} for i in range(600)]
+    found = calls(bundle, *many)
+    assert len(found) == LONGEST_HISTORY
+    assert found[-1][2] == 599
+
+
+def test_scores_are_divided_by_the_temperature_of_the_model(bundle: Bundle) -> None:
+    request: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 1000, "model": "markov"}
+    entry = bundle.manifest.models["markov"].model_copy(update={"temperature": 2.0})
+    models = {**bundle.manifest.models, "markov": entry}
+    warm = replace(bundle, manifest=bundle.manifest.model_copy(update={"models": models}))
+    cold = {p.service: p.probability for p in ask(bundle, **request).predictions}
+    found = {p.service: p.probability for p in ask(warm, **request).predictions}
+    roots = {service: p**0.5 for service, p in cold.items()}
+    assert list(found) == list(cold)
+    for service, root in roots.items():
+        assert found[service] == pytest.approx(root / sum(roots.values()), rel=1e-4)

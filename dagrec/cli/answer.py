@@ -15,7 +15,7 @@ from dagrec.cli import options as opts
 from dagrec.errors import DataError, RequestError
 
 if TYPE_CHECKING:
-    from dagrec.predict import PredictRequest
+    from dagrec.request import PredictRequest
 
 
 Keys = Annotated[str | None, typer.Option("--path", help="node keys, separated by commas")]
@@ -76,7 +76,7 @@ def read_request(
 ) -> PredictRequest:
     """The request that the options of a command make, with other fields from ``values``."""
     from dagrec.data.formats.documents import parse_json, read_text
-    from dagrec.predict import make_request
+    from dagrec.request import make_request
 
     if (path is None) == (composition is None):
         raise typer.BadParameter("give one of --path and --composition")

@@ -133,7 +133,7 @@ class ServiceGraph:
         observations are single and m is that share over the whole graph.
         """
         single = self.observed.counts == 1
-        owner = np.repeat(np.arange(len(self.vocabulary)), self.observed.degrees)
+        owner = self._sources
         ones = np.bincount(owner, weights=single, minlength=len(self.vocabulary))
         seen = np.bincount(owner, weights=self.observed.counts, minlength=len(self.vocabulary))
         overall = (ones.sum() + 1) / (seen.sum() + 2)
@@ -147,10 +147,9 @@ class ServiceGraph:
         """
         words = ("", *self.vocabulary.services, *self.vocabulary.others)
         nodes = [Node(str(i), key) for i, key in enumerate(words, start=UNKNOWN)]
-        owner = np.repeat(np.arange(len(self.vocabulary)), self.observed.degrees)
         links = [
             (str(node), str(service + FIRST))
-            for node, service in zip(owner, self.observed.services, strict=True)
+            for node, service in zip(self._sources, self.observed.services, strict=True)
         ]
         composition, _ = compose("graph", nodes, links, on_cycle="break")
         place = {node: i for i, node in enumerate(composition.order)}
@@ -168,6 +167,34 @@ class ServiceGraph:
             services, seen = self.observed.row(node)
             counts[services] = seen
         return counts
+
+    def similarities(self, column: int) -> Floats:
+        """[C] cosine of how often each service and service ``column`` followed each node in training.
+
+        0 for services that followed none.
+        """
+        observed = self.observed
+        of_node = np.zeros(len(self.vocabulary))
+        own = observed.services == column
+        of_node[self._sources[own]] = observed.counts[own]
+        products = observed.counts * of_node[self._sources]
+        shared = np.bincount(observed.services, products, len(self._norms))
+        norms = self._norms * self._norms[column]
+        found: Floats = np.divide(shared, norms, out=np.zeros(len(norms)), where=norms > 0)
+        return found
+
+    @cached_property
+    def _sources(self) -> Ids:
+        """[links] node that each observed link starts from."""
+        return np.repeat(np.arange(len(self.vocabulary)), self.observed.degrees)
+
+    @cached_property
+    def _norms(self) -> Floats:
+        """[C] root of the summed squares of the counts into each service."""
+        observed = self.observed
+        squares = np.bincount(observed.services, observed.counts**2, len(self.vocabulary.services))
+        norms: Floats = np.sqrt(squares)
+        return norms
 
     @cached_property
     def fingerprint(self) -> str:

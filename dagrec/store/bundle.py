@@ -40,6 +40,8 @@ class ModelEntry(Options):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Means over the held-out parts that the training job measured on."""
     fit_seconds: float
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """By which scores are divided before they become probabilities; from held-out parts."""
 
 
 class Manifest(Options):
@@ -77,6 +79,10 @@ class Bundle:
     def mask(self) -> MaskPolicy:
         """The mask that the bundle was configured with."""
         return MaskPolicy(self.manifest.config.get("mask", MaskPolicy.OBSERVED))
+
+    def temperature(self, label: str) -> float:
+        """By what a model's scores are divided before they become probabilities."""
+        return self.manifest.models[label].temperature
 
     def model(self, label: str | None) -> tuple[str, Recommender]:
         """A model by its label, or the champion. Raises :class:`ConfigError` with the choices."""

@@ -36,14 +36,21 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(recommender, test) -> why the rule does not hold for it."""
 
 SMALL: dict[str, dict[str, Any]] = {
+    "auto": {"candidates": ("markov", "vsknn"), "folds": 2},
+    "blend": {"members": {"markov": {}, "stan": {}}, "folds": 2},
     # Norms behind the sums, as published, need small steps.
     "dagformer": {"learning_rate": 0.005},
     "deepdag": {"learning_rate": 0.005},
+    # Of few examples they make many epochs.
+    "gmf": {"least_steps": 0},
+    "mlp": {"least_steps": 0},
+    "neumf": {"least_steps": 0},
 }
 """Recommender -> options that make it quick to train, where the general ones are not enough."""
 
 TRAINER = NetworkTrainer(device="cpu")
 WORLD = everything()
+KNOWN = WORLD.data.vocabulary, WORLD.data.graph
 NOBODY = Context(("nobody", "knows"))
 EMPTY = Context(())
 
@@ -208,6 +215,23 @@ def test_other_branches_of_a_request_are_no_error(name: str) -> None:
     assert np.isfinite(fitted(name).score(WORLD.data.vocabulary.encode(contexts))).all()
 
 
+def test_embeddings_are_finite_vectors_of_nodes_and_services(name: str) -> None:
+    model, vocabulary = new(name).restore(fitted(name).state(), *KNOWN), WORLD.data.vocabulary
+    before = model.score(asked())
+    found = model.embeddings()
+    rows = {"nodes": len(vocabulary.services) + len(vocabulary.others)}
+    rows |= {"services": len(vocabulary.services)}
+    for part, vectors in found.items():
+        assert vectors.dtype == np.float64
+        assert (vectors.ndim, len(vectors)) == (2, rows[part])
+        assert np.isfinite(vectors).all()
+    again = fitted(name).embeddings()
+    assert all(np.array_equal(again[part], vectors) for part, vectors in found.items())
+    for vectors in found.values():
+        vectors[:] = 0  # what is handed out is the caller's
+    assert np.array_equal(model.score(asked()), before)
+
+
 # Learning
 
 
@@ -252,7 +276,7 @@ def test_fit_leaves_its_data_as_they_were(name: str) -> None:
     before = [array.copy() for array in arrays]
     new(name).fit(data, TRAINER)
     assert all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
-    assert data.examples == WORLD.examples
+    assert data.examples == WORLD.data.examples
     assert data.vocabulary == WORLD.data.vocabulary
     assert data.contexts.origins == WORLD.data.contexts.origins
 
@@ -262,6 +286,7 @@ def test_an_unfitted_recommender_says_so(name: str, tmp_path: Path) -> None:
         lambda: new(name).score(asked()),
         lambda: new(name).state(),
         lambda: new(name).parameters(),
+        lambda: new(name).embeddings(),
         lambda: new(name).save(tmp_path, WORLD.data.vocabulary),
     ]
     for use in uses:
@@ -345,6 +370,10 @@ def other_values(default: object) -> Iterator[object]:
         yield from ("a", "b")
     elif isinstance(default, float):
         yield from (default / 2, 0.25, 0.5, default * 2)
+    elif isinstance(default, tuple):
+        yield default[:1]
+    elif isinstance(default, dict):
+        yield dict([*default.items()][:1]) if len(default) > 1 else {"mu": 3.0}
     else:
         yield from (2, 3, 1, True, 0.5)
 

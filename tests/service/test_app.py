@@ -104,7 +104,7 @@ def test_the_limit_of_bodies_and_the_path_prefix_are_settings(
 def test_recommenders_without_networks_are_served_without_torch(small_store: Store) -> None:
     code = (
         "import sys, pathlib\n"
-        "from dagrec.predict import make_request, predict\n"
+        "from dagrec.predict import predict\nfrom dagrec.request import make_request\n"
         "from service.app import create_app\n"
         "from service.holder import Holder\n"
         "from service.settings import make_settings\n"

@@ -8,7 +8,8 @@ import pytest
 
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
-from dagrec.predict import make_request, predict
+from dagrec.predict import predict
+from dagrec.request import make_request
 from dagrec.store.bundle import Bundle
 from service.routes import EXAMPLES
 
