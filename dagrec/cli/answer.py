@@ -37,6 +37,26 @@ def predict(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="services in the answer")] = 10,
     model: Annotated[str | None, typer.Option(help="label of a model [default: the champion]")] = None,
     mask: opts.MaskOption = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON array of what the same person did before, the oldest first: objects with `path` "
+            "or `composition`, and `time`"
+        ),
+    ] = None,
+    allow: Annotated[
+        str | None, typer.Option(help="answer with these services only, separated by commas")
+    ] = None,
+    deny: Annotated[
+        str, typer.Option(help="never answer with these services, separated by commas")
+    ] = "",
+    no_repeats: Annotated[
+        bool, typer.Option("--no-repeats", help="never answer with a service that is there already")
+    ] = False,
+    diversity: Annotated[
+        float, typer.Option(min=0, max=1, help="towards 1: services unlike those before them first")
+    ] = 0.0,
+    novelty: Annotated[float, typer.Option(min=0, max=10, help="how much rare services move up")] = 0.0,
     version: Version = None,
     threads: opts.Threads = 1,
     json: opts.Json = None,
@@ -47,11 +67,21 @@ def predict(
 
     if sum(source is not None for source in (path, composition, contexts)) != 1:
         raise typer.BadParameter("give one of --path, --composition and --contexts")
+    defaults: dict[str, Any] = {
+        "k": k,
+        "model": model,
+        "mask": mask,
+        "history": [] if history is None else _document(history),
+        "allow": None if allow is None else _keys(allow),
+        "deny": _keys(deny),
+        "no_repeats": no_repeats,
+        "diversity": diversity,
+        "novelty": novelty,
+    }
     if contexts is None:
-        request = read_request(path, composition, at, {"k": k, "model": model, "mask": mask})
+        request = read_request(path, composition, at, defaults)
     opts.set_threads(threads)
     bundle = Store(store).load(version)
-    defaults: dict[str, Any] = {"k": k, "model": model, "mask": mask}
     if contexts is not None:
         failed = 0
         for answer in library.predict_lines(bundle, _lines(contexts), defaults):
@@ -75,20 +105,28 @@ def read_request(
     path: str | None, composition: Path | None, at: str | None, values: dict[str, Any]
 ) -> PredictRequest:
     """The request that the options of a command make, with other fields from ``values``."""
-    from dagrec.data.formats.documents import parse_json, read_text
     from dagrec.request import make_request
 
     if (path is None) == (composition is None):
         raise typer.BadParameter("give one of --path and --composition")
     if path is not None:
-        keys = [key.strip() for key in path.split(",") if key.strip()]
-        return make_request({"path": keys, "at": at, **values})
+        return make_request({"path": _keys(path), "at": at, **values})
     assert composition is not None
+    return make_request({"composition": _document(composition), "at": at, **values})
+
+
+def _keys(text: str) -> list[str]:
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
+def _document(path: Path) -> Any:
+    """The content of a JSON file."""
+    from dagrec.data.formats.documents import parse_json, read_text
+
     try:
-        document = parse_json(read_text(composition, 64))
+        return parse_json(read_text(path, 64))
     except DataError as error:
-        raise error.at(str(composition)) from None
-    return make_request({"composition": document, "at": at, **values})
+        raise error.at(str(path)) from None
 
 
 def serve(

@@ -27,6 +27,7 @@ from dagrec.evaluation.report import Grid, Measured
 from dagrec.jobs.experiment import Experiment, Plan, load_experiment
 from dagrec.jobs.processes import first_process
 from dagrec.models.base import Epoch, Trainer
+from dagrec.models.registry import family
 from dagrec.types import Device
 
 Advance = Callable[[str], None]
@@ -77,8 +78,8 @@ def network_trainer(
 
 
 def needs_trainer(configs: Iterable[RunConfig]) -> bool:
-    """Whether any model of these runs is trained by gradient."""
-    return any(c.recommender(label).traits.gradient_trained for c in configs for label in c.models)
+    """Whether any model of these runs is trained by gradient, or has one within that is."""
+    return any(c.recommender(label).needs_trainer for c in configs for label in c.models)
 
 
 def measure(
@@ -158,8 +159,8 @@ def _compute(run: Run, experiment: Experiment, task: Task, trainer: Trainer | No
     plan = run.plan
     # Repeats of a single split differ by the seed of training alone.
     seed = config.seed + task.repeat * plan.seeds + task.seed
-    gradual = config.recommender(task.label).traits.gradient_trained
-    every = plan.every if gradual else plan.every_counting
+    counting = family(config.recommender(task.label).name) == "counting"
+    every = plan.every_counting if counting else plan.every
     exam = experiment.exam(task.repeat, config.mask, every=every)
     cell = run_cell(lambda: config.recommender(task.label, seed=seed), exam, trainer)
     bootstrap = plan.weight if plan.single else None

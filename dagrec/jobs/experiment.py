@@ -21,7 +21,7 @@ from dagrec.types import Options
 PREQUENTIAL = "prequential"
 TEST_FILE = "test-file"
 ALL_PROTOCOLS = (*PROTOCOLS, PREQUENTIAL, TEST_FILE)
-RANDOM = ("pairs", "compositions")
+RANDOM = ("pairs", "compositions", "cold-services")
 """Protocols whose split is drawn; the others have one split, and repeats change the seed only."""
 
 
@@ -33,8 +33,8 @@ class Plan(Options):
     seeds: int = Field(1, ge=1, description="trainings on each split, whose values are averaged")
     share: float = Field(0.3, gt=0, lt=1, description="of the data that is tested on")
     weight: Weight = Field("pairs", description="what weighs the same")
-    every: int = Field(30, ge=1, description="prequential: test examples between two fits by gradient")
-    every_counting: int = Field(1, ge=1, description="prequential: the same for counting recommenders")
+    every: int = Field(30, ge=1, description="prequential: test examples between two fits")
+    every_counting: int = Field(1, ge=1, description="prequential: the same where a fit only counts")
     catalogue: tuple[tuple[str, str], ...] | None = None
 
     @field_validator("protocol")

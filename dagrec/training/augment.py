@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 
 import numpy as np
 
 from dagrec.data.examples import LONGEST_CONTEXT, Context
 from dagrec.data.vocabulary import PADDING, UNKNOWN, Contexts, Vocabulary
-from dagrec.errors import DataError
+from dagrec.graph.upstream import linear_extension
 from dagrec.models.augmentation import Augmentation
 from dagrec.types import Ids
 
@@ -85,46 +84,3 @@ def _extension_ids(
     order = linear_extension([[place[p] for p in composition.parents[n]] for n in upstream], rng)
     keys = [composition.by_id[upstream[i]].key for i in order[-LONGEST_CONTEXT:]]
     return [vocabulary.ids.get(key, UNKNOWN) for key in keys]
-
-
-def linear_extension(
-    order_parents: Sequence[Sequence[int]], rng: np.random.Generator | None
-) -> list[int]:
-    """The positions 0 .. n - 1 of nodes in an order in which every node comes after its parents.
-
-    ``order_parents[i]`` are the positions of the parents of node i. With ``rng`` the next node is
-    drawn from those whose parents have all been read, each as likely (every linear extension can come
-    out, though not each as often); without, it is the first of them, so that nodes which are given in
-    such an order keep it. A node that all others are upstream of comes last in either case.
-
-    Raises :class:`DataError` when the parents form a cycle.
-    """
-    children: list[list[int]] = [[] for _ in order_parents]
-    waiting = [len(parents) for parents in order_parents]
-    for node, parents in enumerate(order_parents):
-        for parent in parents:
-            children[parent].append(node)
-    ready = [node for node, count in enumerate(waiting) if not count]
-    heapify(ready)
-    order: list[int] = []
-    while ready:
-        order.append(node := heappop(ready) if rng is None else _drawn(ready, rng))
-        for child in children[node]:
-            waiting[child] -= 1
-            if not waiting[child]:
-                heappush(ready, child)
-    if len(order) < len(order_parents):
-        left = sorted(set(range(len(order_parents))) - set(order))
-        raise DataError(
-            f"order_parents: parents must form no cycle, found that nodes {left} wait for each other; "
-            "take the parents from a checked composition",
-            rule="cycle",
-        )
-    return order
-
-
-def _drawn(ready: list[int], rng: np.random.Generator) -> int:
-    """Take one of them out; their order does not matter when all are as likely."""
-    at = int(rng.integers(len(ready))) if len(ready) > 1 else 0
-    ready[at], ready[-1] = ready[-1], ready[at]
-    return ready.pop()

@@ -37,6 +37,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 SMALL: dict[str, dict[str, Any]] = {
     "auto": {"candidates": ("markov", "vsknn"), "folds": 2},
+    "ensemble": {"base": "gru4rec", "base_options": {"epochs": 2}, "seeds": 2},
     "blend": {"members": {"markov": {}, "stan": {}}, "folds": 2},
     # Norms behind the sums, as published, need small steps.
     "dagformer": {"learning_rate": 0.005},
@@ -332,9 +333,7 @@ def test_colours_of_the_checkerboard_are_told_apart(ordered: str) -> None:
         assert first.split("_")[0] == context.path[0].removeprefix("table_")
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in MODELS if not recommender_class(name).traits.gradient_trained]
-)
+@pytest.mark.parametrize("name", [name for name in MODELS if not new(name).needs_trainer])
 def test_renaming_nodes_permutes_the_scores(name: str) -> None:
     data = WORLD.data
     keys = [*data.vocabulary.services, *data.vocabulary.others]

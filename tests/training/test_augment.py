@@ -16,8 +16,9 @@ from dagrec.data.compositions import Composition, Node, compose
 from dagrec.data.examples import LONGEST_CONTEXT, Context, Example
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.errors import DataError
+from dagrec.graph.upstream import linear_extension
 from dagrec.models.augmentation import Augmentation
-from dagrec.training.augment import augment, linear_extension, reordered
+from dagrec.training.augment import augment, reordered
 from tests.checks import says
 from tests.data.dags import chain, dag, dags, diamonds
 

@@ -92,6 +92,10 @@ class Blend(Recommender):
         super().__init__(config, seed=seed)
         self.candidates()  # what is wrong with a member is told at once
 
+    @property
+    def needs_trainer(self) -> bool:
+        return any(member.needs_trainer for member in self.candidates().values())
+
     def candidates(self) -> dict[str, Recommender]:
         """Unfitted members, of which some may be left out."""
         assert isinstance(self.config, BlendConfig)
