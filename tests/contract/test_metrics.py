@@ -21,8 +21,8 @@ Metric = Callable[[Outcome], float]
 C = 12
 ROWS = 40
 
-LOWER_IS_BETTER = {"mean_rank", "nll", "ece"}
-BEST = {"nll": 0.0, "ece": 0.0}
+LOWER_IS_BETTER = {"mean_rank", "nll", "brier", "ece"}
+BEST = {"nll": 0.0, "brier": 0.0, "ece": 0.0}
 """What a perfect answer gets, where that is not 1."""
 
 UNION = "it is the size of a union, and knows no weights and no targets"
@@ -35,6 +35,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("nll", "test_equal_scores_are_the_mean_over_all_orders"): DEGREE,
     ("ece", "test_equal_scores_are_the_mean_over_all_orders"): DEGREE,
     ("nll", "test_scaling_the_scores_changes_nothing"): DEGREE,
+    ("brier", "test_equal_scores_are_the_mean_over_all_orders"): DEGREE,
+    ("brier", "test_scaling_the_scores_changes_nothing"): DEGREE,
     ("ece", "test_scaling_the_scores_changes_nothing"): DEGREE,
     ("coverage", "test_permuting_candidates_changes_nothing"): "it breaks ties as an answer does",
     ("coverage", "test_a_row_without_weight_changes_nothing"): UNION,

@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score, log_loss, ndcg_score, precision_score, rec
 from dagrec.evaluation.metrics import (
     METRICS,
     Outcome,
+    ece_band,
     hit_rate,
     macro_f1,
     macro_precision,
@@ -88,6 +89,16 @@ def plain_nll(o: Outcome) -> float:
     return -sum(logp * w for logp, w in kept) / sum(w for _, w in kept)
 
 
+def plain_brier(o: Outcome) -> float:
+    total = 0.0
+    for row, target, weight in zip(np.exp(o.log_probabilities), o.targets, o.weights, strict=True):
+        wanted = np.zeros(max(len(row), target + 1))
+        wanted[target] = 1
+        total += weight * float(((row - wanted[: len(row)]) ** 2).sum())
+        total += weight * float(target >= len(row))
+    return total
+
+
 def plain_ece(o: Outcome) -> float:
     gaps = [0.0] * 10
     for row, target, weight in zip(o.log_probabilities, o.targets, o.weights, strict=True):
@@ -116,6 +127,7 @@ PLAIN: dict[str, Callable[[Outcome], float]] = {
     ),
     "coverage": plain_coverage,
     "nll": plain_nll,
+    "brier": plain_brier,
     "ece": plain_ece,
 }
 
@@ -153,6 +165,7 @@ RANDOM_LINE = {
     "macro_recall": 1 / C,
     "macro_f1": 1 / C,
     "nll": math.log(C),
+    "brier": 1 - 1 / C,
     "ece": 0.0,
     "coverage": 10 / C,
     "ceiling": 1.0,
@@ -271,6 +284,25 @@ def test_calibration_by_hand() -> None:
     log_p = np.log(np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]]))
     outcome = Outcome(log_p, np.array([0, 1, 0, 0]), np.full(4, 1 / 4))
     assert METRICS["ece"](outcome) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+def test_brier_by_hand() -> None:
+    log_p = np.log(np.array([[0.9, 0.1], [0.6, 0.4]]))
+    outcome = Outcome(log_p, np.array([0, 1]), np.full(2, 1 / 2))
+    assert METRICS["brier"](outcome) == pytest.approx((0.02 + 0.72) / 2)
+    unknown = Outcome(log_p, np.array([2, 3]), np.full(2, 1 / 2))
+    assert METRICS["brier"](unknown) == pytest.approx((0.82 + 0.52) / 2 + 1)
+
+
+def test_the_band_of_ece_holds_95_of_100_calibrated_models() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(4), size=305)
+    inside = []
+    for _ in range(1000):
+        targets = (p.cumsum(axis=1) > rng.random((305, 1))).argmax(axis=1)
+        found = Outcome(np.log(p), targets, np.full(305, 1 / 305))
+        inside.append(METRICS["ece"](found) <= ece_band(found))
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.025)
 
 
 def test_coverage_by_hand() -> None:

@@ -17,10 +17,11 @@ import pytest
 
 from dagrec.config import load_config
 from dagrec.jobs.train import train
-from dagrec.models.registry import MODELS, recommender_class
+from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
+from tests.contract.test_models import options
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 DAGREC = Path(sys.executable).with_name("dagrec")
@@ -69,8 +70,7 @@ def start(store: Path, **environment: str) -> Server:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    short = [f"{name}.epochs=1" for name in MODELS if recommender_class(name).traits.gradient_trained]
-    config = load_config(models=list(MODELS), overrides=short)
+    config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
     store = Store(tmp_path_factory.mktemp("service") / "store")
     train(DATA, store, config, NetworkTrainer("cpu"), measure=0)
     return store

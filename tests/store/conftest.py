@@ -11,11 +11,12 @@ from dagrec.config import load_config
 from dagrec.data.examples import extract
 from dagrec.data.formats import read_composition
 from dagrec.data.synthetic import World, WorldOptions
-from dagrec.models.registry import MODELS, recommender_class
+from dagrec.models.registry import MODELS
 from dagrec.models.training_data import TrainingData
 from dagrec.store.bundle import ModelEntry
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
+from tests.contract.test_models import options
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +30,7 @@ def training() -> TrainingData:
 @pytest.fixture(scope="session")
 def parts(training: TrainingData) -> dict[str, Any]:
     """The arguments of ``publish``: every registered recommender, trained as shortly as it can be."""
-    short = [f"{name}.epochs=1" for name in MODELS if recommender_class(name).traits.gradient_trained]
-    config = load_config(models=list(MODELS), overrides=short)
+    config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
     trainer = NetworkTrainer("cpu")
     models = {name: config.recommender(name).fit(training, trainer) for name in MODELS}
     entries = {

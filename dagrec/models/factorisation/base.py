@@ -50,6 +50,9 @@ class FactorOptions(SetOptions, Optimisation):
     sample_alpha: float = Field(
         0.0, ge=0, le=1, description="services are drawn by popularity to this power; 0: uniformly"
     )
+    least_steps: int = Field(
+        600, ge=0, description="on small data, more epochs until there are so many"
+    )
     batch_size: int = Field(256, ge=1, description="units a step: contexts")
     learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
     schedule: ScheduleName = Field(
@@ -151,13 +154,17 @@ class FactorNetwork(Network):
     """
 
     computed: ClassVar[tuple[str, ...]] = ("_items",)
+    embeds: ClassVar[bool] = True
+    """Whether nodes have learned vectors E; else a subclass has ``own`` and ``own_services``."""
     _items: tuple[Tensor, ...] = ()
 
     def __init__(self, config: FactorOptions, nodes: int, services: int) -> None:
         super().__init__()
+        self.node_count = nodes
         self.services = services
         self.l2 = config.l2
-        self.embed = vectors(nodes, config.width)
+        if self.embeds:
+            self.embed = vectors(nodes, config.width)
         self.last = LastNode(nodes, services, config.width, last=config.last)
         self.drop = nn.Dropout(config.dropout)
 
@@ -176,6 +183,12 @@ class FactorNetwork(Network):
     def own_services(self) -> Tensor:
         """[C, D], the vectors of the services."""
         return self.embed.weight[FIRST : FIRST + self.services]
+
+    def embeddings(self) -> dict[str, Tensor]:
+        """nodes: [V, D], z of a context of each node alone; services: [C, D], z of each."""
+        nodes = torch.arange(self.node_count)
+        alone = SetInputs(nodes, nodes, torch.ones_like(nodes), nodes)
+        return dict(zip(("nodes", "services"), self.match(alone), strict=True))
 
     def states(self, inputs: SetInputs) -> Tensor:
         z, items = self.match(inputs)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dagrec.data.examples import Context
+from dagrec.data.vocabulary import FIRST
+from dagrec.models.base import Trainer
+from dagrec.models.factorisation.bprmf import BPRMFConfig, BPRMFNetwork
+from dagrec.models.factorisation.gmf import GMF, GMFConfig, GMFNetwork
+from dagrec.models.registry import create
+from dagrec.models.training_data import TrainingData
+from dagrec.training.batches import Batches
+from dagrec.training.distributed import Processes
+from dagrec.training.objective import Objective
+from dagrec.training.sampling import Draw, Sampler
+from tests.models.factorisation.sets import (
+    NODES,
+    PATHS,
+    SERVICES,
+    inputs,
+    own_generator,
+    set_biases,
+    values,
+)
+from tests.worlds import branching, everything
+
+__all__ = ["own_generator"]
+pytestmark = pytest.mark.usefixtures("own_generator")
+WORLD = everything()
+
+
+def network(**options: object) -> GMFNetwork:
+    net = GMFNetwork(GMFConfig.model_validate({"width": 5, **options}), NODES, SERVICES).eval()
+    set_biases(net.last.bias)
+    with torch.no_grad():
+        net.weights.normal_()
+    return net
+
+
+# Scores
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_scores_follow_the_formula(last: bool) -> None:
+    """h . (p_x o q_y) + < L_f, T_y > + b_y"""
+    net = network(last=last)
+    w = values(net)
+    expected = np.array(
+        [
+            [
+                sum(
+                    w["weights"][d] * w["embed.weight"][path, d].mean() * w["items"][y, d]
+                    for d in range(5)
+                )
+                + (w["last.embed.weight"][path[-1]] @ w["last.weight"][y] if last else 0)
+                + w["last.bias"][y]
+                for y in range(SERVICES)
+            ]
+            for path in PATHS
+        ]
+    )
+    np.testing.assert_allclose(net(inputs()).detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_it_starts_as_the_plain_product() -> None:
+    """h = 1: matrix factorisation with two tables."""
+    net = GMFNetwork(GMFConfig(width=5), NODES, SERVICES).eval()
+    product = BPRMFNetwork(BPRMFConfig(width=5, tied=False), NODES, SERVICES).eval()
+    rest = net.state_dict()
+    assert torch.equal(rest.pop("weights"), torch.ones(5))
+    product.load_state_dict(rest)
+    assert torch.equal(net(inputs()), product(inputs()))
+
+
+def test_a_weight_of_zero_silences_a_coordinate() -> None:
+    net = network(last=False)
+    with torch.no_grad():
+        net.weights.zero_()
+        net.weights[3] = -2
+    product = net(inputs()) - net.last.bias
+    assert torch.linalg.matrix_rank(product, rtol=1e-4) == 1
+
+
+def test_what_a_node_says_in_a_context_and_as_a_service_are_apart() -> None:
+    net = network(last=False)
+    with torch.no_grad():
+        net.embed.weight[FIRST:] = 0
+    assert torch.equal(net(inputs()), net.last.bias.expand(len(PATHS), -1))
+    assert net.own_services().any()
+
+
+# Negatives
+
+
+def draws(options: dict[str, object], epochs: int) -> list[list[tuple[int, int, list[int]]]]:
+    """For each epoch: the context, the target and the negatives of each pair."""
+    learner = create("gmf", {"epochs": epochs, **options})
+    assert isinstance(learner, GMF)
+    learner._graph = WORLD.data.graph
+    batches = Batches.of(learner, WORLD.data)
+    sampler = Sampler.of(torch.from_numpy(WORLD.data.graph.popularity), learner.config.sample_alpha)
+    net = learner.build(WORLD.data.vocabulary, WORLD.data)
+    objective = Objective(net, learner.config, sampler)
+    found = []
+    for number in range(epochs):
+        pairs = []
+        for batch in batches.epoch(number, 0, Processes()):
+            draw: Draw = objective._draw(batch)
+            assert draw.valid.all()
+            contexts = batch.inputs
+            sets = [contexts.nodes[contexts.rows == row].tolist() for row in batch.rows.tolist()]
+            last = contexts.last[batch.rows].tolist()
+            who = [hash((*own, f)) for own, f in zip(sets, last, strict=True)]
+            pairs += list(zip(who, batch.columns.tolist(), draw.columns.tolist(), strict=True))
+        found.append(pairs)
+    return found
+
+
+def test_each_target_has_four_negatives_that_never_followed_its_context() -> None:
+    (pairs,) = draws({"exclude": "successors"}, 1)
+    followed: dict[int, set[int]] = {}
+    for context, target, _ in pairs:
+        followed.setdefault(context, set()).add(target)
+    assert max(map(len, followed.values())) > 1
+    assert len(pairs) == sum(map(len, followed.values()))
+    for context, _, negatives in pairs:
+        assert len(negatives) == 4
+        assert not followed[context] & set(negatives)
+
+
+def test_negatives_are_drawn_anew_in_each_epoch() -> None:
+    one, other = ({(x, y): n for x, y, n in pairs} for pairs in draws({}, 2))
+    assert one.keys() == other.keys()
+    assert sum(one[pair] != other[pair] for pair in one) > 0.9 * len(one)
+
+
+def test_negatives_are_drawn_uniformly() -> None:
+    """Among services that never follow: a chi-square of 2,000 draws for one context."""
+    services = len(WORLD.data.vocabulary.services)
+    pairs = [pair for pairs in draws({"exclude": "successors", "negatives": 2000}, 1) for pair in pairs]
+    known = {y for x, y, _ in pairs if x == pairs[0][0]}
+    counts = np.bincount(pairs[0][2], minlength=services)
+    never = np.setdiff1d(np.flatnonzero(WORLD.data.graph.popularity), list(known))
+    assert counts.sum() == counts[never].sum() == 2000
+    expected = 2000 / len(never)
+    assert ((counts[never] - expected) ** 2 / expected).sum() < len(never) + 5 * np.sqrt(2 * len(never))
+
+
+# What is learned
+
+
+def test_the_best_scores_are_log_odds_less_log_n(trainer: Trainer) -> None:
+    """Of two services one is every negative of the other: s -> log(p / (n q)), q the other's share."""
+    data = TrainingData.of(branching().examples)
+    p = np.array([0.75, 0.25])
+    assert data.vocabulary.services == ("often", "rarely")
+    options = {
+        "exclude": "target",
+        "dropout": 0,
+        "l2": 0,
+        "epochs": 400,
+        "least_steps": 0,
+        "learning_rate": 0.05,
+    }
+    for n in (1, 4):
+        model = create("gmf", {**options, "negatives": n, "width": 2}).fit(data, trainer)
+        scores = model.score(data.vocabulary.encode([Context(("table_b",))]))[0]
+        np.testing.assert_allclose(scores, np.log(p / (n * p[::-1])), atol=0.01)
+
+
+def test_where_all_services_followed_none_can_be_told_from_the_others(trainer: Trainer) -> None:
+    """As in the paper, what followed a context is no negative there: nothing is left to learn from."""
+    data = TrainingData.of(branching().examples)
+    options = {"exclude": "successors", "dropout": 0, "l2": 0, "epochs": 3, "least_steps": 0}
+    model = create("gmf", options).fit(data, trainer)
+    assert [(epoch.loss, epoch.gradient_norm) for epoch in model.history] == [(0, 0)] * 3
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    config = GMFConfig()
+    assert (config.loss, config.negatives, config.sampling) == ("bce", 4, "rows")
+    assert config.sample_alpha == 0
