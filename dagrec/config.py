@@ -26,6 +26,9 @@ class RunConfig(Options):
 
     seed: int = Field(0, description="of splits, sampling and training")
     mask: MaskPolicy = Field(MaskPolicy.OBSERVED, description="which services may follow")
+    calibrate: bool = Field(
+        False, description="evaluate: divide scores by a temperature from held-out training data"
+    )
     read: ReadOptions = ReadOptions()
     examples: ExampleOptions = ExampleOptions()
     models: dict[str, dict[str, Any]] = Field(

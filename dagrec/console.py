@@ -88,11 +88,13 @@ def progress() -> Iterator[Progress]:
         yield bar
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A plain table: the first column to the left, the others to the right."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1
+) -> None:
+    """A plain table: the first columns, those of texts, to the left, the others to the right."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        shown.add_column(column, justify="left" if i < texts else "right", no_wrap=i == 0)
     for row in rows:
         shown.add_row(*(Text(str(cell)) for cell in row))
     _print(title, shown)

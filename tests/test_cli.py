@@ -473,11 +473,18 @@ def test_generate_draws_the_bundled_data_again(run: Run, tmp_path: Path) -> None
 def test_models_and_formats_are_those_of_the_registries(run: Run) -> None:
     models = json.loads(run("models", "--json").out)
     assert [model["name"] for model in models] == list(MODELS)
-    shown = run("models").out
+    table = run("models").out
     for model in models:
-        assert model["name"] in shown
+        assert re.search(
+            rf"^{model['name']} +{model['family']} .* {len(model['hyperparameters'])}$",
+            table,
+            re.MULTILINE,
+        )
+    shown = re.sub(r"\s+", " ", run("models", "markov", "gru4rec").out)
+    for model in json.loads(run("models", "markov", "gru4rec", "--json").out):
+        assert f"{model['name']} ({model['family']}; {model['paper']})" in shown
         for name, about in model["hyperparameters"].items():
-            assert f"{name} = {about['default']}: {about['about']}" in re.sub(r"\s+", " ", shown)
+            assert f"{name} = {about['default']}: {about['about']}" in shown
     formats = json.loads(run("formats", "--json").out)
     assert [format_["name"] for format_ in formats] == list(FORMATS)
     shown = run("formats").out

@@ -12,6 +12,7 @@ from dagrec.cli.answer import predict, serve
 from dagrec.cli.curves import curves
 from dagrec.cli.data import formats, generate, inspect
 from dagrec.cli.doctor import doctor
+from dagrec.cli.embeddings import embeddings
 from dagrec.cli.explain import explain
 from dagrec.cli.learn import models, train
 from dagrec.cli.measure import ablate, bench, evaluate
@@ -35,6 +36,7 @@ for command in (
     ablate,
     predict,
     explain,
+    embeddings,
     serve,
     bench,
     models,

@@ -14,6 +14,9 @@ from dagrec.models.optimisation import Optimisation
 from dagrec.models.registry import MODELS, family, recommender_class
 from dagrec.types import Options
 
+OCCURRENCE = "what occurs"
+"""Used by recommenders that see neither order nor anything else of a composition."""
+
 
 @opts.reads_compositions
 def train(
@@ -91,38 +94,88 @@ def train(
     console.table(title, ["model", *shown, "parameters", "fit s"], rows)
 
 
-def models(json: opts.Json = None) -> None:
-    """List the recommenders, what each uses, and its hyperparameters."""
-    found: list[dict[str, Any]] = []
-    for name in MODELS:
-        class_ = recommender_class(name)
-        traits = class_.traits
-        found.append(
-            {
-                "name": name,
-                "family": family(name),
-                "paper": class_.paper,
-                "uses": [u for u in ("order", "graph", "owner") if getattr(traits, f"{u}_aware")]
-                + ["text"] * traits.needs_text,
-                "trained_by_gradient": traits.gradient_trained,
-                "hyperparameters": _hyperparameters(class_.Config),
-            }
-        )
+def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="recommenders to show in full [default: a table of all]")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="count what the models of its live bundle have learned")
+    ] = None,
+    json: opts.Json = None,
+) -> None:
+    """List the recommenders and what each uses; of those that are named, every hyperparameter."""
+    learned = {} if store is None else _learned(store)
+    found = [_about(name, learned) for name in names or MODELS]
     if json is not None:
         console.write_json(json, found)
-        return
-    shared = _hyperparameters(Optimisation)
-    for model in found:
-        uses = ", ".join(model["uses"]) or "frequencies"
-        console.out.print(
-            f"[bold]{model['name']}[/bold] ({model['family']}; {model['paper']}): uses {uses}"
-        )
-        own = {k: v for k, v in model["hyperparameters"].items() if shared.get(k) != v}
-        _print_hyperparameters(own)
+    elif names:
+        for model in found:
+            _print_in_full(model)
+    else:
+        rows = [
+            [
+                model["name"],
+                model["family"],
+                ", ".join(model["uses"]) or OCCURRENCE,
+                model["paper"],
+                len(model["hyperparameters"]),
+                *([_counts(model["parameters"])] if store else []),
+            ]
+            for model in found
+        ]
+        columns = ["name", "family", "uses", "paper", "hyperparameters", *["parameters"] * bool(store)]
+        console.table("recommenders; `dagrec models NAME` tells more", columns, rows, texts=4)
+
+
+def _learned(store: Path) -> dict[str, dict[str, int]]:
+    """Recommender -> label -> how many numbers it has learned, in the live bundle of a store."""
+    from dagrec.store.bundle import read_manifest
+    from dagrec.store.catalogue import Store
+
+    published = Store(store)
+    found: dict[str, dict[str, int]] = {}
+    for label, entry in read_manifest(published.bundles / published.current()).models.items():
+        found.setdefault(entry.recommender, {})[label] = entry.parameters
+    return found
+
+
+def _about(name: str, learned: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """What is told of a recommender, as it goes into JSON."""
+    class_ = recommender_class(name)
+    traits = class_.traits
+    return {
+        "name": name,
+        "family": family(name),
+        "paper": class_.paper,
+        "uses": [u for u in ("order", "graph", "owner") if getattr(traits, f"{u}_aware")]
+        + ["text"] * traits.needs_text,
+        "trained_by_gradient": traits.gradient_trained,
+        "hyperparameters": _hyperparameters(class_.Config),
+        "parameters": learned.get(name, {}),
+    }
+
+
+def _counts(parameters: dict[str, int]) -> str:
+    return ", ".join(f"{count:,}" for count in parameters.values()) or "-"
+
+
+def _print_in_full(model: dict[str, Any]) -> None:
+    """A recommender with all that can be set, what is its own first."""
+    uses = ", ".join(model["uses"]) or OCCURRENCE
     console.out.print(
-        "[bold]those that are trained by gradient[/bold], where nothing else stands above"
+        f"[bold]{model['name']}[/bold] ({model['family']}; {model['paper']}): uses {uses}"
     )
-    _print_hyperparameters(shared)
+    for label, count in model["parameters"].items():
+        console.out.print(f"    {label} has learned {count:,} numbers", markup=False)
+    shared = _hyperparameters(Optimisation)
+    own: dict[str, Any] = {}
+    common: dict[str, Any] = {}
+    for key, about in model["hyperparameters"].items():
+        (common if shared.get(key) == about else own)[key] = about
+    _print_hyperparameters(own)
+    if common:
+        console.out.print("  the same in every training by gradient:")
+        _print_hyperparameters(common)
 
 
 def _hyperparameters(config: type[Options]) -> dict[str, dict[str, Any]]:

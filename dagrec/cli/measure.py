@@ -20,8 +20,11 @@ def evaluate(
         Path | None, typer.Option(help="test on these compositions, train on all of DATA")
     ] = None,
     protocol: Annotated[
-        Literal["pairs", "compositions", "temporal", "prequential", "leave-one-out"],
-        typer.Option(help="how training and test parts are told apart"),
+        Literal["pairs", "compositions", "temporal", "prequential", "leave-one-out", "cold-services"],
+        typer.Option(
+            help="how training and test parts are told apart; cold-services hides some services from "
+            "training and tests on them, which needs --mask none or soft"
+        ),
     ] = "pairs",
     model: opts.Model = None,
     config: opts.Config = None,
@@ -37,7 +40,7 @@ def evaluate(
         Literal["pairs", "compositions"], typer.Option(help="what weighs the same")
     ] = "pairs",
     every: Annotated[
-        int, typer.Option(min=1, help="prequential: test examples between two fits by gradient")
+        int, typer.Option(min=1, help="prequential: test examples between two fits")
     ] = 30,
     every_counting: Annotated[
         int, typer.Option(min=1, help="prequential: the same for counting recommenders")

@@ -15,13 +15,16 @@ from dagrec.data.examples import Example
 from dagrec.data.history import Histories
 from dagrec.data.splits import Split
 from dagrec.evaluation.metrics import Outcome
-from dagrec.graph.mask import MaskPolicy, apply_mask
+from dagrec.evaluation.projection import mean_cosine
+from dagrec.graph.mask import MaskPolicy, apply_mask, rivals
 from dagrec.models.base import Recommender, Trainer
+from dagrec.models.calibration import fit_temperature
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Ids, Scores
 
 Weight = Literal["pairs", "compositions"]
 ROWS_AT_ONCE = 1024
+CALIBRATION_FOLDS = 5
 Scorer = Callable[[TrainingData, Sequence[Example]], Scores]
 """Scores of some test examples, [n, C], given what was learned from."""
 
@@ -55,6 +58,22 @@ class HeldOut:
             masked = apply_mask(score(self.data, examples), last, self.data.graph, self.mask)
             parts.append(masked.log_probabilities)
         return Outcome(np.concatenate(parts), self.targets, row_weights(self.examples, "pairs"))
+
+    def temperature(self, score: Scorer) -> float:
+        """By what to divide a scorer's scores, so that the targets of this part are likeliest under the
+        mask; the soft one leaves scores to compete among what followed a node, or did not."""
+        scores, allowed = [], []
+        known = self.targets < len(self.data.vocabulary.services)
+        rows = np.flatnonzero(known)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            examples = [self.examples[i] for i in part]
+            last = self.data.vocabulary.encode([e.context for e in examples]).last
+            scores.append(score(self.data, examples))
+            allowed.append(rivals(last, self.targets[part], self.data.graph, self.mask))
+        if not scores:
+            return 1.0
+        return fit_temperature(np.concatenate(scores), self.targets[rows], np.concatenate(allowed))
 
     @cached_property
     def support_of_last(self) -> Floats:
@@ -120,6 +139,9 @@ class Cell:
     score_seconds: float
     fits: int
     parameters: int
+    service_cosine: float | None
+    """Mean cosine of the vectors that two services are scored with, where the recommender has such:
+    1 where all point the same way, as after too much smoothing."""
 
 
 def prepare(
@@ -136,34 +158,55 @@ def prepare(
 
 
 def run_cell(
-    make: Callable[[], Recommender], parts: Iterable[HeldOut], trainer: Trainer | None
+    make: Callable[[], Recommender],
+    parts: Iterable[HeldOut],
+    trainer: Trainer | None,
+    *,
+    calibrate: bool = False,
 ) -> Cell:
-    """Fit a new recommender on each training part and answer the test part that belongs to it."""
+    """Fit a new recommender on each training part and answer the test part that belongs to it.
+
+    With ``calibrate`` its scores are divided by a temperature, which another one has that is fitted
+    without a fifth of the training compositions, on these.
+    """
     examples: list[Example] = []
     answers: list[Answers] = []
     supports = []
     fit_seconds = score_seconds = 0.0
-    parameters = 0
+    parameters, cosine = 0, None
     for part in parts:
         recommender = make()
         start = time.perf_counter()
+        temperature = 1.0
+        if calibrate:
+            rest, fold = next(part.data.folds(CALIBRATION_FOLDS, seed=0))
+            held_out = HeldOut.of(rest, fold.examples, part.mask)
+            temperature = held_out.temperature(scorer(make().fit(rest, trainer)))
         recommender.fit(part.data, trainer)
         fitted = time.perf_counter()
-        answers.append((part.data.vocabulary.services, part.outcome(scorer(recommender))))
+        outcome = part.outcome(scorer(recommender, temperature))
+        answers.append((part.data.vocabulary.services, outcome))
         fit_seconds += fitted - start
         score_seconds += time.perf_counter() - fitted
         examples += part.examples
         supports.append(part.support_of_last)
         parameters = recommender.parameters()
+        vectors = recommender.embeddings().get("services")
+        cosine = None if vectors is None else mean_cosine(vectors)
     outcome = join(examples, answers)
     support = np.concatenate(supports)
     fits = len(answers)
-    return Cell(tuple(examples), outcome, support, fit_seconds, score_seconds, fits, parameters)
+    return Cell(tuple(examples), outcome, support, fit_seconds, score_seconds, fits, parameters, cosine)
 
 
-def scorer(recommender: Recommender) -> Scorer:
-    """A fitted recommender as a scorer of examples."""
-    return lambda data, part: recommender.score(data.vocabulary.encode([e.context for e in part]))
+def scorer(recommender: Recommender, temperature: float = 1.0) -> Scorer:
+    """A fitted recommender as a scorer of examples, its scores divided by a temperature."""
+
+    def score(data: TrainingData, part: Sequence[Example]) -> Scores:
+        scores = recommender.score(data.vocabulary.encode([e.context for e in part]))
+        return scores / np.float32(temperature)
+
+    return score
 
 
 def random_scorer(data: TrainingData, part: Sequence[Example]) -> Scores:

@@ -63,7 +63,8 @@ def render(result: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
 <style>{STYLE}</style></head><body>
 <h1>{escape(result["data"]["path"])}</h1>
 <p>{escape(facts)}</p>
-{_table(["model", *METRICS, "fit s", "score s", "parameters"], _models(result))}
+{_table(["model", *METRICS, "fit s", "score s", "parameters", "cosine"], _models(result))}
+<p>Cosine: mean of any two services' vectors, where a model scores with such; 1: all alike.</p>
 <p>{escape(lines)}</p>
 <ul>{warnings}</ul>
 <h2>Which differences are resolved</h2>
@@ -81,17 +82,18 @@ def _models(result: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for label, model in result["models"].items():
         found = [model["metrics"][metric] for metric in METRICS]
         cells = [f"{m['mean']:.4f} <small>[{m['low']:.3f}, {m['high']:.3f}]</small>" for m in found]
-        seconds = model["seconds"]
+        seconds, cosine = model["seconds"], model["service_cosine"]
         yield [
             escape(label),
             *cells,
             f"{seconds['fit']:.2f}",
             f"{seconds['score']:.2f}",
             f"{model['parameters']:,}",
+            "" if cosine is None else f"{cosine:.3f}",
         ]
     for name in ("random", "popularity"):
         line = result["reference"][name]
-        yield [f"<i>{name}</i>", *(f"{line[metric]:.4f}" for metric in METRICS), "", "", ""]
+        yield [f"<i>{name}</i>", *(f"{line[metric]:.4f}" for metric in METRICS), *4 * [""]]
 
 
 def _matrix(result: Mapping[str, Any]) -> str:

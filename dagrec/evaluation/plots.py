@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from dagrec.errors import ConfigError
 from dagrec.evaluation.curves import Training
+from dagrec.evaluation.projection import Points, pca, tsne
 from dagrec.graph.upstream import Upstream
 from dagrec.models.attention import Attention
+from dagrec.types import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 Result = Mapping[str, Any]
+Colour = Literal["kind", "popularity"]
+KINDS = {"service": "tab:blue", "other": "tab:orange"}
+MOST_LABELS = 40
+LONGEST_LABEL = 26
 
 
 def intervals(result: Result, metric: str) -> bytes:
@@ -153,6 +162,93 @@ def attention(found: Attention, place: int, upstream: Upstream) -> bytes:
     return _png(figure)
 
 
+def embedding(points: Points, title: str, colour: Colour, *, seed: int = 0) -> bytes:
+    """Vectors in two dimensions by PCA and t-SNE, side by side; a point is as large as it is frequent.
+
+    The most frequent ones are labelled, as far as there is room.
+    """
+    figure = _blank(13, 6.6)
+    linear, near = pca(points.vectors), tsne(points.vectors, seed=seed)
+    shares = " + ".join(f"{share:.0%}" for share in linear.shares)
+    drawn = {
+        f"PCA ({shares} of the variance)": linear.points,
+        f"t-SNE (perplexity {near.perplexity:.0f}, KL divergence {near.kl:.2f})": near.points,
+    }
+    frequency = np.log10(points.counts + 1)
+    sizes = 14 + 160 * np.square(frequency / max(float(frequency.max()), 1.0))
+    rare_last = np.argsort(-points.counts, kind="stable")  # small points lie on large ones
+    for axes, (name, places) in zip(figure.subplots(1, 2), drawn.items(), strict=True):
+        x, y = places[rare_last].T
+        kinds = [KINDS[points.kinds[i]] for i in rare_last]
+        dots = axes.scatter(
+            x,
+            y,
+            sizes[rare_last],
+            c=kinds if colour == "kind" else frequency[rare_last],
+            cmap=None if colour == "kind" else "viridis_r",
+            alpha=0.75,
+            edgecolors="white",
+            linewidths=0.6,
+        )
+        axes.set_title(name, fontsize="medium")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.margins(0.06)
+        axes.spines[:].set_color("lightgray")
+    figure.suptitle(title)
+    if colour == "popularity":
+        bar = figure.colorbar(dots, ax=figure.axes, shrink=0.6, pad=0.01)
+        bar.set_label("training examples that a node occurs in")
+        powers = [0, *(10**power for power in range(1 + int(frequency.max())))]
+        marks = [mark for mark in powers if mark >= points.counts.min()]
+        bar.set_ticks(np.log10(np.add(marks, 1)).tolist(), labels=[f"{mark:,}" for mark in marks])
+    else:
+        for kind in dict.fromkeys(points.kinds):
+            name = f"{kind} ({points.kinds.count(kind):,})"
+            axes.scatter([], [], color=KINDS[kind], label=name)
+        axes.legend(loc="best", fontsize="small", framealpha=0.9)
+    figure.draw_without_rendering()  # settles where everything stands
+    most = rare_last[:MOST_LABELS]
+    names = [short(points.keys[i]) for i in most]
+    for axes, places in zip(figure.axes, drawn.values(), strict=False):
+        _label(axes, names, places[most], 3 + np.sqrt(sizes[most]) / 2)
+    return _png(figure)
+
+
+def short(key: str) -> str:
+    """The part of a key that tells most: ``fastqc`` of ``toolshed/repos/fastqc/0.72``."""
+    parts = [part for part in key.split("/") if part[:1].isalpha()] or [key]
+    name = parts[-1].rpartition(".")[2] or key
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+
+
+def _label(axes: Axes, names: Sequence[str], places: Floats, offsets: Floats) -> None:
+    """Write names beside places, the first ones first; what would cover another is left out."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2, foreground="white", alpha=0.8)]
+    written: list[Bbox] = []
+    for name, (x, y), offset in zip(names, places.tolist(), offsets.tolist(), strict=True):
+        for side, distance in (("left", offset), ("right", -offset)):
+            text = axes.annotate(
+                name,
+                (x, y),
+                xytext=(distance, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=7,
+                path_effects=halo,
+            )
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if inside and not any(box.overlaps(other) for other in written):
+                written.append(box)
+                break
+            text.remove()
+
+
 def pictures(result: Result) -> dict[str, bytes]:
     """File name -> PNG, in the order of a report."""
     return {
@@ -193,6 +289,7 @@ __all__: Sequence[str] = [
     "calibration",
     "cost",
     "curves",
+    "embedding",
     "groups",
     "intervals",
     "pictures",

@@ -11,7 +11,7 @@ import numpy as np
 
 from dagrec.evaluation.breakdown import Sums, breakdown, summed
 from dagrec.evaluation.evaluator import Cell, Weight, row_weights
-from dagrec.evaluation.metrics import METRICS
+from dagrec.evaluation.metrics import METRICS, ece_band
 from dagrec.evaluation.statistics import (
     Estimate,
     bootstrap_p,
@@ -46,6 +46,10 @@ class Measured(Options):
     score_seconds: float
     fits: int
     parameters: int
+    service_cosine: float | None = None
+    """As in a cell; None in a file of before there was this, too."""
+    ece_band: float | None = None
+    """Of :func:`dagrec.evaluation.metrics.ece_band`, every pair weighing the same; None likewise."""
 
     @classmethod
     def of(cls, cell: Cell, split: str, bootstrap: Weight | None, seed: int) -> Self:
@@ -81,6 +85,8 @@ class Measured(Options):
             score_seconds=cell.score_seconds,
             fits=cell.fits,
             parameters=cell.parameters,
+            service_cosine=cell.service_cosine,
+            ece_band=ece_band(outcome),
         )
 
 
@@ -163,6 +169,8 @@ def _series(grid: Grid, metric: str, weight: Weight, test_over_train: float) -> 
 
 def _model(grid: Grid, series: Mapping[str, Series], weight: Weight) -> dict[str, Any]:
     cells = [cell for row in grid for cell in row]
+    cosines = [cell.service_cosine for cell in cells if cell.service_cosine is not None]
+    bands = [cell.ece_band for cell in cells if cell.ece_band is not None]
     other = next(name for name in WEIGHTS if name != weight)
     metrics = {}
     for name, found in series.items():
@@ -179,6 +187,8 @@ def _model(grid: Grid, series: Mapping[str, Series], weight: Weight) -> dict[str
         },
         "fits": cells[-1].fits,
         "parameters": cells[-1].parameters,
+        "service_cosine": float(np.mean(cosines)) if cosines else None,
+        "ece_band": float(np.mean(bands)) if bands else None,
         "breakdown": summed([cell.breakdown for cell in cells]),
     }
 

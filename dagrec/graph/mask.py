@@ -88,6 +88,22 @@ def apply_mask(scores: Scores, last: Ids, graph: ServiceGraph, policy: MaskPolic
     return Masked(share + within, everything, unknown, terminal)
 
 
+def rivals(last: Ids, targets: Ids, graph: ServiceGraph, policy: MaskPolicy) -> Mask:
+    """[B, C] the services among which the scores decide how probable each target [B] is.
+
+    Those that the mask lets through; under the soft one, the seen successors for a target that is one
+    of them, and all others for another target.
+    """
+    if policy is MaskPolicy.NONE:
+        return np.ones((len(last), len(graph.vocabulary.services)), dtype=np.bool_)
+    hard = MaskPolicy.CATALOGUE if policy is MaskPolicy.CATALOGUE else MaskPolicy.OBSERVED
+    seen, _ = successor_mask(last, graph, hard)
+    if policy is not MaskPolicy.SOFT:
+        return seen
+    among: Mask = seen == seen[np.arange(len(targets)), targets][:, None]
+    return among
+
+
 def _log_softmax(values: Floats, allowed: Mask) -> Floats:
     """log softmax over the allowed entries of each row, -inf elsewhere; all -inf in an empty row."""
     kept = np.where(allowed, values, -np.inf)

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from dagrec.config import RunConfig
 from dagrec.errors import DagrecError
 from dagrec.evaluation.evaluator import run_cell
+from dagrec.evaluation.metrics import METRICS
 from dagrec.evaluation.report import Grid, Measured
 from dagrec.jobs.experiment import Experiment, Plan, load_experiment
 from dagrec.jobs.processes import first_process
@@ -162,7 +163,9 @@ def _compute(run: Run, experiment: Experiment, task: Task, trainer: Trainer | No
     counting = family(config.recommender(task.label).name) == "counting"
     every = plan.every_counting if counting else plan.every
     exam = experiment.exam(task.repeat, config.mask, every=every)
-    cell = run_cell(lambda: config.recommender(task.label, seed=seed), exam, trainer)
+    cell = run_cell(
+        lambda: config.recommender(task.label, seed=seed), exam, trainer, calibrate=config.calibrate
+    )
     bootstrap = plan.weight if plan.single else None
     measured = Measured.of(cell, exam.fingerprint, bootstrap, config.seed)
     if (file := _file(run, experiment, task)) is not None and first_process():
@@ -197,9 +200,11 @@ def _read(file: Path | None) -> Measured | None:
     if file is None or not file.is_file():
         return None
     try:
-        return Measured.model_validate_json(file.read_bytes())
+        found = Measured.model_validate_json(file.read_bytes())
     except (ValidationError, OSError):
         return None  # of another version, or damaged: measured again
+    whole = all(METRICS.keys() <= values.keys() for values in found.values.values())
+    return found if whole else None
 
 
 __all__ = ["Advance", "MakeTrainer", "Run", "measure"]

@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from dagrec.data.examples import Example, need_examples
 from dagrec.data.formats import ReadReport, read
 from dagrec.data.splits import hold_out
 from dagrec.errors import ConfigError
-from dagrec.evaluation.evaluator import Exam, run_cell
+from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
 from dagrec.evaluation.metrics import METRICS
 from dagrec.jobs.experiment import about_data
 from dagrec.jobs.processes import first_process
@@ -58,15 +57,16 @@ def train(
     """Fit the configured models, publish them, and make the bundle live.
 
     Before, each model is fitted ``measure`` times without a random ``share`` of the compositions and
-    measured on it: the means go into the manifest, and the model with the best MRR is the champion.
-    With ``measure`` 0 nothing is measured, and the first model is the champion.
+    measured on it: the means go into the manifest, the model with the best MRR is the champion, and
+    each gets the temperature under which the held-out parts are likeliest. With ``measure`` 0 nothing
+    is measured, temperatures are 1, and the first model is the champion.
     """
     if not config.models:
         raise ConfigError("there must be a model to train, found none; name one with --model")
     check_labels(config.models)
     dataset = read(data, config.read)
     examples, _ = need_examples(dataset.compositions, config.examples)
-    metrics = _measure(examples, config, trainer, catalogue, measure, share, advance)
+    found = _measure(examples, config, trainer, catalogue, measure, share, advance)
     training = TrainingData.of(examples, catalogue=catalogue)
     models: dict[str, Recommender] = {}
     entries: dict[str, ModelEntry] = {}
@@ -76,12 +76,13 @@ def train(
         entries[label] = ModelEntry(
             recommender=config.models[label].get(RECOMMENDER, label),
             parameters=models[label].parameters(),
-            metrics=metrics[label],
+            metrics=found[label].metrics,
             fit_seconds=time.perf_counter() - start,
+            temperature=found[label].temperature,
         )
         if advance:
             advance(label)
-    champion = max(entries, key=lambda label: metrics[label].get(CHAMPION_METRIC, 0.0))
+    champion = max(entries, key=lambda label: found[label].metrics.get(CHAMPION_METRIC, 0.0))
     version = ""
     if first_process():
         version = store.publish(
@@ -98,6 +99,14 @@ def train(
     return Published(version, champion, entries, training.graph.left_out, dataset.report)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the held-out parts say of one model: means of metrics, and its temperature."""
+
+    metrics: dict[str, float]
+    temperature: float
+
+
 def _measure(
     examples: Sequence[Example],
     config: RunConfig,
@@ -106,18 +115,36 @@ def _measure(
     repeats: int,
     share: float,
     advance: Advance | None,
-) -> dict[str, dict[str, float]]:
-    values: dict[str, list[dict[str, float]]] = {label: [] for label in config.models}
-    for repeat in range(repeats):
-        split = hold_out(examples, share, random.Random(f"measure:{config.seed}:{repeat}"))
-        exam = Exam((split,), config.mask, None if catalogue is None else tuple(catalogue))
-        for label in config.models:
-            make = partial(config.recommender, label, seed=config.seed + repeat)
-            cell = run_cell(make, exam, trainer)
-            values[label].append({name: f(cell.outcome) for name, f in METRICS.items()})
+) -> dict[str, _Found]:
+    parts = [
+        prepare(
+            hold_out(examples, share, random.Random(f"measure:{config.seed}:{repeat}")),
+            config.mask,
+            catalogue,
+        )
+        for repeat in range(repeats)
+    ]
+    found = {}
+    for label in config.models:
+        models = []
+        for repeat, part in enumerate(parts):
+            model = config.recommender(label, seed=config.seed + repeat)
+            models.append(model.fit(part.data, trainer))
             if advance:
                 advance(label)
-    return {
-        label: {name: float(np.mean([v[name] for v in own])) for name in METRICS} if own else {}
-        for label, own in values.items()
-    }
+        found[label] = _calibrated(parts, models)
+    return found
+
+
+def _calibrated(parts: Sequence[HeldOut], models: Sequence[Recommender]) -> _Found:
+    """Each part is answered with the temperature that the other parts ask for; the model gets the mean
+    of all, on a logarithmic scale."""
+    logs = np.log([part.temperature(scorer(model)) for part, model in zip(parts, models, strict=True)])
+    values = []
+    for i, (part, model) in enumerate(zip(parts, models, strict=True)):
+        others = np.delete(logs, i)
+        temperature = float(np.exp(others.mean())) if len(others) else 1.0
+        outcome = part.outcome(scorer(model, temperature))
+        values.append({name: metric(outcome) for name, metric in METRICS.items()})
+    means = {name: float(np.mean([v[name] for v in values])) for name in METRICS} if values else {}
+    return _Found(means, float(np.exp(logs.mean())) if len(logs) else 1.0)

@@ -84,10 +84,15 @@ class Recommender(ABC):
         self.history: list[Epoch] = []
         self._prior: Floats | None = None
 
+    @property
+    def needs_trainer(self) -> bool:
+        """Whether ``fit`` needs a trainer: for itself, or for recommenders within."""
+        return self.traits.gradient_trained
+
     def fit(self, data: TrainingData, trainer: Trainer | None = None) -> Self:
         """Learn from scratch, whatever was learned before.
 
-        ``trainer`` is needed by gradient-trained recommenders; others leave it alone. Where training
+        ``trainer`` is needed where ``needs_trainer`` says so; others leave it alone. Where training
         fails before anything was learned, what was learned before stays.
         Raises :class:`DataError` for data without examples.
         """
@@ -130,6 +135,16 @@ class Recommender(ABC):
     def parameters(self) -> int:
         """How many numbers were learned."""
         return sum(array.size for array in self.state().values())
+
+    def embeddings(self) -> dict[str, Floats]:
+        """The vectors that it has learned, where it learns vectors; nothing else changes by asking.
+
+        nodes: [V - 2, D], one for each known node in the order of the vocabulary (services, then the
+        others); services: [C, H], what each service is scored with. Either may be missing.
+        Raises :class:`NotFittedError` before ``fit`` or ``restore``.
+        """
+        self._fitted(self._prior)
+        return self._embeddings()
 
     def state(self) -> State:
         """The learned values, by name."""
@@ -212,6 +227,9 @@ class Recommender(ABC):
     @abstractmethod
     def _score(self, contexts: Contexts) -> Scores:
         """[B, C] for contexts of which each holds at least one known node."""
+
+    def _embeddings(self) -> dict[str, Floats]:
+        return {}
 
     @abstractmethod
     def _state(self) -> State: ...

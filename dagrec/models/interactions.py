@@ -21,6 +21,8 @@ from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Ids, Options, Ragged
 
 Read = Literal["path", "upstream"]
+ROWS_AT_ONCE = 1024
+"""Rows that are dense at a time; a bound on memory."""
 
 
 class SetOptions(Options):
@@ -100,16 +102,14 @@ class Interactions:
     @classmethod
     def of_examples(cls, data: TrainingData, options: SetOptions) -> Interactions:
         """A row an example: its context, its last node if ``options.last``, and its target."""
-        grouped = data.grouped(lambda context: set_key(context, options.read))
-        sets = Sets.of(grouped.contexts, data.vocabulary, options.read)
-        nodes = len(data.vocabulary)
+        ids, nodes = data.vocabulary.ids, len(data.vocabulary)
         counts: dict[tuple[int, ...], float] = defaultdict(float)
-        for i, (start, end) in enumerate(zip(sets.rows.starts, sets.rows.starts[1:], strict=True)):
-            marks = [nodes + sets.last[i]] if options.last else []
-            own = {*sets.nodes[start:end].tolist(), *marks}
-            pairs = slice(grouped.starts[i], grouped.starts[i + 1])
-            for column, count in zip(grouped.columns[pairs], grouped.counts[pairs], strict=True):
-                counts[tuple(sorted({*own, int(column) + FIRST}))] += count
+        for example, column in zip(data.examples, data.targets.tolist(), strict=True):
+            keys = keys_of(example.context, options.read)
+            own = {ids[key] for key in keys if key in ids} | {column + FIRST}
+            if options.last:
+                own.add(nodes + ids[keys[-1]])
+            counts[tuple(sorted(own))] += 1
         return cls._of(counts, nodes * (1 + options.last))
 
     @classmethod
@@ -158,4 +158,15 @@ class Interactions:
         """[U, size] of 0 and 1."""
         found = np.zeros((len(self), self.size))
         found[self.users, self.items] = 1
+        return found
+
+    def gram(self) -> Floats:
+        """[size, size], the weight of the rows that hold both columns: X^T diag(weights) X."""
+        found = np.zeros((self.size, self.size))
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(self)))
+            places, owners = self.rows.take(rows)
+            x = np.zeros((len(rows), self.size))
+            x[owners, self.items[places]] = 1
+            found += x.T @ (x * self.weights[rows, None])
         return found

@@ -23,7 +23,7 @@ from dagrec.models.augmentation import Augmentation
 from dagrec.models.base import Recommender, State, Trainer
 from dagrec.models.optimisation import Optimisation
 from dagrec.models.training_data import TrainingData
-from dagrec.types import Ids, Scores
+from dagrec.types import Floats, Ids, Scores
 
 PAIRS_AT_ONCE = 2**19
 """Pairs of nodes of one unit that are scored in one pass, roughly; a bound on memory."""
@@ -47,6 +47,10 @@ class Units(Protocol):
 class Network(nn.Module, ABC):
     """From inputs to one state a context, and from states to scores."""
 
+    informed: ClassVar[bool] = False
+    """Whether the first weights are an answer already. Where a part is held out, training then has to
+    beat them: they are its epoch 0."""
+
     @abstractmethod
     def states(self, inputs: Any) -> Tensor:
         """[R, H], one row for each context that the inputs ask about. From the parameters, each time:
@@ -59,10 +63,24 @@ class Network(nn.Module, ABC):
     def begin_epoch(self, number: int) -> None:
         """Told before each epoch of a training, counted from 0: for what is drawn once an epoch."""
 
+    def hard_negatives(self, inputs: Any) -> Tensor | None:
+        """[R, n] services that count as negatives of each context beside those drawn, -1 for none; in
+        training alone. Draws are from torch's current generator."""
+        return None
+
     def penalty(self, inputs: Any, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor | None:
         """What the loss of an example gets on top, if anything: a scalar, or [P] for each of the pairs
         (``rows``, ``columns``) of the batch: rows of the states, and the services that followed."""
         return None
+
+    def embeddings(self) -> dict[str, Tensor]:
+        """nodes: [V, D], the network's own tables of node ids side by side; services: [C, H], the
+        weights of its head. Where it has them; a subclass may compute others."""
+        parts = list(self.children())
+        tables = [part.weight for part in parts if isinstance(part, NodeEmbedding)]
+        heads = [part.weights() for part in parts if isinstance(part, Head)]
+        found = {"nodes": torch.cat(tables, dim=1)} if tables else {}
+        return found | ({"services": torch.cat(heads, dim=1)} if heads else {})
 
     def forward(self, inputs: Any) -> Tensor:
         scores: Tensor = self.scores(self.states(inputs))
@@ -183,6 +201,13 @@ class NetworkRecommender(Recommender):
                 inputs, answered = units.take(part)
                 scores[answered] = network(inputs).numpy()
         return scores
+
+    def _embeddings(self) -> dict[str, Floats]:
+        with torch.inference_mode():
+            found = self._fitted(self._network).embeddings()
+        if "nodes" in found:
+            found["nodes"] = found["nodes"][FIRST:]
+        return {name: rows.detach().numpy().astype(np.float64) for name, rows in found.items()}
 
     def _state(self) -> State:
         network = self._fitted(self._network)

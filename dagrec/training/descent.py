@@ -54,7 +54,8 @@ class Descent:
         self.batches = Batches.of(learner, data)
         steps = math.ceil(len(self.batches) / self.options.batch_size)
         epochs = max(self.options.epochs, math.ceil(self.options.least_steps / steps))
-        self.options = self.options.model_copy(update={"epochs": epochs})
+        # With no epochs at all, where a recommender allows that, the first weights are the answer.
+        self.options = self.options.model_copy(update={"epochs": self.options.epochs and epochs})
         self.network = learner.build(data.vocabulary, data).to(device)
         with torch.no_grad():
             for parameter in self.network.parameters():
@@ -72,13 +73,14 @@ class Descent:
         if processes.count > 1:
             self.shared = DistributedDataParallel(self.objective)
         self.optimiser = make_optimiser(self.network.parameters(), self.options)
-        self.course = Course()
+        self.course = Course(done=not self.options.epochs)
         self.good: tuple[Weights, int] | None = None
         """The newest weights with which a batch was computed, and the epochs that led to them."""
 
     def run(self, tell: Tell) -> tuple[Network, list[Epoch]]:
         """The trained network, on the CPU and in evaluation mode, and the history."""
         self._go_on()
+        self._look_at_first_weights()
         while not self.course.done:
             start = time.perf_counter()
             try:
@@ -101,7 +103,7 @@ class Descent:
 
     def _last_good(self) -> tuple[Network, list[Epoch]] | None:
         """What is left after a failure: the best weights on the held-out part, or the last good."""
-        if self.course.best is not None:
+        if self.course.best is not None and self.course.history:
             return self._result(self.course.best)
         weights, epochs = self.good or (None, 0)
         if not epochs:
@@ -166,7 +168,17 @@ class Descent:
         last = number + 1 == self.options.epochs
         if self.held_out is None or ((number + 1) % self.options.validate_every and not last):
             return None
-        value = validation_value(self.objective, self.held_out, self.device)
+        return self._value(self.held_out, where)
+
+    def _look_at_first_weights(self) -> None:
+        """What training has to beat, where the first weights are an answer already."""
+        if self.held_out is None or not self.network.informed or self.course.history:
+            return
+        self.course.best_value = self._value(self.held_out, f"{self.learner.name}, epoch 0")
+        self.course.best = _copy(self.network)
+
+    def _value(self, held_out: Batches, where: str) -> float:
+        value = validation_value(self.objective, held_out, self.device)
         value = self.processes.agree(value, self.device)
         if not math.isfinite(value):
             raise NumericalError(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dagrec.errors import ConfigError
 from dagrec.models.network import Network
 from dagrec.models.optimisation import Optimisation
 from dagrec.training.batches import Batch
 from dagrec.training.losses import LOSSES, Candidates, cross_entropy, harden
 from dagrec.training.sampling import Draw, Sampler
+
+BY_PROBABILITY = ("gbce", "sampled-softmax")
+"""Losses that are corrected by how negatives were drawn."""
 
 
 class Objective(nn.Module):
@@ -63,10 +67,13 @@ class Objective(nn.Module):
                 valid &= batch.mask[rows]
             return Candidates(scores[rows, columns], others, valid, None, catalogue)
         draw = self._draw(batch)
+        hard = self.network.hard_negatives(batch.inputs)
+        if hard is not None:
+            draw = self._with_hard(draw, hard, batch)
         valid = draw.valid
         if batch.mask is not None:
             valid = valid & batch.mask[rows].gather(1, draw.columns)
-        if self.options.sampling == "rows":
+        if self.options.sampling == "rows" or hard is not None:
             # The draws of so many pairs cover the catalogue: all scores at once cost less.
             scores = self.network.scores(states).float()
             positive, others = scores[rows, columns], scores[rows[:, None], draw.columns]
@@ -76,6 +83,24 @@ class Objective(nn.Module):
             scores = self.network.scores(states, shared).float()
             positive, others = scores[rows, place[size:]], scores[rows][:, place[:size]]
         return Candidates(positive, others, valid, draw.log_expected, catalogue)
+
+    def _with_hard(self, draw: Draw, hard: Tensor, batch: Batch) -> Draw:
+        """The draw, and behind it the hard negatives [R, n] of each pair's context.
+
+        They are chosen and not drawn, so no number says how often they are expected.
+        """
+        if self.options.loss in BY_PROBABILITY:
+            raise ConfigError(
+                f"loss {self.options.loss!r} is corrected by the probability of its negatives, and "
+                "hard ones are found without any: choose another loss, or no hard negatives"
+            )
+        own = hard[batch.rows]
+        valid = (own >= 0) & (own != batch.columns[:, None])
+        return Draw(
+            torch.cat([draw.columns, own.clamp(min=0)], dim=1),
+            torch.cat([draw.valid, valid], dim=1),
+            torch.cat([draw.log_expected, torch.zeros_like(own, dtype=torch.float32)], dim=1),
+        )
 
     def _draw(self, batch: Batch) -> Draw:
         size = self.options.negatives

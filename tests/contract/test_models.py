@@ -42,10 +42,6 @@ SMALL: dict[str, dict[str, Any]] = {
     # Norms behind the sums, as published, need small steps.
     "dagformer": {"learning_rate": 0.005},
     "deepdag": {"learning_rate": 0.005},
-    # Of few examples they make many epochs.
-    "gmf": {"least_steps": 0},
-    "mlp": {"least_steps": 0},
-    "neumf": {"least_steps": 0},
 }
 """Recommender -> options that make it quick to train, where the general ones are not enough."""
 
@@ -59,7 +55,8 @@ EMPTY = Context(())
 def options(name: str, epochs: int) -> dict[str, Any]:
     """Options with which a recommender learns a tiny world in a moment."""
     if recommender_class(name).traits.gradient_trained:
-        return {"epochs": epochs, "learning_rate": 0.02, **SMALL.get(name, {})}
+        quick = {"epochs": epochs, "least_steps": 0, "learning_rate": 0.02}
+        return quick | SMALL.get(name, {})
     return SMALL.get(name, {})
 
 
@@ -366,7 +363,7 @@ def other_values(default: object) -> Iterator[object]:
     elif isinstance(default, bool):
         yield not default
     elif isinstance(default, str):
-        yield from ("a", "b")
+        yield from ("a", "b", "popularity")
     elif isinstance(default, float):
         yield from (default / 2, 0.25, 0.5, default * 2)
     elif isinstance(default, tuple):

@@ -8,7 +8,7 @@ from dagrec.models.counting.markov import Markov, MarkovConfig
 from dagrec.models.registry import MODELS, create, family, recommender_class
 from tests.checks import says
 
-FAMILIES = {"counting", "linear", "sequence", "dag", "bipartite", "hybrid"}
+FAMILIES = {"counting", "linear", "factorisation", "sequence", "dag", "bipartite", "hybrid"}
 
 
 @pytest.mark.parametrize("name", MODELS)

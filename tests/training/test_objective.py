@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context, Example
+from dagrec.errors import ConfigError
 from dagrec.models.network import NetworkRecommender
 from dagrec.models.optimisation import LossName
 from dagrec.models.training_data import TrainingData
@@ -17,6 +18,7 @@ from dagrec.training.batches import Batch, Batches
 from dagrec.training.losses import LOSSES, Candidates
 from dagrec.training.objective import Objective
 from dagrec.training.sampling import Draw, Sampler
+from tests.checks import says
 from tests.training.learners import (
     LastInputs,
     Table,
@@ -290,3 +292,76 @@ def test_a_penalty_is_added_for_every_example(loss: str) -> None:
 def test_a_penalty_of_each_pair_weighs_as_its_examples(loss: str) -> None:
     mean = everything().data.targets.mean() / 2
     assert first_loss(PenalisedByTarget, loss) == pytest.approx(first_loss(TableNetwork, loss) + mean)
+
+
+# Hard negatives
+
+
+class WithHard(TableNetwork):
+    """Of each context services 0 and 3, and one that is missing."""
+
+    def hard_negatives(self, inputs: LastInputs) -> Tensor:
+        return torch.tensor([[0, 3, -1]]).expand(len(inputs.last), -1)
+
+
+class WithHardTable(Table):
+    network = WithHard
+
+
+def with_hard(**options: Any) -> WithHardTable:
+    return WithHardTable(TableConfig(start=0.0, **options))
+
+
+CORRECTED = ("gbce", "sampled-softmax")
+
+
+@pytest.mark.parametrize("loss", [loss for loss in PAIRWISE if loss not in CORRECTED])
+@pytest.mark.parametrize("sampling", ["rows", "shared", "batch"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_hard_negatives_count_beside_those_drawn(sampling: str, loss: str, masked: bool) -> None:
+    """Not where they are missing, are the target itself, or may not compete."""
+    data = everything().data
+    learner = with_hard(loss=loss, sampling=sampling, negatives=7, mask_training=masked)
+    objective, batch = pieces(learner, data)
+    pairs = len(batch.rows)
+    with torch.no_grad():
+        next(objective.network.parameters()).normal_()
+        torch.manual_seed(4)
+        total, _ = objective(batch)
+        torch.manual_seed(4)
+        draw = objective._draw(batch)
+        scores = objective.network(batch.inputs)[batch.rows]
+    size = draw.columns.shape[1]
+    valid = torch.cat([draw.valid, torch.zeros(pairs, 3, dtype=torch.bool)], dim=1)
+    columns = torch.cat([draw.columns, torch.zeros(pairs, 3, dtype=torch.int64)], dim=1)
+    for i, own in enumerate(batch.columns.tolist()):
+        for j, hard in enumerate((0, 3)):
+            columns[i, size + j], valid[i, size + j] = hard, hard != own
+        if masked:
+            assert batch.mask is not None
+            valid[i] &= batch.mask[batch.rows[i], columns[i]]
+    positive = scores.gather(1, batch.columns[:, None])[:, 0]
+    seen = Candidates(positive, scores.gather(1, columns), valid, None, len(data.vocabulary.services))
+    expected = (LOSSES[loss](seen, learner.config) * batch.counts).sum()
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", CORRECTED)
+def test_hard_negatives_have_no_probability_to_correct_a_loss_by(loss: str) -> None:
+    data = everything().data
+    objective, batch = pieces(with_hard(loss=loss, negatives=7), data)
+    with pytest.raises(ConfigError) as error:
+        objective(batch)
+    assert says(error, repr(loss), "hard negatives", "choose another loss")
+
+
+@pytest.mark.parametrize(
+    "options", [{"loss": "ce"}, *({"loss": x, "negatives": None} for x in PAIRWISE)]
+)
+def test_where_all_others_compete_no_hard_negative_is_asked_for(options: dict[str, Any]) -> None:
+    data = everything().data
+    losses = []
+    for learner in (with_hard(**options), table(**options)):
+        objective, batch = pieces(learner, data)
+        losses.append(objective(batch)[0].item())
+    assert losses[0] == losses[1]

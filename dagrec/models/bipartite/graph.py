@@ -62,7 +62,7 @@ class Links(NamedTuple):
     def hear(self, rows: Tensor) -> Tensor:
         """A e: [V + U, D]."""
         said = rows[self.sources] * self.values[:, None]
-        return torch.zeros_like(rows).index_add(0, self.targets, said)
+        return said.new_zeros(rows.shape).index_add(0, self.targets, said)
 
 
 class Bipartite(nn.Module):
@@ -140,7 +140,7 @@ class BipartiteNetwork(FactorNetwork):
 
     loops: ClassVar[bool] = False
     """Whether each row hears itself, too."""
-    computed = ("_items", "_propagated")
+    computed: ClassVar[tuple[str, ...]] = ("_items", "_propagated")
     _propagated: Propagated | None = None
 
     def __init__(self, config: BipartiteOptions, interactions: Interactions, services: int) -> None:
@@ -205,6 +205,11 @@ class BipartiteNetwork(FactorNetwork):
             rows = Rows(layers[-1], heard, layers[0], degrees.sqrt())
             layers.append(self.layer(number, rows, summary))
         return layers
+
+    def embeddings(self) -> dict[str, Tensor]:
+        """nodes: [V, D], z of each as an item of the graph; services: [C, D], the same of these."""
+        nodes = [layer[: self.graph.nodes] for layer in self.propagate().layers]
+        return super().embeddings() | {"nodes": self.readout(nodes)}
 
     def match(self, inputs: SetInputs) -> tuple[Tensor, Tensor]:
         graph = self.propagate()

@@ -42,8 +42,8 @@ class IALSConfig(SetOptions):
     """Hyperparameters of the factorisation."""
 
     width: int = Field(32, ge=1, le=1024, description="width of the vectors")
-    alpha0: float = Field(0.1, ge=0, description="weight of what a row does not hold")
-    l2: float = Field(0.03, ge=1e-6, description="weight of the squared vectors")
+    alpha0: float = Field(0.1, ge=0, le=1e6, description="weight of what a row does not hold")
+    l2: float = Field(0.03, ge=1e-6, le=1e6, description="weight of the squared vectors")
     nu: float = Field(
         1.0, ge=0, le=2, description="power with which that weight grows with frequency; 0: not"
     )
@@ -80,6 +80,10 @@ class IALS(Recommender):
         users = user_step(items, rows, held, self.config)
         scores: Scores = (users @ items[FIRST : FIRST + len(vocabulary.services)].T).astype(np.float32)
         return scores
+
+    def _embeddings(self) -> dict[str, Floats]:
+        nodes = self._fitted(self._items)[FIRST : len(self._fitted(self._vocabulary))]
+        return {"nodes": nodes, "services": nodes[: len(self._fitted(self._prior))]}
 
     def _state(self) -> State:
         return {"items": self._fitted(self._items)}

@@ -245,3 +245,11 @@ def test_torch_stays_away() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("alpha0", [0.0, 1e6])
+@pytest.mark.parametrize("l2", [1e-6, 1e6])
+@pytest.mark.parametrize("nu", [0.0, 2.0])
+def test_the_widest_options_stay_finite(alpha0: float, l2: float, nu: float) -> None:
+    config = IALSConfig(width=40, alpha0=alpha0, l2=l2, nu=nu, epochs=3)
+    assert np.isfinite(IALS(config).fit(DATA).score(DATA.contexts)).all()

@@ -1,0 +1,75 @@
+"""SVD-GCN-S: what graph convolutions converge to, without training (Peng et al., CIKM 2022).
+
+    s(y) = < p_x exp(beta s), V_y exp(beta s) >,   p_x = r~_x V S^-1
+
+R~ = U S V^T is the normalised matrix whose rows are the training examples: the nodes of a context and
+its target. A row's features are its singular vectors, of which those with large singular values, the
+smooth ones, weigh most: exp(beta s), as many layers would have it. With beta = 0 the scores are those
+of U V^T; weights sqrt(s) in place of exp(beta s) would give R~ back.
+
+In the paper the users are rows of the matrix, and their features rows of U. A context at serving time
+is no row of it: it is folded in, in the same way as each row of U follows from its row of R~.
+
+A set has no order. With ``last`` each node has a second column, which says that it is the last of the
+context; in the rows and in contexts alike.
+
+In: multi-hot sets [B, V] or [B, 2 V]. Out: scores [B, C]. The normalised matrix, its singular values
+and the folding: ``dagrec.models.bipartite.spectrum``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
+from dagrec.graph.service_graph import ServiceGraph
+from dagrec.models.base import Recommender, State, Trainer, Traits
+from dagrec.models.bipartite.spectrum import Features, SpectrumOptions
+from dagrec.models.interactions import Interactions, Sets
+from dagrec.models.training_data import TrainingData
+from dagrec.types import Floats, Scores
+
+
+class SVDGCNSConfig(SpectrumOptions):
+    """Nothing is trained: the options of the spectrum are all there are."""
+
+
+class SVDGCNS(Recommender):
+    """Products of weighted singular vectors."""
+
+    name = "svdgcn_s"
+    paper = "Peng et al. 2022, arXiv 2208.12689"
+    Config = SVDGCNSConfig
+    traits = Traits(graph_aware=True)
+    config: SVDGCNSConfig
+
+    _features: Features | None = None
+    _vocabulary: Vocabulary | None = None
+
+    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+        rows = Interactions.of_examples(data, self.config)
+        self._features = Features.of(rows, self.config, len(data.vocabulary.services))
+        self._vocabulary = data.vocabulary
+
+    def _score(self, contexts: Contexts) -> Scores:
+        features, vocabulary = self._fitted(self._features), self._fitted(self._vocabulary)
+        sets = Sets.of(contexts, vocabulary, self.config.read)
+        rows = sets.multi_hot(vocabulary, last=self.config.last)
+        sizes = rows.sum(axis=1, keepdims=True)
+        places = rows @ features.nodes / np.sqrt(sizes + self.config.alpha)
+        scores: Scores = (places @ features.services.T).astype(np.float32)
+        return scores
+
+    def _embeddings(self) -> dict[str, Floats]:
+        features, vocabulary = self._fitted(self._features), self._fitted(self._vocabulary)
+        return {"nodes": features.nodes[FIRST : len(vocabulary)], "services": features.services}
+
+    def _state(self) -> State:
+        features = self._fitted(self._features)
+        return {"nodes": features.nodes, "services": features.services}
+
+    def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
+        found = Features(state["nodes"].astype(np.float64), state["services"].astype(np.float64))
+        if not found.fits(len(vocabulary) * (1 + self.config.last), len(vocabulary.services)):
+            raise ValueError("features that do not belong to the vocabulary")
+        self._features, self._vocabulary = found, vocabulary

@@ -1,0 +1,130 @@
+"""What every factorisation and graph recommender must learn, whatever it propagates.
+
+Elsewhere six of them once had the same metrics and showed everybody the same fifty items: what they
+propagated was computed once an epoch, without gradient. Here each is trained and measured, and asked
+in each batch whether it teaches nodes that are not in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from dagrec.data.examples import extract
+from dagrec.data.formats import read_composition
+from dagrec.data.splits import Split, split_pairs
+from dagrec.data.synthetic import World, WorldOptions
+from dagrec.data.vocabulary import FIRST
+from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
+from dagrec.evaluation.metrics import COVERAGE_DEPTH, METRICS
+from dagrec.graph.mask import MaskPolicy
+from dagrec.models.bipartite.graph import BipartiteRecommender
+from dagrec.models.factorisation.base import SetInputs
+from dagrec.models.network import NetworkRecommender
+from dagrec.models.registry import MODELS, create, family, recommender_class
+from dagrec.training.batches import Batches
+from dagrec.training.distributed import Processes
+from dagrec.training.loop import NetworkTrainer
+from dagrec.training.objective import Objective
+from dagrec.training.sampling import Sampler
+from dagrec.training.seed import seeded
+from tests.contract.test_models import WORLD
+
+NAMES = [
+    name
+    for name in MODELS
+    if family(name) in ("bipartite", "factorisation")
+    and recommender_class(name).traits.gradient_trained
+]
+GRAPHS = [name for name in NAMES if issubclass(recommender_class(name), BipartiteRecommender)]
+LARGER = WorldOptions(compositions=250, services=40, themes=4, predictability=0.8, skew=0.4, seed=3)
+OPTIONS: dict[str, object] = {
+    "epochs": 50,
+    "least_steps": 0,
+    "learning_rate": 0.02,
+    "batch_size": 64,
+}
+CPU = torch.device("cpu")
+
+
+@cache
+def part(world: str) -> HeldOut:
+    """What is asked after training, without a mask. The tiny world is asked what it was trained on."""
+    if world == "tiny":
+        split = Split(WORLD.examples, WORLD.examples)
+    else:
+        compositions = [read_composition(document) for document in World(LARGER).draw()]
+        split = split_pairs(extract(compositions)[0], 0.3, random.Random(0))
+    return prepare(split, MaskPolicy.NONE)
+
+
+@cache
+def measured(name: str, world: str) -> dict[str, float]:
+    held_out = part(world)
+    model = create(name, OPTIONS).fit(held_out.data, NetworkTrainer("cpu"))
+    outcome = held_out.outcome(scorer(model))
+    return {metric: function(outcome) for metric, function in METRICS.items()}
+
+
+@pytest.mark.parametrize("world", ["tiny", "larger"])
+def test_no_two_have_the_same_metrics(world: str) -> None:
+    """The log-likelihood tells apart even those that rank alike."""
+    found = {name: tuple(measured(name, world).values()) for name in NAMES}
+    alike = [(a, b) for i, a in enumerate(NAMES) for b in NAMES[:i] if found[a] == found[b]]
+    assert not alike
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("world", ["tiny", "larger"])
+def test_answers_are_not_one_list(
+    name: str, world: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Everybody's first ten being the same covers ten services."""
+    coverage = measured(name, world)["coverage"]
+    record_property("coverage", coverage)
+    assert coverage > COVERAGE_DEPTH / len(part(world).data.vocabulary.services)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_better_than_popularity(name: str) -> None:
+    held_out = part("larger")
+    popularity = create("popularity").fit(held_out.data)
+    floor = METRICS["mrr"](held_out.outcome(scorer(popularity)))
+    assert measured(name, "larger")["mrr"] > floor + 0.1
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("world", ["tiny", "larger"])
+def test_every_batch_teaches_nodes_outside_of_it(name: str, world: str) -> None:
+    """With l2 = 0, and two services competing: what reaches others comes through the graph."""
+    data = part(world).data
+    options = {"batch_size": 4, "l2": 0.0, "negatives": 1, "sampling": "shared", "learning_rate": 0.05}
+    learner = create(name, options)
+    assert isinstance(learner, NetworkRecommender)
+    learner._graph = data.graph
+    with seeded(0, CPU):
+        network = learner.build(data.vocabulary, data)
+        popularity = torch.from_numpy(data.graph.popularity)
+        loss = Objective(network, learner.config, Sampler.of(popularity, 0.0)).train()
+        optimiser = torch.optim.SGD(loss.parameters(), lr=0.05)
+        batches = Batches.of(learner, data)
+        for number, batch in enumerate(batches.epoch(0, 0, Processes())):
+            if number == 0:
+                network.begin_epoch(0)
+            total, _ = loss(batch)
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            optimiser.step()
+            assert isinstance(batch.inputs, SetInputs)
+            weight = network.get_parameter("embed.weight")
+            assert weight.grad is not None
+            within = {*batch.inputs.nodes.tolist(), *(batch.columns + FIRST).tolist()}
+            taught = set(np.flatnonzero(weight.grad.any(dim=1).numpy()).tolist())
+            assert len(taught - within) > 1, f"batch {number + 1} teaches no node but {within}"
+            if number == 12:
+                break
