@@ -19,6 +19,9 @@ COPY service service
 RUN pip install --no-cache-dir --no-deps .
 
 FROM python:3.11-slim
+# LightGBM, of the ranker, links against the system's OpenMP.
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 dagrec
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +31,7 @@ class Split:
             for e in part:
                 total.update(repr((e.composition, e.node, e.context.path, e.target)).encode())
             total.update(b"|")
+        total.update(repr(sorted(self.services.items())).encode() if self.services else b"")
         return total.hexdigest()
 
 
@@ -118,6 +119,54 @@ def split_leave_one_out(examples: Sequence[Example], _share: float, _rng: random
     return _split(kept, test)
 
 
+def split_cold_services(examples: Sequence[Example], share: float, rng: random.Random) -> Split:
+    """A random share of the services is new: hidden from training, and all that is tested.
+
+    Training has the examples that know nothing of a hidden service: neither as the target, nor on the
+    path, upstream of it, or among the children that the frontier has. Tested is where a hidden service
+    followed what is known in full; what knows a hidden service beside the target is left out. Hidden
+    services are candidates, with the texts that their nodes have. A mask of observed successors lets
+    none of them through.
+    """
+    services = sorted({example.target for example in examples})
+    hidden = frozenset(rng.sample(services, _test_size(len(services), share, "services")))
+    clear = [e for e in examples if not hidden & _keys_known(e, hidden)]
+    train = tuple(e for e in clear if e.target not in hidden)
+    test = tuple(e for e in clear if e.target in hidden)
+    if not train or not test:
+        part = "trains" if not train else "tests"
+        raise DataError(
+            f"the cold-services protocol hides {len(hidden)} of {len(services)} services, and needs "
+            f"examples in which none of them is known, found none that {part}; change --test-share or "
+            "the seed, or use another protocol",
+            rule="too-few",
+        )
+    return Split(train, test, services=_texts(examples, hidden))
+
+
+def _keys_known(example: Example, hidden: frozenset[str]) -> set[str]:
+    """Keys that a context shows: of the path, of what is upstream of it, and of the children there."""
+    context = example.context
+    source = context.composition
+    if source is None or not hidden & source.service_keys:
+        return set(context.path)
+    return {*context.path, *(source.by_id[id_].key for id_ in (*context.upstream(), *context.children))}
+
+
+def _texts(examples: Sequence[Example], keys: frozenset[str]) -> dict[str, str]:
+    """Key -> the text that the most of its nodes have; empty where none has one."""
+    found: dict[str, Counter[str]] = {key: Counter() for key in sorted(keys)}
+    sources = {e.composition: e.context.composition for e in examples}
+    for source in sources.values():
+        for node in source.nodes if source else ():
+            if node.key in keys and node.text:
+                found[node.key][node.text] += 1
+    return {
+        key: min(counts, key=lambda text: (-counts[text], text), default="")
+        for key, counts in found.items()
+    }
+
+
 def blocks(examples: Sequence[Example], share: float, every: int) -> list[Split]:
     """The newest ``share`` of the examples in blocks, each tested on by what all older ones teach.
 
@@ -173,6 +222,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "compositions": split_compositions,
     "temporal": split_temporal,
     "leave-one-out": split_leave_one_out,
+    "cold-services": split_cold_services,
 }
 
 
@@ -196,12 +246,10 @@ def _split(examples: Sequence[Example], test: set[int]) -> Split:
     )
 
 
-def _test_size(n: int, share: float) -> int:
+def _test_size(n: int, share: float, what: str = "examples") -> int:
     """``share`` of n, rounded up as in the published protocol; at least 1 and at most n - 1."""
     if n < 2:
-        raise DataError(
-            f"a split needs at least two examples, found {n}; use more data", rule="too-few"
-        )
+        raise DataError(f"a split needs at least two {what}, found {n}; use more data", rule="too-few")
     return min(max(-int(-n * share // 1), 1), n - 1)
 
 

@@ -89,6 +89,10 @@ class Recommender(ABC):
         """Whether ``fit`` needs a trainer: for itself, or for recommenders within."""
         return self.traits.gradient_trained
 
+    def missing(self) -> str | None:
+        """What this machine lacks for it to fit and score, if anything."""
+        return None
+
     def fit(self, data: TrainingData, trainer: Trainer | None = None) -> Self:
         """Learn from scratch, whatever was learned before.
 

@@ -49,6 +49,9 @@ MODELS: dict[str, str] = {
     "ensemble": "dagrec.models.hybrid.ensemble:Ensemble",
     "blend": "dagrec.models.hybrid.blend:Blend",
     "auto": "dagrec.models.hybrid.auto:Auto",
+    "ur4rec": "dagrec.models.hybrid.ur4rec:UR4Rec",
+    "cache": "dagrec.models.hybrid.cache:Cache",
+    "ranker": "dagrec.models.hybrid.ranker:Ranker",
 }
 """Name -> where its class is."""
 

@@ -43,7 +43,8 @@ def key_texts(data: TrainingData) -> dict[str, str]:
         for node in source.nodes:
             if node.text:
                 found.setdefault(node.key, Counter())[node.text] += 1
-    return {key: min(counts, key=lambda text: (-counts[text], text)) for key, counts in found.items()}
+    most = {key: min(counts, key=lambda text: (-counts[text], text)) for key, counts in found.items()}
+    return {**data.services, **most}
 
 
 def text_features(vocabulary: Vocabulary, texts: Mapping[str, str], dimensions: int) -> Floats:

@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
     # Norms behind the sums, as published, need small steps.
     "dagformer": {"learning_rate": 0.005},
     "deepdag": {"learning_rate": 0.005},
+    "pagt": {"base_options": {"epochs": 40, "learning_rate": 0.02}, "folds": 2},
 }
 """Recommender -> options that make it quick to train, where the general ones are not enough."""
 
@@ -363,7 +364,9 @@ def other_values(default: object) -> Iterator[object]:
     elif isinstance(default, bool):
         yield not default
     elif isinstance(default, str):
-        yield from ("a", "b", "popularity")
+        # The last is a file of text vectors.
+        vectors = Path(__file__).parents[1] / "models" / "hybrid" / "vectors.safetensors"
+        yield from ("a", "b", "popularity", str(vectors))
     elif isinstance(default, float):
         yield from (default / 2, 0.25, 0.5, default * 2)
     elif isinstance(default, tuple):

@@ -8,6 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.models.text import key_texts, projected, terms, text_features, tf_idf
+from dagrec.models.training_data import TrainingData
 from tests.worlds import everything
 
 TEXTS = ["read table", "plot table table", "plotting of a map", "cluster points", "read points"]
@@ -73,3 +74,10 @@ def test_texts_are_those_of_training_nodes() -> None:
     texts = key_texts(data)
     assert texts["table_a"] == "table a"
     assert set(texts) <= {node.key for c in everything().compositions for node in c.nodes}
+
+
+def test_declared_texts_stand_where_no_node_has_one() -> None:
+    data = TrainingData.of(everything().examples, services={"new": "brand new", "extract": "not this"})
+    texts = key_texts(data)
+    assert texts["new"] == "brand new"
+    assert texts["extract"] == "extract"

@@ -16,8 +16,9 @@ from pydantic import Field
 from dagrec.models.base import Recommender
 from dagrec.models.hybrid.blend import Blend, BlendOptions
 from dagrec.models.hybrid.mixture import make_members
+from dagrec.models.training_data import TrainingData
 
-CANDIDATES = ("markov", "vsknn", "dagset", "gru4rec")
+CANDIDATES = ("markov", "vsknn", "ridge", "dagset", "cache", "ranker")
 
 
 class AutoConfig(BlendOptions):
@@ -38,3 +39,14 @@ class Auto(Blend):
 
     def candidates(self) -> dict[str, Recommender]:
         return make_members({name: {} for name in self.config.candidates}, self.seed)
+
+    def usable(self, data: TrainingData) -> dict[str, Recommender]:
+        """Without those that this machine cannot run, and without those that read histories where none
+        is told: there they are their bases once more."""
+        told = any(example.context.history for example in data.examples)
+        found = {
+            name: member
+            for name, member in self.candidates().items()
+            if member.missing() is None and (told or not member.traits.owner_aware)
+        }
+        return found or self.candidates()

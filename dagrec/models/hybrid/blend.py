@@ -101,14 +101,12 @@ class Blend(Recommender):
         assert isinstance(self.config, BlendConfig)
         return make_members(self.config.members, self.seed)
 
+    def usable(self, data: TrainingData) -> dict[str, Recommender]:
+        """The candidates that these data are for."""
+        return self.candidates()
+
     def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
-        told = any(example.context.history for example in data.examples)
-        members = {
-            label: member
-            for label, member in self.candidates().items()
-            # Without anything told of owners, what reads it is its base once more.
-            if told or not member.traits.owner_aware
-        } or self.candidates()
+        members = self.usable(data)
         temperatures, likelihoods, groups = self._foresee(members, data, trainer)
         weights = mixture_weights(likelihoods)
         kept = weights >= min(self.config.least_weight, weights.max())

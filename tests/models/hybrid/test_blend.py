@@ -3,11 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dagrec.data.examples import Context, extract
+from dagrec.data.examples import Call, Context, extract
 from dagrec.errors import ConfigError
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.calibration import log_softmax
+from dagrec.models.hybrid.auto import Auto
 from dagrec.models.hybrid.blend import GROUPS, LEAST, Blend, group_of
+from dagrec.models.hybrid.ranker import Ranker
 from dagrec.models.registry import create
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Scores
@@ -160,6 +162,11 @@ def test_networks_can_be_members(trainer: Trainer) -> None:
     assert np.isfinite(model.score(WORLD.data.contexts)).all()
 
 
+WITHOUT_OWNERS = TrainingData.of(
+    extract([composition(c.id, [n.key for n in c.nodes], owner=None) for c in chain().compositions])[0]
+)
+
+
 def by_owner() -> TrainingData:
     """Each owner calls the same service again and again, each another one: only history tells."""
     made = [
@@ -170,19 +177,32 @@ def by_owner() -> TrainingData:
     return TrainingData.of(extract(made)[0])
 
 
-def test_who_reads_history_is_asked_only_where_there_is_one() -> None:
-    members: dict[str, dict[str, object]] = {"markov": {}, "inner": {"recommender": "blend"}}
-    found = blend({"markov": {}, "inner": {"recommender": "blend", "members": {"markov": {}}}})
-    assert found.candidates().keys() == members.keys()
-    told = found.fit(by_owner())._members
-    untold = found.fit(WORLD_WITHOUT_OWNERS)._members
-    assert told is not None
-    assert untold is not None
-    assert list(untold) == ["markov"]
+@pytest.fixture
+def auto() -> Auto:
+    found = create("auto", {"candidates": ("markov", "cache", "ranker"), "least_weight": 0.0})
+    assert isinstance(found, Auto)
+    return found
 
 
-WORLD_WITHOUT_OWNERS = TrainingData.of(
-    extract([composition(c.id, *[[n.key for n in c.nodes]], owner=None) for c in chain().compositions])[
-        0
-    ]
-)
+def test_who_reads_history_is_a_candidate_only_where_there_is_one(auto: Auto) -> None:
+    assert list(auto.usable(by_owner())) == ["markov", "cache", "ranker"]
+    assert list(auto.usable(WITHOUT_OWNERS)) == ["markov"]
+    assert auto.fit(WITHOUT_OWNERS)._members.keys() == {"markov"}  # type: ignore[union-attr]
+
+
+def test_what_this_machine_cannot_run_is_no_candidate_of_auto(
+    auto: Auto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ranker, "missing", lambda _: "its library")
+    assert list(auto.usable(by_owner())) == ["markov", "cache"]
+    blend({"ranker": {}}).candidates()  # whoever names it is told when it is fitted
+
+
+def test_auto_knows_an_owner_by_what_it_did(auto: Auto) -> None:
+    data = by_owner()
+    model = auto.fit(data)
+    columns = data.vocabulary.columns
+    history = tuple(Call("of_ann", ("table_a",), float(i)) for i in range(5))
+    asked = data.vocabulary.encode([Context(("table_a",), history=history)])
+    scores = model.score(asked)[0]
+    assert scores[columns["of_ann"]] > scores[columns["of_bob"]] + 1

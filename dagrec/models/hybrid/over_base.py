@@ -1,0 +1,159 @@
+"""What recommenders share that correct another one, their base, by what the owner did before.
+
+They learn from training examples as if each were asked when it happened: with the owner's calls that
+were over by then, and with a base that has not seen its composition. For that the base is fitted once
+without each fold of the compositions; a base that had seen the examples would look better than it is,
+and be trusted too much. A temperature first makes probabilities of the base's scores.
+
+Where nothing is told of an owner, or only calls of services that nobody knows, and where no training
+example told anything, the scores are the base's own, bit by bit. Nothing about owners is learned or
+stored: a history is read when it is asked about, so that new calls count at once, without a new fit.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from dagrec.data.vocabulary import Contexts, Vocabulary
+from dagrec.errors import ConfigError, StoreError
+from dagrec.graph.service_graph import ServiceGraph
+from dagrec.models.base import Recommender, State, Trainer, Traits
+from dagrec.models.calibration import fit_temperature, log_softmax
+from dagrec.models.hybrid.events import ANY, Past
+from dagrec.models.hybrid.mixture import nest, nested
+from dagrec.models.registry import create
+from dagrec.models.training_data import TrainingData
+from dagrec.types import Floats, Options, Scores
+
+BASE = "base"
+TEMPERATURE = "temperature"
+
+
+class BaseOptions(Options):
+    """Which recommender is corrected, and how it is foreseen with."""
+
+    base: str = Field("markov", description="recommender that knows nothing of owners")
+    base_options: dict[str, Any] = Field({}, description="hyperparameters of the base")
+    folds: int = Field(
+        4, ge=2, le=20, description="parts of the training compositions; each is foreseen by the others"
+    )
+
+    @model_validator(mode="after")
+    def _base_exists(self) -> BaseOptions:
+        try:
+            create(self.base, self.base_options)
+        except ConfigError as error:
+            raise ValueError(f"base: {error}") from None
+        return self
+
+
+class Question(NamedTuple):
+    """A training example: what was told, log p of the base [C], and the column that came."""
+
+    past: Past
+    base: Floats
+    target: int
+
+
+class OverBase(Recommender):
+    """A base, and what corrects it where an owner's history is told."""
+
+    Config: ClassVar[type[BaseOptions]]
+    traits = Traits(order_aware=True, owner_aware=True)
+    config: BaseOptions
+
+    _base: Recommender | None = None
+    _temperature: float
+    _columns: Mapping[str, int]
+    _learned: State | None
+    """What :meth:`_learn` gave; None where no example told anything."""
+
+    @abstractmethod
+    def _learn(self, questions: list[Question]) -> State:
+        """What was learned, by name; empty where these examples teach nothing."""
+
+    @abstractmethod
+    def _correct(self, pasts: list[Past], base: Floats) -> Floats:
+        """[n, C] log-probabilities, for n histories of which each holds a known service, and the base's
+        log-probabilities [n, C]."""
+
+    @abstractmethod
+    def _take(self, learned: State, services: int) -> None:
+        """Make ready what :meth:`_learn` gave. Raises :class:`ValueError` where it is not whole."""
+
+    @property
+    def needs_trainer(self) -> bool:
+        return self._new_base().needs_trainer
+
+    def _new_base(self) -> Recommender:
+        return create(self.config.base, self.config.base_options, seed=self.seed)
+
+    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+        base = self._new_base().fit(data, trainer)
+        temperature, questions = self._foresee(data, trainer)
+        learned = self._learn(questions) if questions else {}
+        if learned:
+            self._take(learned, len(data.vocabulary.services))
+        self._base, self._temperature, self._learned = base, temperature, learned or None
+        self._columns = data.vocabulary.columns
+        self.history = base.history
+
+    def _foresee(self, data: TrainingData, trainer: Trainer | None) -> tuple[float, list[Question]]:
+        """The base's temperature, and the examples that were told something, foreseen by it."""
+        columns = data.vocabulary.columns
+        compositions = len({example.composition for example in data.examples})
+        if compositions < 2 or not any(example.context.history for example in data.examples):
+            return 1.0, []
+        pasts: list[Past] = []
+        scores, targets = [], []
+        for rest, fold in data.folds(min(self.config.folds, compositions), self.seed):
+            told = [Past.of(example.context, columns) for example in fold.examples]
+            rows = [row for row, past in enumerate(told) if past.supported[ANY]]
+            if rows:
+                contexts = data.vocabulary.encode([fold.examples[row].context for row in rows])
+                scores.append(self._new_base().fit(rest, trainer).score(contexts).astype(np.float64))
+                targets.append(fold.targets[rows])
+                pasts += [told[row] for row in rows]
+        if not pasts:
+            return 1.0, []
+        wanted, values = np.concatenate(targets), np.concatenate(scores)
+        temperature = fit_temperature(values, wanted)
+        logs = log_softmax(values / temperature)
+        return temperature, list(map(Question, pasts, logs, wanted.tolist()))
+
+    def _score(self, contexts: Contexts) -> Scores:
+        base = self._fitted(self._base)
+        scores = base.score(contexts)
+        if self._learned is None:
+            return scores
+        pasts = [Past.of(context, self._columns) for context in contexts.origins]
+        told = np.array([past.supported[ANY] for past in pasts])
+        if told.any():
+            logs = log_softmax(scores[told].astype(np.float64) / self._temperature)
+            scores = scores.copy()
+            scores[told] = self._correct([past for past in pasts if past.supported[ANY]], logs)
+        return scores
+
+    def _state(self) -> State:
+        state = nest(BASE, self._fitted(self._base).state())
+        state[TEMPERATURE] = np.array([self._temperature])
+        return state | (self._learned or {})
+
+    def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
+        try:
+            base = self._new_base().restore(nested(BASE, state), vocabulary, graph)
+        except StoreError as error:
+            raise ValueError(f"of its base {error}") from error
+        own = {name: array for name, array in state.items() if not name.startswith(f"{BASE}/")}
+        temperature = own.pop(TEMPERATURE)
+        if temperature.shape != (1,) or not temperature[0] > 0:
+            raise ValueError("a temperature that is not one number above 0")
+        if own:
+            self._take(own, len(vocabulary.services))
+        self._base, self._temperature, self._learned = base, float(temperature[0]), own or None
+        self._columns = vocabulary.columns
