@@ -9,7 +9,7 @@ import typer
 
 from dagrec import console
 from dagrec.cli import options as opts
-from dagrec.graph.service_graph import read_catalogue
+from dagrec.graph.service_graph import read_catalogue, read_services
 from dagrec.models.optimisation import Optimisation
 from dagrec.models.registry import MODELS, family, recommender_class
 from dagrec.types import Options
@@ -28,6 +28,13 @@ def train(
     options: opts.Set = None,
     mask: opts.MaskOption = None,
     catalogue: opts.Catalogue = None,
+    services: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON object of service key -> text: candidates whether or not DATA shows them, which "
+            "ur4rec and pinsage rank by their texts"
+        ),
+    ] = None,
     measure: Annotated[
         int, typer.Option(min=0, help="held-out parts to measure on before; 0: none")
     ] = 3,
@@ -53,6 +60,7 @@ def train(
 
     run_config = opts.run_config(context, model, config, options)
     links = None if catalogue is None else read_catalogue(catalogue, run_config.read.max_mb)
+    texts = None if services is None else read_services(services, run_config.read.max_mb)
     with console.progress() as bar:
         task = bar.add_task("fitting", total=(measure + 1) * len(run_config.models))
         places = {"log": log, "checkpoints": checkpoints or store / "checkpoints"}
@@ -63,6 +71,7 @@ def train(
             run_config,
             trainer,
             catalogue=links,
+            services=texts,
             measure=measure,
             advance=lambda label: bar.update(task, advance=1, description=f"fitted {label}"),
         )

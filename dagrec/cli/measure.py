@@ -39,9 +39,7 @@ def evaluate(
     weight: Annotated[
         Literal["pairs", "compositions"], typer.Option(help="what weighs the same")
     ] = "pairs",
-    every: Annotated[
-        int, typer.Option(min=1, help="prequential: test examples between two fits")
-    ] = 30,
+    every: Annotated[int, typer.Option(min=1, help="prequential: test examples between two fits")] = 30,
     every_counting: Annotated[
         int, typer.Option(min=1, help="prequential: the same for counting recommenders")
     ] = 1,

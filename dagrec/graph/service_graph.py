@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Example
-from dagrec.data.formats.documents import need_id, need_list, parse_json, read_text
+from dagrec.data.formats.documents import need_id, need_list, need_object, parse_json, read_text
 from dagrec.data.vocabulary import FIRST, UNKNOWN, Vocabulary
 from dagrec.errors import DataError, StoreError
 from dagrec.graph.upstream import Upstream, Upstreams
@@ -262,3 +262,19 @@ def read_catalogue(path: Path, max_mb: int = 64) -> list[tuple[str, str]]:
     except DataError as error:
         raise error.at(str(path)) from None
     return links
+
+
+def read_services(path: Path, max_mb: int = 64) -> dict[str, str]:
+    """Services that exist, used or not, from a JSON object of service key -> text."""
+    try:
+        texts = need_object(parse_json(read_text(path, max_mb)), "services")
+        for key, text in texts.items():
+            need_id(key, "services: a key")
+            if not isinstance(text, str):
+                raise DataError(
+                    f"services: the text of {key!r} must be a string, found {type(text).__name__}",
+                    rule="wrong-type",
+                )
+    except DataError as error:
+        raise error.at(str(path)) from None
+    return {key: str(text) for key, text in texts.items()}

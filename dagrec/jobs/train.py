@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from dagrec.config import RECOMMENDER, RunConfig
 from dagrec.data.examples import Example, need_examples
 from dagrec.data.formats import ReadReport, read
-from dagrec.data.splits import hold_out
+from dagrec.data.splits import Split, hold_out
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
 from dagrec.evaluation.metrics import METRICS
@@ -50,24 +50,30 @@ def train(
     trainer: Trainer | None,
     *,
     catalogue: Sequence[tuple[str, str]] | None = None,
+    services: Mapping[str, str] | None = None,
     measure: int = 3,
     share: float = 0.2,
     advance: Advance | None = None,
 ) -> Published:
     """Fit the configured models, publish them, and make the bundle live.
 
-    Before, each model is fitted ``measure`` times without a random ``share`` of the compositions and
-    measured on it: the means go into the manifest, the model with the best MRR is the champion, and
-    each gets the temperature under which the held-out parts are likeliest. With ``measure`` 0 nothing
-    is measured, temperatures are 1, and the first model is the champion.
+    ``services`` are candidates whether or not an example shows them: key -> text. Before, each model is
+    fitted ``measure`` times without a random ``share`` of the compositions and measured on it: the
+    means go into the manifest, the model with the best MRR is the champion, and each gets the
+    temperature under which the held-out parts are likeliest. With ``measure`` 0 nothing is measured,
+    temperatures are 1, and the first model is the champion.
     """
     if not config.models:
         raise ConfigError("there must be a model to train, found none; name one with --model")
     check_labels(config.models)
     dataset = read(data, config.read)
     examples, _ = need_examples(dataset.compositions, config.examples)
-    found = _measure(examples, config, trainer, catalogue, measure, share, advance)
-    training = TrainingData.of(examples, catalogue=catalogue)
+    parts = [
+        prepare(_held_out(examples, share, config.seed, repeat, services), config.mask, catalogue)
+        for repeat in range(measure)
+    ]
+    found = {label: _measure(label, config, parts, trainer, advance) for label in config.models}
+    training = TrainingData.of(examples, catalogue=catalogue, services=services)
     models: dict[str, Recommender] = {}
     entries: dict[str, ModelEntry] = {}
     for label in config.models:
@@ -107,33 +113,31 @@ class _Found:
     temperature: float
 
 
-def _measure(
+def _held_out(
     examples: Sequence[Example],
-    config: RunConfig,
-    trainer: Trainer | None,
-    catalogue: Sequence[tuple[str, str]] | None,
-    repeats: int,
     share: float,
+    seed: int,
+    repeat: int,
+    services: Mapping[str, str] | None,
+) -> Split:
+    split = hold_out(examples, share, random.Random(f"measure:{seed}:{repeat}"))
+    return replace(split, services=services or {})
+
+
+def _measure(
+    label: str,
+    config: RunConfig,
+    parts: Sequence[HeldOut],
+    trainer: Trainer | None,
     advance: Advance | None,
-) -> dict[str, _Found]:
-    parts = [
-        prepare(
-            hold_out(examples, share, random.Random(f"measure:{config.seed}:{repeat}")),
-            config.mask,
-            catalogue,
-        )
-        for repeat in range(repeats)
-    ]
-    found = {}
-    for label in config.models:
-        models = []
-        for repeat, part in enumerate(parts):
-            model = config.recommender(label, seed=config.seed + repeat)
-            models.append(model.fit(part.data, trainer))
-            if advance:
-                advance(label)
-        found[label] = _calibrated(parts, models)
-    return found
+) -> _Found:
+    models = []
+    for repeat, part in enumerate(parts):
+        model = config.recommender(label, seed=config.seed + repeat)
+        models.append(model.fit(part.data, trainer))
+        if advance:
+            advance(label)
+    return _calibrated(parts, models)
 
 
 def _calibrated(parts: Sequence[HeldOut], models: Sequence[Recommender]) -> _Found:

@@ -148,7 +148,7 @@ class Recommender(ABC):
         Raises :class:`NotFittedError` before ``fit`` or ``restore``.
         """
         self._fitted(self._prior)
-        return self._embeddings()
+        return {name: np.array(found, np.float64) for name, found in self._embeddings().items()}
 
     def state(self) -> State:
         """The learned values, by name."""

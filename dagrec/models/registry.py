@@ -46,6 +46,8 @@ MODELS: dict[str, str] = {
     "groupshuffle": "dagrec.models.bipartite.groupshuffle:GroupShuffle",
     "svdgcn_s": "dagrec.models.bipartite.svdgcn_s:SVDGCNS",
     "svdgcn_b": "dagrec.models.bipartite.svdgcn_b:SVDGCNB",
+    "owner_gru": "dagrec.models.hybrid.owner_gru:OwnerGRU",
+    "pagt": "dagrec.models.hybrid.pagt:PAGT",
     "ensemble": "dagrec.models.hybrid.ensemble:Ensemble",
     "blend": "dagrec.models.hybrid.blend:Blend",
     "auto": "dagrec.models.hybrid.auto:Auto",

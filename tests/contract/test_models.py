@@ -37,7 +37,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 SMALL: dict[str, dict[str, Any]] = {
     "auto": {"candidates": ("markov", "vsknn"), "folds": 2},
-    "ensemble": {"base": "gru4rec", "base_options": {"epochs": 2}, "seeds": 2},
+    "ensemble": {"base_options": {"epochs": 40, "learning_rate": 0.02}, "seeds": 2},
     "blend": {"members": {"markov": {}, "stan": {}}, "folds": 2},
     # Norms behind the sums, as published, need small steps.
     "dagformer": {"learning_rate": 0.005},
@@ -372,7 +372,7 @@ def other_values(default: object) -> Iterator[object]:
     elif isinstance(default, tuple):
         yield default[:1]
     elif isinstance(default, dict):
-        yield dict([*default.items()][:1]) if len(default) > 1 else {"mu": 3.0}
+        yield from ([dict([*default.items()][:1])] if default else [{"mu": 3.0}, {"read": "upstream"}])
     else:
         yield from (2, 3, 1, True, 0.5)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dagrec.data.examples import Example
 from dagrec.data.vocabulary import PADDING, UNKNOWN, Vocabulary
 from dagrec.errors import DataError, StoreError
-from dagrec.graph.service_graph import ServiceGraph, Successors, read_catalogue
+from dagrec.graph.service_graph import ServiceGraph, Successors, read_catalogue, read_services
 from tests.checks import says
 from tests.worlds import WORLDS, World, branching, chain, everything
 
@@ -155,6 +155,29 @@ def test_a_missing_catalogue_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_catalogue(tmp_path / "none.json")
     assert says(error, str(tmp_path / "none.json"))
+
+
+def test_declared_services_are_read_with_their_texts(tmp_path: Path) -> None:
+    file = tmp_path / "services.json"
+    file.write_text(json.dumps({"b": "draws a map", "a": ""}), encoding="utf-8")
+    assert read_services(file) == {"b": "draws a map", "a": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('["a"]', ("services", "object")),
+        ('{"a": 1}', ("'a'", "string", "int")),
+        ('{"": "text"}', ("services", "key")),
+        ("[", ("JSON",)),
+    ],
+)
+def test_broken_services_are_refused(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
+    file = tmp_path / "services.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_services(file)
+    assert says(error, str(file), *parts)
 
 
 # State

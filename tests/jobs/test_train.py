@@ -12,6 +12,8 @@ from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DataError
 from dagrec.jobs.train import CHAMPION_METRIC, train
 from dagrec.models.training_data import TrainingData
+from dagrec.predict import predict
+from dagrec.request import make_request
 from dagrec.store.bundle import load_bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
@@ -125,6 +127,31 @@ def test_what_was_skipped_is_counted_in_the_bundle(tmp_path: Path) -> None:
     done = train(broken, Store(tmp_path / "store"), config, None, measure=0)
     assert dict(done.report.skipped) == {"wrong-type": 2}
     assert Store(tmp_path / "store").load().manifest.data["skipped"] == {"wrong-type": 2}
+
+
+def test_declared_services_are_candidates(tmp_path: Path) -> None:
+    config = load_config(models=["markov"], changes={"mask": "none"})
+    train(DATA, Store(tmp_path), config, None, services={"brand_new": "text"}, measure=1)
+    bundle = Store(tmp_path).load()
+    assert "brand_new" in bundle.vocabulary.services
+    found = predict(bundle, make_request({"path": ["table_1001002"], "k": 1000}))
+    assert "brand_new" in {p.service for p in found.predictions}
+
+
+def test_a_model_gets_the_temperature_that_the_held_out_parts_ask_for(tmp_path: Path) -> None:
+    config = load_config(changes={"models": {"ridge": {}, "markov": {}}})
+    entries = train(DATA, Store(tmp_path), config, None, measure=3).entries
+    # Ridge's scores are shares: far too flat for a softmax.
+    assert entries["ridge"].temperature < 0.3
+    assert entries["markov"].temperature == pytest.approx(1, abs=0.3)
+    assert entries["ridge"].metrics["nll"] < 1.5 * entries["markov"].metrics["nll"]
+    assert Store(tmp_path).load().temperature("ridge") == entries["ridge"].temperature
+
+
+def test_what_is_not_measured_has_no_temperature(tmp_path: Path) -> None:
+    entries = train(DATA, Store(tmp_path), load_config(models=["ridge"]), None, measure=0).entries
+    assert entries["ridge"].temperature == 1
+    assert entries["ridge"].metrics == {}
 
 
 def test_progress_is_told_after_every_fit(tmp_path: Path) -> None:

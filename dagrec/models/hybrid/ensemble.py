@@ -17,10 +17,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Contexts, Vocabulary
@@ -47,6 +47,19 @@ class EnsembleConfig(Options):
         "probability", description="of probabilities, or of their logarithms (a product of experts)"
     )
 
+    @model_validator(mode="after")
+    def _fits_its_base(self) -> Self:
+        try:
+            base = make_members({self.base: self.base_options}, 0)[self.base]
+        except ConfigError as error:
+            raise ValueError(f"base: {error}") from None
+        if self.extensions > 1 and getattr(base.config, "read", None) != "upstream":
+            raise ValueError(
+                f"extensions reorders ancestors, so base needs read = 'upstream', found {self.base} "
+                "without; set base_options.read, or extensions to 1"
+            )
+        return self
+
 
 class Ensemble(Recommender):
     """Several are more certain than one where they agree, and less where they do not."""
@@ -59,15 +72,6 @@ class Ensemble(Recommender):
 
     _vocabulary: Vocabulary
     _trained: list[Recommender] | None = None
-
-    def __init__(self, config: Options | None = None, *, seed: int = 0) -> None:
-        super().__init__(config, seed=seed)
-        (base,) = self._bases()[:1]
-        if self.config.extensions > 1 and getattr(base.config, "read", None) != "upstream":
-            raise ConfigError(
-                f"ensemble: extensions reorders ancestors, so base needs read = 'upstream', found "
-                f"{self.config.base} without; set base_options.read, or extensions to 1"
-            )
 
     @property
     def needs_trainer(self) -> bool:
