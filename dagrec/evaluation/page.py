@@ -12,7 +12,9 @@ from typing import Any
 from dagrec.errors import DagrecError
 from dagrec.evaluation.plots import pictures
 
-METRICS = ("accuracy", "hr@3", "hr@10", "mrr", "ndcg@10", "ndcg", "macro_f1", "nll", "ece", "coverage")
+METRICS = (
+    "accuracy", "hr@3", "hr@10", "mrr", "ndcg@10", "ndcg", "macro_f1", "coverage", "nll", "brier", "ece"
+)  # fmt: skip
 STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 } td, th { padding: .2em .7em; text-align: right }
@@ -63,8 +65,9 @@ def render(result: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
 <style>{STYLE}</style></head><body>
 <h1>{escape(result["data"]["path"])}</h1>
 <p>{escape(facts)}</p>
-{_table(["model", *METRICS, "fit s", "score s", "parameters", "cosine"], _models(result))}
-<p>Cosine: mean of any two services' vectors, where a model scores with such; 1: all alike.</p>
+{_table(["model", *METRICS, "band", "fit s", "score s", "parameters", "cosine"], _models(result))}
+<p>Band: the ECE under which 95 of 100 perfectly calibrated models would stay on as few examples.
+Cosine: mean of any two services' vectors, where a model scores with such; 1: all alike.</p>
 <p>{escape(lines)}</p>
 <ul>{warnings}</ul>
 <h2>Which differences are resolved</h2>
@@ -82,10 +85,11 @@ def _models(result: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for label, model in result["models"].items():
         found = [model["metrics"][metric] for metric in METRICS]
         cells = [f"{m['mean']:.4f} <small>[{m['low']:.3f}, {m['high']:.3f}]</small>" for m in found]
-        seconds, cosine = model["seconds"], model["service_cosine"]
+        seconds, cosine, band = model["seconds"], model["service_cosine"], model["ece_band"]
         yield [
             escape(label),
             *cells,
+            "" if band is None else f"{band:.3f}",
             f"{seconds['fit']:.2f}",
             f"{seconds['score']:.2f}",
             f"{model['parameters']:,}",
@@ -93,7 +97,7 @@ def _models(result: Mapping[str, Any]) -> Iterable[Sequence[str]]:
         ]
     for name in ("random", "popularity"):
         line = result["reference"][name]
-        yield [f"<i>{name}</i>", *(f"{line[metric]:.4f}" for metric in METRICS), *4 * [""]]
+        yield [f"<i>{name}</i>", *(f"{line[metric]:.4f}" for metric in METRICS), *5 * [""]]
 
 
 def _matrix(result: Mapping[str, Any]) -> str:

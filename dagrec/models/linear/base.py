@@ -13,6 +13,9 @@ from dagrec.models.interactions import SetOptions, Sets
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Scores
 
+DECIMALS = 9
+"""Of a score; weights are found by solving for them in double precision."""
+
 
 class LinearRecommender(Recommender):
     """Scores x W: x [B, I] is a set, and a subclass says what W [I, C] is. Without torch."""
@@ -39,7 +42,9 @@ class LinearRecommender(Recommender):
 
     def _score(self, contexts: Contexts) -> Scores:
         weights, vocabulary = self._fitted(self._weights), self._fitted(self._vocabulary)
-        scores: Scores = (self.inputs(contexts, vocabulary) @ weights).astype(np.float32)
+        # What differs by the noise of a solve alone is a tie.
+        products = np.round(self.inputs(contexts, vocabulary) @ weights, DECIMALS)
+        scores: Scores = products.astype(np.float32)
         return scores
 
     def _state(self) -> State:

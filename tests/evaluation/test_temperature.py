@@ -1,0 +1,102 @@
+"""Temperatures from held-out parts, under each mask."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from dagrec.data.examples import Example
+from dagrec.data.splits import Split, split_pairs
+from dagrec.evaluation.evaluator import HeldOut, prepare, run_cell, scorer
+from dagrec.evaluation.metrics import METRICS, Outcome
+from dagrec.graph.mask import MaskPolicy, rivals, successor_mask
+from dagrec.models.registry import create
+from tests.worlds import everything
+
+POLICIES = [MaskPolicy.OBSERVED, MaskPolicy.SOFT, MaskPolicy.NONE]
+each_policy = pytest.mark.parametrize("policy", POLICIES)
+
+
+@each_policy
+def test_the_targets_are_likeliest_under_it(split: Split, policy: MaskPolicy) -> None:
+    part = prepare(split, policy)
+    model = create("ridge").fit(part.data)
+    found = part.temperature(scorer(model))
+
+    def nll(temperature: float) -> float:
+        return METRICS["nll"](part.outcome(scorer(model, temperature)))
+
+    assert nll(found) < nll(1.0) - 0.01
+    assert nll(found) <= min(nll(found * 1.05), nll(found / 1.05))
+
+
+@each_policy
+def test_scores_of_another_scale_have_another_temperature(split: Split, policy: MaskPolicy) -> None:
+    part = prepare(split, policy)
+    model = create("markov").fit(part.data)
+    one = part.temperature(scorer(model))
+    assert part.temperature(scorer(model, 0.25)) == pytest.approx(4 * one, rel=1e-3)
+
+
+def test_a_part_without_a_known_target_asks_for_none(split: Split) -> None:
+    part = prepare(Split(split.train, split.test[:0]), MaskPolicy.NONE)
+    assert part.temperature(scorer(create("popularity").fit(part.data))) == 1
+
+
+@pytest.mark.parametrize("policy", [MaskPolicy.OBSERVED, MaskPolicy.NONE])
+def test_calibration_changes_probabilities_and_no_rank(split: Split, policy: MaskPolicy) -> None:
+    plain, calibrated = cells(split, policy)
+    for name in ("accuracy", "mrr", "ndcg"):
+        assert METRICS[name](plain) == pytest.approx(METRICS[name](calibrated))
+    assert METRICS["nll"](plain) != METRICS["nll"](calibrated)
+
+
+@each_policy
+def test_calibrated_probabilities_can_be_trusted_more(
+    examples: tuple[Example, ...], policy: MaskPolicy
+) -> None:
+    """Where the test part is like the training part."""
+    plain, calibrated = cells(split_pairs(examples, 0.3, random.Random(0)), policy)
+    for name in ("nll", "brier", "ece"):
+        assert METRICS[name](calibrated) < METRICS[name](plain)
+
+
+def cells(split: Split, policy: MaskPolicy) -> list[Outcome]:
+    """What ridge answers, whose scores are no logarithms, without and with a temperature."""
+    return [
+        run_cell(lambda: create("ridge"), [prepare(split, policy)], None, calibrate=calibrate).outcome
+        for calibrate in (False, True)
+    ]
+
+
+def test_the_temperature_knows_nothing_of_the_test_part(split: Split) -> None:
+    backwards = Split(split.train, split.test[::-1])
+    one, other = (
+        run_cell(lambda: create("ridge"), [prepare(s, MaskPolicy.NONE)], None, calibrate=True).outcome
+        for s in (split, backwards)
+    )
+    np.testing.assert_array_equal(one.log_probabilities, other.log_probabilities[::-1])
+
+
+def test_rivals_are_those_whose_scores_decide() -> None:
+    data = everything().data
+    last, services = data.contexts.last[data.rows], len(data.vocabulary.services)
+    seen, _ = successor_mask(last, data.graph, MaskPolicy.OBSERVED)
+    assert rivals(last, data.targets, data.graph, MaskPolicy.NONE).all()
+    np.testing.assert_array_equal(rivals(last, data.targets, data.graph, MaskPolicy.OBSERVED), seen)
+    unseen = (~seen).argmax(axis=1)
+    soft = MaskPolicy.SOFT
+    np.testing.assert_array_equal(rivals(last, data.targets, data.graph, soft), seen)
+    np.testing.assert_array_equal(rivals(last, unseen, data.graph, soft), ~seen)
+    assert seen.shape[1] == services
+
+
+def test_held_out_parts_are_whole_data(split: Split) -> None:
+    """What calibration fits on: a fold of the training part, in its vocabulary."""
+    part = prepare(split, MaskPolicy.OBSERVED)
+    rest, fold = next(part.data.folds(5, seed=0))
+    held_out = HeldOut.of(rest, fold.examples, part.mask)
+    assert (held_out.targets < len(part.data.vocabulary.services)).all()
+    assert len(rest.examples) + len(fold.examples) == len(part.data.examples)
