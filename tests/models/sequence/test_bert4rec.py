@@ -156,7 +156,8 @@ def hide(monkeypatch: pytest.MonkeyPatch, which: Tensor) -> None:
 
 def cloze(net: BERTNetwork, of: Sequence[Sequence[int]]) -> Tensor | None:
     inputs = rows(of)
-    return net.penalty(inputs, net.states(inputs))
+    nobody = torch.zeros(0, dtype=torch.int64)
+    return net.penalty(inputs, net.states(inputs), nobody, nobody)
 
 
 def test_only_masked_places_have_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
