@@ -22,7 +22,7 @@ from dagrec.evaluation.metrics import METRICS
 from dagrec.evaluation.report import BOOTSTRAP_DRAWS, Grid, identical, summarise
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.cells import Advance, MakeTrainer, Run, measure
-from dagrec.jobs.experiment import Experiment, Plan, load_experiment
+from dagrec.jobs.experiment import RANDOM, Experiment, Plan, load_experiment
 
 LINES = {"random": random_scorer, "popularity": popularity_scorer}
 """What every model is read against, under the same mask."""
@@ -131,6 +131,6 @@ def _warnings(models: Mapping[str, Any], plan: Plan) -> list[str]:
         found.append(
             "protocol pairs: pairs of one composition, and equal pairs, can be on both sides of a split"
         )
-    if plan.repeats == 1 and plan.protocol in ("pairs", "compositions"):
+    if plan.repeats == 1 and plan.protocol in RANDOM:
         found.append("a single random split: the interval does not show how much splits differ")
     return found

@@ -91,7 +91,7 @@ def test_one_seed_gives_one_result_and_another_seed_other_splits(data: Path) -> 
     assert not set(first["splits"]) & set(other["splits"])
 
 
-@pytest.mark.parametrize("protocol", ["pairs", "compositions"])
+@pytest.mark.parametrize("protocol", ["pairs", "compositions", "cold-services"])
 def test_random_protocols_draw_a_split_a_repeat(protocol: str, data: Path) -> None:
     result = measure(data, protocol=protocol, repeats=4)
     assert len(set(result["splits"])) == 4
