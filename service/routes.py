@@ -41,6 +41,20 @@ EXAMPLES: dict[str, Example] = {
             "k": 5,
         },
     },
+    "history": {
+        "summary": "with what the same person did before, and filters",
+        "value": {
+            "path": ["table_1002132"],
+            "history": [
+                {"path": ["table_1002132", "service_308"], "time": "2026-01-31T09:30:00Z"},
+                {"path": ["table_1001894", "service_308", "service_309"]},
+            ],
+            "deny": ["service_307"],
+            "no_repeats": True,
+            "diversity": 0.2,
+            "k": 5,
+        },
+    },
 }
 
 

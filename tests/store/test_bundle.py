@@ -23,6 +23,12 @@ FILES = [
     *(f"models/{name}/{file}" for name in MODELS for file in ("model.json", "tensors.safetensors")),
     "vocabulary.json",
 ]
+SOME = [
+    name
+    for name in FILES
+    if name.count("/") == 0 or name.split("/")[1] in ("auto", "markov", "gru4rec")
+]
+"""All models are stored alike."""
 
 
 def edit_manifest(folder: Path, **changes: Any) -> None:
@@ -103,7 +109,7 @@ def test_a_model_is_found_by_its_label_and_the_champion_by_none(store: Store) ->
         bundle.model("nobody")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SOME)
 def test_a_flipped_byte_is_found_in_every_file(name: str, folder: Path) -> None:
     content = (folder / name).read_bytes()
     for place in (0, len(content) // 3, len(content) // 2, len(content) - 1):
@@ -157,14 +163,14 @@ def test_a_label_leads_to_no_file_outside_the_folder(folder: Path) -> None:
     assert_refused(folder, "../../other")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SOME)
 def test_a_manifest_must_list_every_file_that_is_read(name: str, folder: Path) -> None:
     files = json.loads((folder / MANIFEST).read_text())["files"]
     edit_manifest(folder, files={other: sha for other, sha in files.items() if other != name})
     assert_refused(folder, name)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
+@pytest.mark.parametrize("name", [name for name in SOME if name.endswith(".safetensors")])
 def test_cut_tensors_are_refused_even_with_a_right_checksum(name: str, folder: Path) -> None:
     content = (folder / name).read_bytes()
     for length in (0, 7, 8, 40, len(content) // 2, len(content) - 1):
