@@ -94,7 +94,7 @@ def test_every_failure_is_documented_as_a_problem(api: Any, path: str) -> None:
 
 def test_the_documented_examples_are_answered(api: Any) -> None:
     body = api.raw_schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    assert set(body["examples"]) == {"path", "composition"}
+    assert set(body["examples"]) == {"path", "composition", "history"}
     for example in body["examples"].values():
         case = api["/predict"]["POST"].Case(body=example["value"], media_type="application/json")
         assert case.call_and_validate().status_code == 200
