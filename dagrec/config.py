@@ -14,10 +14,9 @@ from dagrec.data.formats.draft import ReadOptions
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.base import Recommender
-from dagrec.models.registry import create, explain
+from dagrec.models.registry import create_labelled, explain
 from dagrec.types import Options
 
-RECOMMENDER = "recommender"
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
@@ -38,10 +37,8 @@ class RunConfig(Options):
 
     def recommender(self, label: str, *, seed: int | None = None) -> Recommender:
         """An unfitted recommender of this run. Raises :class:`ConfigError` naming the label."""
-        options = dict(self.models[label])
-        name = options.pop(RECOMMENDER, label)
         try:
-            return create(name, options, seed=self.seed if seed is None else seed)
+            return create_labelled(label, self.models[label], seed=self.seed if seed is None else seed)
         except ConfigError as error:
             raise ConfigError(f"models.{label}: {error}") from None
 

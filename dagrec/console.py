@@ -50,6 +50,18 @@ def complain(message: str) -> None:
     )
 
 
+def write_picture(path: Path, image: bytes) -> None:
+    """Write a picture, its folder included, and say so. Raises :class:`DagrecError` where it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    except OSError as error:
+        raise DagrecError(
+            f"{path}: cannot be written: {error.strerror}; choose another place"
+        ) from None
+    say(f"written to {path}")
+
+
 def write_json(target: str, value: object) -> None:
     """JSON to a file, or to standard output where the target is ``-``."""
     if quiet:

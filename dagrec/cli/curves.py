@@ -9,7 +9,6 @@ import typer
 
 from dagrec import console
 from dagrec.cli import options as opts
-from dagrec.errors import DagrecError
 
 
 def curves(
@@ -23,14 +22,7 @@ def curves(
 
     trainings = read_logs(log)
     if plot is not None:
-        try:
-            plot.parent.mkdir(parents=True, exist_ok=True)
-            plot.write_bytes(draw(trainings))
-        except OSError as error:
-            raise DagrecError(
-                f"{plot}: cannot be written: {error.strerror}; choose another place"
-            ) from None
-        console.say(f"written to {plot}")
+        console.write_picture(plot, draw(trainings))
     if json is not None:
         console.write_json(json, [training.summary() for training in trainings])
     if json != "-":

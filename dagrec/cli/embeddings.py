@@ -10,7 +10,6 @@ import typer
 from dagrec import console
 from dagrec.cli import options as opts
 from dagrec.cli.answer import Version
-from dagrec.errors import DagrecError
 
 
 def embeddings(
@@ -48,14 +47,7 @@ def embeddings(
     found.write(out)
     console.say(f"written to {out}")
     if plot is not None:
-        try:
-            plot.parent.mkdir(parents=True, exist_ok=True)
-            plot.write_bytes(picture)
-        except OSError as error:
-            raise DagrecError(
-                f"{plot}: cannot be written: {error.strerror}; choose another place"
-            ) from None
-        console.say(f"written to {plot}")
+        console.write_picture(plot, picture)
     if json is not None:
         console.write_json(json, summary)
     if json != "-":

@@ -10,7 +10,6 @@ import typer
 from dagrec import console
 from dagrec.cli import options as opts
 from dagrec.cli.answer import At, Keys, Partial, Version, read_request
-from dagrec.errors import DagrecError
 
 
 def explain(
@@ -36,14 +35,7 @@ def explain(
     found = run(Store(store).load(version), request)
     if plot is not None:
         picture = draw(found.attention, found.place, found.upstream)
-        try:
-            plot.parent.mkdir(parents=True, exist_ok=True)
-            plot.write_bytes(picture)
-        except OSError as error:
-            raise DagrecError(
-                f"{plot}: cannot be written: {error.strerror}; choose another place"
-            ) from None
-        console.say(f"written to {plot}")
+        console.write_picture(plot, picture)
     if json is not None:
         console.write_json(json, found.summary())
     if json != "-":

@@ -79,10 +79,7 @@ class HeldOut:
     def support_of_last(self) -> Floats:
         """[n] how many training examples continue from each context's last node."""
         last = self.data.vocabulary.encode([e.context for e in self.examples]).last
-        observed = self.data.graph.observed
-        sums = np.concatenate([[0.0], np.cumsum(observed.counts)])
-        totals: Floats = (sums[observed.starts[1:]] - sums[observed.starts[:-1]])[last]
-        return totals
+        return self.data.graph.continued[last]
 
     @cached_property
     def new_links(self) -> Floats:

@@ -77,14 +77,14 @@ def apply_mask(scores: Scores, last: Ids, graph: ServiceGraph, policy: MaskPolic
     terminal = opened & ~unknown
     everything = np.ones_like(seen)
     if policy is MaskPolicy.NONE:
-        return Masked(_log_softmax(values, everything), everything, unknown, terminal)
+        return Masked(log_softmax(values), everything, unknown, terminal)
     if policy is not MaskPolicy.SOFT:
-        return Masked(_log_softmax(values, seen), seen, unknown, terminal)
+        return Masked(log_softmax(values, seen), seen, unknown, terminal)
     # Rows that were opened, or that have seen every service, have nothing to divide.
     mass = np.where(opened | seen.all(axis=1), 0.0, graph.unseen_mass[last])[:, None]
     with np.errstate(divide="ignore"):
         share = np.where(seen, np.log1p(-mass), np.log(mass))
-    within = np.where(seen, _log_softmax(values, seen), _log_softmax(values, ~seen))
+    within = np.where(seen, log_softmax(values, seen), log_softmax(values, ~seen))
     return Masked(share + within, everything, unknown, terminal)
 
 
@@ -104,8 +104,10 @@ def rivals(last: Ids, targets: Ids, graph: ServiceGraph, policy: MaskPolicy) -> 
     return among
 
 
-def _log_softmax(values: Floats, allowed: Mask) -> Floats:
-    """log softmax over the allowed entries of each row, -inf elsewhere; all -inf in an empty row."""
+def log_softmax(values: Floats, allowed: Mask | None = None) -> Floats:
+    """log softmax over the allowed entries of each row (None: all), -inf elsewhere; all -inf in an
+    empty row."""
+    allowed = np.ones_like(values, dtype=np.bool_) if allowed is None else allowed
     kept = np.where(allowed, values, -np.inf)
     top = kept.max(axis=1, keepdims=True, initial=-np.inf)
     top = np.where(allowed.any(axis=1, keepdims=True), top, 0.0)

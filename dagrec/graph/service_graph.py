@@ -125,6 +125,12 @@ class ServiceGraph:
         return counts.astype(np.float64)
 
     @cached_property
+    def continued(self) -> Floats:
+        """[V] how many training examples continue from each node."""
+        counts = np.bincount(self._sources, self.observed.counts, len(self.vocabulary))
+        return counts.astype(np.float64)
+
+    @cached_property
     def unseen_mass(self) -> Floats:
         """[V] estimated probability that the next successor of a node is one never seen after it.
 
@@ -135,7 +141,7 @@ class ServiceGraph:
         single = self.observed.counts == 1
         owner = self._sources
         ones = np.bincount(owner, weights=single, minlength=len(self.vocabulary))
-        seen = np.bincount(owner, weights=self.observed.counts, minlength=len(self.vocabulary))
+        seen = self.continued
         overall = (ones.sum() + 1) / (seen.sum() + 2)
         return np.asarray((ones + overall) / (seen + 1), dtype=np.float64)
 

@@ -51,9 +51,8 @@ class Embeddings:
                 f"model {label!r} learns no vectors, so that it has no embeddings; choose one of "
                 f"{', '.join(able) or 'those that are trained by gradient, and train it'}"
             )
-        words, manifest, observed = bundle.vocabulary, bundle.manifest, bundle.graph.observed
-        sums = np.concatenate([[0.0], np.cumsum(observed.counts)])
-        counts = (sums[observed.starts[1:]] - sums[observed.starts[:-1]])[FIRST:]
+        words, manifest = bundle.vocabulary, bundle.manifest
+        counts = bundle.graph.continued[FIRST:].copy()
         counts[: len(words.services)] += bundle.graph.popularity
         data = str(manifest.data.get("fingerprint", ""))
         return cls(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dagrec.config import RECOMMENDER, RunConfig
+from dagrec.config import RunConfig
 from dagrec.data.examples import Example, need_examples
 from dagrec.data.formats import ReadReport, read
 from dagrec.data.splits import Split, hold_out
@@ -80,7 +80,7 @@ def train(
         start = time.perf_counter()
         models[label] = config.recommender(label).fit(training, trainer)
         entries[label] = ModelEntry(
-            recommender=config.models[label].get(RECOMMENDER, label),
+            recommender=models[label].name,
             parameters=models[label].parameters(),
             metrics=found[label].metrics,
             fit_seconds=time.perf_counter() - start,

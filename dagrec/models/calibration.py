@@ -10,18 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from dagrec.graph.mask import log_softmax
 from dagrec.types import Floats, Ids, Mask
 
 LARGEST = 1e4
 """Of 1 / T, and of T: beyond it scores say nothing, or everything."""
-
-
-def log_softmax(values: Floats, allowed: Mask | None = None) -> Floats:
-    """log softmax of each row over the allowed entries (each row has one), -inf elsewhere. [B, C]"""
-    kept = values if allowed is None else np.where(allowed, values, -np.inf)
-    kept = kept - kept.max(axis=1, keepdims=True)
-    logs: Floats = kept - np.log(np.exp(kept).sum(axis=1, keepdims=True))
-    return logs
 
 
 def fit_temperature(scores: Floats, targets: Ids, allowed: Mask | None = None) -> float:

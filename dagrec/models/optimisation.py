@@ -123,3 +123,29 @@ class Optimisation(Options):
         if self.sampling == "batch" and not self.replacement:
             raise ValueError("the targets of a batch recur: sampling 'batch' needs replacement")
         return self
+
+
+class PairwiseOptimisation(Optimisation):
+    """The optimisation of recommenders that learn an order by pairs, where nothing else is said.
+
+    Services are drawn uniformly: pairwise losses rank by p / q, so that popular negatives would take
+    popularity out of the ranking.
+    """
+
+    loss: LossName = Field("bpr", description="what is minimised; bpr is that of the paper")
+    negatives: int | None = Field(
+        100,
+        ge=0,
+        le=MOST_NEGATIVES,
+        description="services drawn against each target, for losses other than ce; null: all others; "
+        "0: those of the batch alone",
+    )
+    sample_alpha: float = Field(
+        0.0, ge=0, le=1, description="services are drawn by popularity to this power; 0: uniformly"
+    )
+    batch_size: int = Field(256, ge=1, description="units a step: paths or contexts")
+    learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
+    schedule: ScheduleName = Field(
+        "warmup-cosine",
+        description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
+    )

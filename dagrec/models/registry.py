@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 from pydantic import ValidationError
@@ -76,6 +77,21 @@ def recommender_class(name: str) -> type[Recommender]:
 def family(name: str) -> str:
     """The folder a recommender lives in, as ``counting``."""
     return MODELS[name].split(".")[2]
+
+
+RECOMMENDER = "recommender"
+"""The hyperparameter-like key that names a recommender where its label does not."""
+
+
+def named(label: str, options: Mapping[str, object]) -> str:
+    """The registered name of a recommender that a configuration gives under a label."""
+    return str(options.get(RECOMMENDER, label))
+
+
+def create_labelled(label: str, options: Mapping[str, object], *, seed: int = 0) -> Recommender:
+    """An unfitted recommender as a configuration gives it: hyperparameters under a label."""
+    own = {key: value for key, value in options.items() if key != RECOMMENDER}
+    return create(named(label, options), own, seed=seed)
 
 
 def create(name: str, options: dict[str, object] | None = None, *, seed: int = 0) -> Recommender:

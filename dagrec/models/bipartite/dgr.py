@@ -114,9 +114,6 @@ class DGRNetwork(BipartiteNetwork):
         alpha = self.alphas[number]
         return (1 + alpha) * rows.heard - alpha * rows.roots * summary
 
-    def readout(self, layers: list[Tensor]) -> Tensor:
-        return torch.stack(layers).mean(dim=0)
-
     def penalty(
         self, inputs: SetInputs, states: Tensor, rows: Tensor, columns: Tensor
     ) -> Tensor | None:

@@ -152,9 +152,9 @@ class BipartiteNetwork(FactorNetwork):
     def layer(self, number: int, rows: Rows, summary: Tensor | None) -> Tensor:
         """[n, D], the next layer of these rows; ``number`` counts from 0."""
 
-    @abstractmethod
     def readout(self, layers: list[Tensor]) -> Tensor:
-        """[n, D] of a row's layers, the ego layer first."""
+        """[n, D] of a row's layers, the ego layer first: their mean, as in LightGCN."""
+        return torch.stack(layers).mean(dim=0)
 
     def first(self, vectors: Tensor) -> Tensor:
         """Layer 0 of rows whose vectors (or means of them) these are: [n, D]."""

@@ -91,9 +91,6 @@ class GroupShuffleNetwork(BipartiteNetwork):
         turned: Tensor = self.turns[number](rows.heard)
         return (1 - self.residual) * turned + self.residual * rows.ego
 
-    def readout(self, layers: list[Tensor]) -> Tensor:
-        return torch.stack(layers).mean(dim=0)
-
 
 class GroupShuffle(BipartiteRecommender):
     """Propagation that turns, mean of the layers."""

@@ -12,7 +12,6 @@ In: sets of nodes and their last. Out: scores [R, C].
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dagrec.models.base import Traits
@@ -33,9 +32,6 @@ class LightGCNNetwork(BipartiteNetwork):
 
     def layer(self, number: int, rows: Rows, summary: Tensor | None) -> Tensor:
         return rows.heard
-
-    def readout(self, layers: list[Tensor]) -> Tensor:
-        return torch.stack(layers).mean(dim=0)
 
 
 class LightGCN(BipartiteRecommender):

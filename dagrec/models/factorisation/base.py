@@ -24,14 +24,14 @@ from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST, Contexts
 from dagrec.models.interactions import SetOptions, Sets, set_key
 from dagrec.models.network import Network, NetworkRecommender, NodeEmbedding
-from dagrec.models.optimisation import MOST_NEGATIVES, LossName, Optimisation, ScheduleName
+from dagrec.models.optimisation import PairwiseOptimisation
 from dagrec.types import Ids
 
 INIT = 0.1
 """Standard deviation of first vectors: small enough that first scores are near 0."""
 
 
-class FactorOptions(SetOptions, Optimisation):
+class FactorOptions(SetOptions, PairwiseOptimisation):
     """Widths, regularisation, and the optimisation of these recommenders."""
 
     width: int = Field(64, ge=1, description="width of the vectors")
@@ -39,25 +39,8 @@ class FactorOptions(SetOptions, Optimisation):
     l2: float = Field(
         1e-4, ge=0, description="weight of the squared vectors of a pair and of a service beside it"
     )
-    loss: LossName = Field("bpr", description="what is minimised; bpr is that of the paper")
-    negatives: int | None = Field(
-        100,
-        ge=0,
-        le=MOST_NEGATIVES,
-        description="services drawn against each target, for losses other than ce; null: all others; "
-        "0: those of the batch alone",
-    )
-    sample_alpha: float = Field(
-        0.0, ge=0, le=1, description="services are drawn by popularity to this power; 0: uniformly"
-    )
     least_steps: int = Field(
         600, ge=0, description="on small data, more epochs until there are so many"
-    )
-    batch_size: int = Field(256, ge=1, description="units a step: contexts")
-    learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
-    schedule: ScheduleName = Field(
-        "warmup-cosine",
-        description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
     )
 
 

@@ -1,7 +1,7 @@
 """Auto: what a user takes who does not want to choose. It picks and blends by held-out training data
 alone.
 
-A :class:`dagrec.models.hybrid.blend.Blend` whose candidates are counts, neighbours and networks that
+A blend (``dagrec.models.hybrid.blending``) whose candidates are counts, neighbours and networks that
 are wrong in different places, and, where the data tell who did what when, recommenders that read an
 owner's history. A candidate that the others make superfluous on the held-out folds gets hardly any
 weight, is left out, and costs nothing at serving time. With one candidate left, it is that recommender.
@@ -14,8 +14,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from dagrec.models.base import Recommender
-from dagrec.models.hybrid.blend import Blend, BlendOptions
-from dagrec.models.hybrid.mixture import make_members
+from dagrec.models.hybrid.blending import BlendOptions, BlendRecommender
+from dagrec.models.hybrid.nested import make_members
 from dagrec.models.training_data import TrainingData
 
 CANDIDATES = ("markov", "vsknn", "ridge", "dagset", "cache", "ranker")
@@ -29,7 +29,7 @@ class AutoConfig(BlendOptions):
     )
 
 
-class Auto(Blend):
+class Auto(BlendRecommender):
     """The blend that the data ask for."""
 
     name = "auto"

@@ -1,66 +1,16 @@
-"""A blend: a mixture of any recommenders' probabilities, with weights from held-out training data.
-
-    p(y | c) = sum_m w_m(c) softmax(s_m(c) / T_m)_y
-
-Each member is fitted without one fold of the training compositions at a time and asked about that fold,
-so every training example is foreseen by members that have not seen its composition. On these answers
-each member's temperature T_m is fitted first (``dagrec.models.calibration``), then the weights by
-expectation-maximisation: there the blend is no less likely than its best member. Then all members are
-fitted on everything.
-
-With ``conditioned`` the weights depend on how often the last node was seen in training and on how long
-the context is: counts are right where they are many, networks where they are few. A group of examples
-has its own weights, which those over all examples hold back with the force of ``strength`` examples.
-
-In: whatever the members read. Out: log p, [B, C].
+"""Blend: a mixture of the recommenders that its configuration names; ``dagrec.models.hybrid.blending``
+says how. In: whatever the members read. Out: log p, [B, C].
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 from pydantic import Field
 
-from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.errors import StoreError
-from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import fit_temperature, log_softmax
-from dagrec.models.hybrid.mixture import (
-    grouped_weights,
-    make_members,
-    mixture_weights,
-    nest,
-    nested,
-)
-from dagrec.models.training_data import TrainingData
-from dagrec.types import Floats, Ids, Options, Scores
-
-SUPPORTS = (1, 5, 25, 125)
-"""Training examples that continue from the last node, from which on another group begins."""
-LENGTHS = (2, 3)
-"""Nodes of the path, from which on another group begins."""
-GROUPS = (len(SUPPORTS) + 1) * (len(LENGTHS) + 1)
-LEAST = 1e-30
-"""Least probability that a member gives: a score that underflowed must not rule out a service."""
-
-
-class BlendOptions(Options):
-    """How weights are found; the members are the subclass's to say."""
-
-    folds: int = Field(
-        3, ge=2, le=20, description="parts of the training compositions; each is foreseen by the others"
-    )
-    conditioned: bool = Field(
-        True, description="weights depend on the last node's support and the context's length"
-    )
-    strength: float = Field(
-        50.0, gt=0, description="conditioned: examples for which the weights over all examples stand"
-    )
-    least_weight: float = Field(
-        0.02, ge=0, lt=0.5, description="a member with less weight over all examples is left out"
-    )
+from dagrec.models.base import Recommender
+from dagrec.models.hybrid.blending import BlendOptions, BlendRecommender
+from dagrec.models.hybrid.nested import make_members
 
 
 class BlendConfig(BlendOptions):
@@ -73,144 +23,13 @@ class BlendConfig(BlendOptions):
     )
 
 
-class Blend(Recommender):
+class Blend(BlendRecommender):
     """Counts and networks are wrong in different places."""
 
     name = "blend"
     paper = "Jacobs 1995, Methods for combining experts' probability assessments"
-    Config: ClassVar[type[BlendOptions]] = BlendConfig
-    traits = Traits(order_aware=True, graph_aware=True, owner_aware=True)
-    config: BlendOptions
-
-    _members: dict[str, Recommender] | None = None
-    """The members that are kept."""
-    _temperatures: Floats
-    _weights: Floats
-    _supports: Floats
-
-    def __init__(self, config: Options | None = None, *, seed: int = 0) -> None:
-        super().__init__(config, seed=seed)
-        self.candidates()  # what is wrong with a member is told at once
-
-    @property
-    def needs_trainer(self) -> bool:
-        return any(member.needs_trainer for member in self.candidates().values())
+    Config = BlendConfig
+    config: BlendConfig
 
     def candidates(self) -> dict[str, Recommender]:
-        """Unfitted members, of which some may be left out."""
-        assert isinstance(self.config, BlendConfig)
         return make_members(self.config.members, self.seed)
-
-    def usable(self, data: TrainingData) -> dict[str, Recommender]:
-        """The candidates that these data are for."""
-        return self.candidates()
-
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
-        members = self.usable(data)
-        temperatures, likelihoods, groups = self._foresee(members, data, trainer)
-        weights = mixture_weights(likelihoods)
-        kept = weights >= min(self.config.least_weight, weights.max())
-        overall, own = grouped_weights(likelihoods[:, kept], groups, GROUPS, self.config.strength)
-        self._weights = own if self.config.conditioned else np.tile(overall, (GROUPS, 1))
-        self._temperatures = temperatures[kept]
-        self._supports = continued(data.graph)
-        self._members = {
-            label: self.candidates()[label].fit(data, trainer)
-            for label, keep in zip(members, kept, strict=True)
-            if keep
-        }
-
-    def _foresee(
-        self, members: dict[str, Recommender], data: TrainingData, trainer: Trainer | None
-    ) -> tuple[Floats, Floats, Ids]:
-        """Temperatures [m]; log p of each target by each member, calibrated [n, m]; groups [n]."""
-        compositions = len({example.composition for example in data.examples})
-        if compositions < 2:  # nothing can be held out: all members weigh the same
-            return np.ones(len(members)), np.zeros((0, len(members))), np.zeros(0, dtype=np.int64)
-        scores: list[list[Scores]] = [[] for _ in members]
-        targets, groups = [], []
-        for number, (rest, fold) in enumerate(
-            data.folds(min(self.config.folds, compositions), self.seed)
-        ):
-            contexts = data.vocabulary.encode([example.context for example in fold.examples])
-            targets.append(fold.targets)
-            groups.append(group_of(contexts, continued(rest.graph)))
-            for own, (label, _) in zip(scores, members.items(), strict=True):
-                member = self.candidates()[label]
-                member.seed = self.seed + number
-                own.append(member.fit(rest, trainer).score(contexts))
-        wanted = np.concatenate(targets)
-        temperatures, likelihoods = [], []
-        for own in scores:
-            values = np.concatenate(own).astype(np.float64)
-            temperatures.append(fit_temperature(values, wanted))
-            logs = log_softmax(values / temperatures[-1])
-            likelihoods.append(np.maximum(logs[np.arange(len(wanted)), wanted], np.log(LEAST)))
-        return np.array(temperatures), np.stack(likelihoods, axis=1), np.concatenate(groups)
-
-    def _score(self, contexts: Contexts) -> Scores:
-        members = self._fitted(self._members)
-        weights = self._weights[group_of(contexts, self._supports)]
-        p = np.zeros((len(contexts), len(self._fitted(self._prior))))
-        for i, (member, temperature) in enumerate(
-            zip(members.values(), self._temperatures, strict=True)
-        ):
-            own = np.exp(log_softmax(member.score(contexts).astype(np.float64) / temperature))
-            p += weights[:, i, None] * np.maximum(own, LEAST)
-        scores: Scores = np.log(p).astype(np.float32)
-        return scores
-
-    def _state(self) -> State:
-        members = self._fitted(self._members)
-        state: State = {
-            "kept": np.array([label in members for label in self.candidates()]),
-            "temperatures": self._temperatures,
-            "weights": self._weights,
-            "supports": self._supports,
-        }
-        for label, member in members.items():
-            state |= nest(label, member.state())
-        return state
-
-    def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
-        candidates = self.candidates()
-        kept = state["kept"].astype(np.bool_)
-        weights = state["weights"].astype(np.float64)
-        temperatures = state["temperatures"].astype(np.float64)
-        supports = state["supports"].astype(np.float64)
-        if not (
-            kept.shape == (len(candidates),)
-            and weights.shape == (GROUPS, kept.sum())
-            and temperatures.shape == (kept.sum(),)
-            and supports.shape == (len(vocabulary),)
-            and np.isfinite(weights).all()
-            and (temperatures > 0).all()
-        ):
-            raise ValueError("arrays that do not belong together")
-        labels = [label for label, keep in zip(candidates, kept, strict=True) if keep]
-        names = {"kept", "weights", "temperatures", "supports"}
-        if unknown := {name.split("/")[0] for name in state} - names - set(labels):
-            raise ValueError(f"values of {', '.join(sorted(unknown))}, which is no member")
-        try:
-            self._members = {
-                label: candidates[label].restore(nested(label, state), vocabulary, graph)
-                for label in labels
-            }
-        except StoreError as error:
-            raise ValueError(str(error)) from error
-        self._weights, self._temperatures, self._supports = weights, temperatures, supports
-
-
-def continued(graph: ServiceGraph) -> Floats:
-    """[V] how many training examples continue from each node."""
-    sums = np.concatenate([[0.0], np.cumsum(graph.observed.counts)])
-    found: Floats = sums[graph.observed.starts[1:]] - sums[graph.observed.starts[:-1]]
-    return found
-
-
-def group_of(contexts: Contexts, supports: Floats) -> Ids:
-    """[B] group of each context, by the support of its last node and its length."""
-    by_support = np.digitize(supports[contexts.last], SUPPORTS)
-    by_length = np.digitize(contexts.lengths, LENGTHS)
-    found: Ids = by_support * (len(LENGTHS) + 1) + by_length
-    return found

@@ -17,28 +17,26 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.errors import ConfigError, StoreError
+from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.graph.upstream import Upstream, linear_extension
 from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import log_softmax
-from dagrec.models.hybrid.mixture import make_members, nest, nested
+from dagrec.models.hybrid.nested import BaseOptions, nest, restored
 from dagrec.models.training_data import TrainingData
-from dagrec.types import Floats, Options, Scores
+from dagrec.types import Floats, Scores
 
 
-class EnsembleConfig(Options):
+class EnsembleConfig(BaseOptions):
     """What is averaged."""
 
     base: str = Field("gru4rec", description="the recommender that is trained several times")
-    base_options: dict[str, Any] = Field({}, description="its hyperparameters")
     seeds: int = Field(5, ge=1, le=100, description="trainings")
     extensions: int = Field(
         1, ge=1, le=100, description="linear extensions read of a context; 1: the order as it stands"
@@ -48,11 +46,8 @@ class EnsembleConfig(Options):
     )
 
     @model_validator(mode="after")
-    def _fits_its_base(self) -> Self:
-        try:
-            base = make_members({self.base: self.base_options}, 0)[self.base]
-        except ConfigError as error:
-            raise ValueError(f"base: {error}") from None
+    def _reads_what_is_reordered(self) -> Self:
+        base = self.new_base(0)
         if self.extensions > 1 and getattr(base.config, "read", None) != "upstream":
             raise ValueError(
                 f"extensions reorders ancestors, so base needs read = 'upstream', found {self.base} "
@@ -78,12 +73,7 @@ class Ensemble(Recommender):
         return self._bases()[0].needs_trainer
 
     def _bases(self) -> list[Recommender]:
-        return [
-            make_members({self.config.base: self.config.base_options}, self.seed + number)[
-                self.config.base
-            ]
-            for number in range(self.config.seeds)
-        ]
+        return [self.config.new_base(self.seed + number) for number in range(self.config.seeds)]
 
     def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
         self._trained = [base.fit(data, trainer) for base in self._bases()]
@@ -130,13 +120,9 @@ class Ensemble(Recommender):
         bases = self._bases()
         if unknown := {name.split("/")[0] for name in state} - {str(i) for i in range(len(bases))}:
             raise ValueError(f"values of trainings {', '.join(sorted(unknown))}")
-        try:
-            self._trained = [
-                base.restore(nested(str(number), state), vocabulary, graph)
-                for number, base in enumerate(bases)
-            ]
-        except StoreError as error:
-            raise ValueError(str(error)) from error
+        self._trained = [
+            restored(str(number), base, state, vocabulary, graph) for number, base in enumerate(bases)
+        ]
         self._vocabulary = vocabulary
 
 

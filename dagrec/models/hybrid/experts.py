@@ -86,7 +86,7 @@ class GraphExpert(nn.Module):
         nodes, observed = len(graph.vocabulary), graph.observed
         owner = np.repeat(np.arange(nodes), observed.degrees)
         shares = []
-        totals = np.bincount(owner, observed.counts, nodes)[owner]
+        totals = graph.continued[owner]
         for own in (0, 1):  # in evaluation, in training
             left = (observed.counts - own) / np.maximum(totals - own, 1)
             shares.append((1 - graph.unseen_mass[owner]) * left)

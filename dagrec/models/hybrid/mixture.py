@@ -1,16 +1,11 @@
-"""Weights of a mixture by expectation-maximisation, and recommenders inside of recommenders."""
+"""Weights of a mixture by expectation-maximisation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from dagrec.models.base import Recommender, State
-from dagrec.models.registry import create
 from dagrec.types import Floats, Ids
 
-RECOMMENDER = "recommender"
 STEPS = 500
 """Of expectation-maximisation, at most."""
 
@@ -51,27 +46,3 @@ def grouped_weights(
         mixture_weights(log_likelihoods[groups == group], overall * strength) for group in range(count)
     ]
     return overall, np.stack(own)
-
-
-def make_members(members: Mapping[str, Mapping[str, object]], seed: int) -> dict[str, Recommender]:
-    """Unfitted recommenders of labels with hyperparameters; `recommender` names one that its label does
-    not. Raises :class:`ConfigError` for a name or hyperparameter that does not exist."""
-    found = {}
-    for label, given in members.items():
-        options = dict(given)
-        found[label] = create(str(options.pop(RECOMMENDER, label)), options, seed=seed)
-    return found
-
-
-def nest(label: str, state: State) -> State:
-    """A member's state under its label."""
-    return {f"{label}/{name}": array for name, array in state.items()}
-
-
-def nested(label: str, state: State) -> State:
-    """The state that :func:`nest` put under a label."""
-    return {
-        name.removeprefix(f"{label}/"): array
-        for name, array in state.items()
-        if name.startswith(f"{label}/")
-    }

@@ -14,42 +14,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.errors import ConfigError, StoreError
+from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import fit_temperature, log_softmax
+from dagrec.models.calibration import fit_temperature
 from dagrec.models.hybrid.events import ANY, Past
-from dagrec.models.hybrid.mixture import nest, nested
-from dagrec.models.registry import create
+from dagrec.models.hybrid.nested import BaseOptions, nest, restored
 from dagrec.models.training_data import TrainingData
-from dagrec.types import Floats, Options, Scores
+from dagrec.types import Floats, Scores
 
 BASE = "base"
 TEMPERATURE = "temperature"
 
 
-class BaseOptions(Options):
+class OverBaseOptions(BaseOptions):
     """Which recommender is corrected, and how it is foreseen with."""
 
     base: str = Field("markov", description="recommender that knows nothing of owners")
-    base_options: dict[str, Any] = Field({}, description="hyperparameters of the base")
     folds: int = Field(
         4, ge=2, le=20, description="parts of the training compositions; each is foreseen by the others"
     )
-
-    @model_validator(mode="after")
-    def _base_exists(self) -> BaseOptions:
-        try:
-            create(self.base, self.base_options)
-        except ConfigError as error:
-            raise ValueError(f"base: {error}") from None
-        return self
 
 
 class Question(NamedTuple):
@@ -63,9 +53,9 @@ class Question(NamedTuple):
 class OverBase(Recommender):
     """A base, and what corrects it where an owner's history is told."""
 
-    Config: ClassVar[type[BaseOptions]]
+    Config: ClassVar[type[OverBaseOptions]]
     traits = Traits(order_aware=True, owner_aware=True)
-    config: BaseOptions
+    config: OverBaseOptions
 
     _base: Recommender | None = None
     _temperature: float
@@ -91,7 +81,7 @@ class OverBase(Recommender):
         return self._new_base().needs_trainer
 
     def _new_base(self) -> Recommender:
-        return create(self.config.base, self.config.base_options, seed=self.seed)
+        return self.config.new_base(self.seed)
 
     def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
         base = self._new_base().fit(data, trainer)
@@ -145,10 +135,7 @@ class OverBase(Recommender):
         return state | (self._learned or {})
 
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
-        try:
-            base = self._new_base().restore(nested(BASE, state), vocabulary, graph)
-        except StoreError as error:
-            raise ValueError(f"of its base {error}") from error
+        base = restored(BASE, self._new_base(), state, vocabulary, graph)
         own = {name: array for name, array in state.items() if not name.startswith(f"{BASE}/")}
         temperature = own.pop(TEMPERATURE)
         if temperature.shape != (1,) or not temperature[0] > 0:

@@ -44,11 +44,11 @@ from pydantic import Field, model_validator
 from dagrec.data.examples import Context, Example
 from dagrec.data.history import LONGEST_HISTORY, Histories
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.errors import ConfigError, StoreError
+from dagrec.errors import ConfigError
+from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import log_softmax
-from dagrec.models.hybrid.mixture import nest, nested
+from dagrec.models.hybrid.nested import nest, restored
 from dagrec.models.registry import create
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Ids, Options, Scores
@@ -288,9 +288,6 @@ class PAGT(Recommender):
             and np.isfinite(gate).all()
         ):
             raise ValueError("neighbours or a gate that do not belong together")
-        try:
-            base = self._new_base().restore(nested(BASE, state), vocabulary, graph)
-        except StoreError as error:
-            raise ValueError(f"of its base {error}") from error
+        base = restored(BASE, self._new_base(), state, vocabulary, graph)
         self._base, self._vocabulary = base, vocabulary
         self._neighbours, self._gate = Neighbours(counts, nodes, followed), gate

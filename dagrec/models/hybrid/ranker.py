@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dagrec.errors import ConfigError
+from dagrec.graph.mask import log_softmax
 from dagrec.models.base import State
-from dagrec.models.calibration import log_softmax
 from dagrec.models.hybrid.events import Past
-from dagrec.models.hybrid.over_base import BaseOptions, OverBase, Question
+from dagrec.models.hybrid.over_base import OverBase, OverBaseOptions, Question
 from dagrec.types import Floats, Ids
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ FIXED = {
 """Settings of LightGBM that make one training data set give one model, and no output."""
 
 
-class RankerConfig(BaseOptions):
+class RankerConfig(OverBaseOptions):
     """Hyperparameters of the ranker."""
 
     rounds: int = Field(50, ge=1, le=10_000, description="trees")

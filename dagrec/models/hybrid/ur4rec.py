@@ -151,8 +151,7 @@ class UR4RecNetwork(AttentionNetwork):
         self.text_ends = (config.sequence_share + config.text_share) * config.epochs
         self.teaches_text = True
         self.register_buffer("joint", torch.ones(1))  # 0: the identity expert answers alone
-        owner = np.repeat(np.arange(len(vocabulary)), graph.observed.degrees)
-        support = np.bincount(owner, graph.observed.counts, len(vocabulary)).astype(np.float32)
+        support = graph.continued.astype(np.float32)
         self.register_buffer("support", torch.from_numpy(support), persistent=False)
         self.register_buffer("targets", torch.from_numpy(graph.popularity > 0), persistent=False)
 

@@ -23,36 +23,19 @@ from torch import Tensor, nn
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.network import Head, Network, NodeEmbedding
-from dagrec.models.optimisation import MOST_NEGATIVES, LossName, ScheduleName
+from dagrec.models.optimisation import PairwiseOptimisation
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import PathRows, RowInputs
 from dagrec.models.training_data import TrainingData
 
 
-class FPMCConfig(SequenceOptions):
+class FPMCConfig(PairwiseOptimisation, SequenceOptions):
     """Hyperparameters of the tables; those of the optimisation come with them."""
 
     width: int = Field(64, ge=1, description="width of the vectors of all four tables")
     dropout: float = Field(0.4, ge=0, lt=1, description="on the vectors of the path and its last node")
 
-    loss: LossName = Field("bpr", description="what is minimised; bpr is that of the paper")
-    negatives: int | None = Field(
-        100,
-        ge=0,
-        le=MOST_NEGATIVES,
-        description="services drawn against each target, for losses other than ce; null: all others; "
-        "0: those of the batch alone",
-    )
-    sample_alpha: float = Field(
-        0.0, ge=0, le=1, description="services are drawn by popularity to this power; 0: uniformly"
-    )
-    batch_size: int = Field(256, ge=1, description="units a step: paths")
     epochs: int = Field(150, ge=1, description="passes over the training units, at most")
-    learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
-    schedule: ScheduleName = Field(
-        "warmup-cosine",
-        description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
-    )
 
 
 class FPMCNetwork(Network):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -16,14 +15,6 @@ from dagrec.types import Floats, Ragged
 NODES, SERVICES = 12, 7
 PATHS = [[2, 3, 4], [5], [6, 2], [3, 4, 8, 2]]
 """Paths of distinct nodes; the last of each is its frontier."""
-
-
-@pytest.fixture
-def own_generator() -> Iterator[None]:
-    """What a test draws from torch's generator is its own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def inputs(paths: Sequence[Sequence[int]] = PATHS) -> SetInputs:

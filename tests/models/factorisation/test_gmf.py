@@ -20,14 +20,11 @@ from tests.models.factorisation.sets import (
     PATHS,
     SERVICES,
     inputs,
-    own_generator,
     set_biases,
     values,
 )
 from tests.worlds import branching, everything
 
-__all__ = ["own_generator"]
-pytestmark = pytest.mark.usefixtures("own_generator")
 WORLD = everything()
 
 

@@ -12,13 +12,9 @@ from tests.models.factorisation.sets import (
     PATHS,
     SERVICES,
     inputs,
-    own_generator,
     set_biases,
     values,
 )
-
-__all__ = ["own_generator"]
-pytestmark = pytest.mark.usefixtures("own_generator")
 
 
 def network(**options: object) -> MLPNetwork:

@@ -19,13 +19,10 @@ from tests.models.factorisation.sets import (
     NODES,
     SERVICES,
     inputs,
-    own_generator,
     set_biases,
 )
 from tests.worlds import everything
 
-__all__ = ["own_generator"]
-pytestmark = pytest.mark.usefixtures("own_generator")
 WORLD = everything()
 QUICK: dict[str, Any] = {"epochs": 4, "least_steps": 0, "width": 8, "learning_rate": 0.02}
 PRETRAINED = {**QUICK, "pretrain": True}

@@ -5,9 +5,9 @@ import pytest
 
 from dagrec.data.examples import Context
 from dagrec.errors import ConfigError
+from dagrec.graph.mask import log_softmax
 from dagrec.graph.upstream import Upstream
 from dagrec.models.base import Trainer
-from dagrec.models.calibration import log_softmax
 from dagrec.models.hybrid.ensemble import Ensemble, _reordered
 from dagrec.models.registry import create
 from dagrec.types import Floats

@@ -6,10 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from dagrec.errors import ConfigError
-from dagrec.models.hybrid.mixture import grouped_weights, make_members, mixture_weights, nest, nested
+from dagrec.models.hybrid.mixture import grouped_weights, mixture_weights
 from dagrec.types import Floats
-from tests.checks import says
 
 
 def logs(seed: int, n: int = 60, m: int = 3) -> Floats:
@@ -76,20 +74,3 @@ def test_groups_have_weights_of_their_own() -> None:
     assert found[1, 1] > 0.85
     np.testing.assert_allclose(found[2], overall)  # no target is in it
     assert 0.5 < grouped_weights(own, groups, 3, strength=1e4)[1][0, 0] < 0.51
-
-
-def test_members_are_made_from_their_labels() -> None:
-    made = make_members({"markov": {"order": 1}, "second": {"recommender": "markov"}}, seed=3)
-    assert [member.name for member in made.values()] == ["markov", "markov"]
-    assert made["markov"].config.order == 1  # type: ignore[attr-defined]
-    assert {member.seed for member in made.values()} == {3}
-    with pytest.raises(ConfigError) as error:
-        make_members({"nobody": {}}, seed=0)
-    assert says(error, "nobody")
-
-
-def test_states_stand_under_their_labels() -> None:
-    state = {"a": np.ones(2), "b/c": np.zeros(1)}
-    both = nest("x", state) | nest("xy", {"a": np.ones(1)})
-    assert set(both) == {"x/a", "x/b/c", "xy/a"}
-    assert nested("x", both).keys() == state.keys()

@@ -14,8 +14,8 @@ from dagrec.data.examples import Call, Context, Example, extract
 from dagrec.data.history import Histories
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.errors import ConfigError, StoreError
+from dagrec.graph.mask import log_softmax
 from dagrec.models.base import Trainer
-from dagrec.models.calibration import log_softmax
 from dagrec.models.hybrid import pagt
 from dagrec.models.hybrid.pagt import PAGT, VARIANCE, Neighbours, PagtConfig, fit_gate
 from dagrec.models.registry import create
