@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Before torch is imported: networks this small gain nothing from more threads, and on a busy machine
@@ -13,10 +13,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+from dagrec.config import load_config
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import Example, extract
 from dagrec.data.formats import read
+from dagrec.jobs.train import train
 from dagrec.models.base import Trainer
+from dagrec.models.registry import MODELS
+from dagrec.store.bundle import Bundle
+from dagrec.store.catalogue import Store
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
@@ -53,3 +58,27 @@ def trainer() -> Trainer:
     from dagrec.training.loop import NetworkTrainer
 
     return NetworkTrainer(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Every recommender on the bundled compositions, and a catalogue of three links."""
+    from dagrec.training.loop import NetworkTrainer
+    from tests.contract.recommenders import options
+
+    config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
+    catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
+    store = Store(tmp_path_factory.mktemp("predict"))
+    data = ROOT / "data" / "compositions.json"
+    train(data, store, config, NetworkTrainer("cpu"), catalogue=catalogue, measure=0)
+    return store.load()
+
+
+@pytest.fixture
+def own_generator() -> Iterator[None]:
+    """What a test draws from torch's generator is its own, and the same in every run."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

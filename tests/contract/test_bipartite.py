@@ -33,7 +33,7 @@ from dagrec.training.loop import NetworkTrainer
 from dagrec.training.objective import Objective
 from dagrec.training.sampling import Sampler
 from dagrec.training.seed import seeded
-from tests.contract.test_models import WORLD
+from tests.contract.recommenders import WORLD
 
 NAMES = [
     name

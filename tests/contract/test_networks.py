@@ -25,7 +25,7 @@ from dagrec.training.objective import Objective
 from dagrec.training.sampling import Sampler
 from dagrec.training.seed import seeded
 from dagrec.types import Scores
-from tests.contract.test_models import WORLD, fitted, new
+from tests.contract.recommenders import WORLD, fitted, new
 
 LINKS = TrainingData.of(extract(WORLD.compositions, ExampleOptions(form="links"))[0])
 """Its frontiers have children."""

@@ -21,7 +21,7 @@ from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
-from tests.contract.test_models import options
+from tests.contract.recommenders import options
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 DAGREC = Path(sys.executable).with_name("dagrec")

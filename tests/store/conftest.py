@@ -16,7 +16,7 @@ from dagrec.models.training_data import TrainingData
 from dagrec.store.bundle import ModelEntry
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
-from tests.contract.test_models import options
+from tests.contract.recommenders import options
 
 
 @pytest.fixture(scope="session")

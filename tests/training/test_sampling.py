@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,36 +9,24 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from dagrec.training.sampling import Alias, Draw, Excluded, InverseCdf, Sampler
+from dagrec.training.sampling import Alias, Excluded, InverseCdf, Sampler
 from tests.checks import says
+from tests.training.draws import (
+    ALPHAS,
+    COUNTS,
+    METHODS,
+    NOTHING,
+    excluded,
+    giving,
+    shares,
+)
 
-COUNTS = torch.tensor([0.0, 5.0, 1.0, 0.0, 20.0, 4.0, 0.0])
-SCORES = torch.tensor([9.0, 0.5, 1.5, 9.0, -1.0, 1.0, 9.0], dtype=torch.float64)
-NOTHING = Excluded(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
-METHODS = ["inverse-cdf", "alias"]
-ALPHAS = [0.0, 0.5, 0.75, 1.0]
-
-
-@pytest.fixture(autouse=True)
-def _own_generator() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("own_generator")
 
 
 @pytest.fixture(params=METHODS)
 def method(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def excluded(*pairs: tuple[int, int]) -> Excluded:
-    rows, columns = torch.tensor(pairs).T
-    return Excluded(rows, columns)
-
-
-def shares(alpha: float, counts: Tensor = COUNTS) -> Tensor:
-    weights = torch.where(counts > 0, counts.double() ** alpha, 0)
-    return weights / weights.sum()
 
 
 def in_proportion(columns: Tensor, expected: Tensor) -> bool:
@@ -52,26 +38,6 @@ def in_proportion(columns: Tensor, expected: Tensor) -> bool:
         return True
     share = expected[kept] / expected[kept].sum()
     return bool(chisquare(found[kept].numpy(), (share * found.sum()).numpy()).pvalue > 1e-4)
-
-
-def estimates(draw: Draw) -> Tensor:
-    """[P] the sum of exp(s) over services, estimated from each row."""
-    terms = (SCORES[draw.columns] - draw.log_expected.double()).exp()
-    return (terms * draw.valid).sum(dim=1)
-
-
-def sum_without(*columns: int) -> float:
-    """The sum of exp(s) over the services that can be drawn, of which these are excluded."""
-    kept = COUNTS > 0
-    kept[list(columns)] = False
-    return float(SCORES[kept].exp().sum())
-
-
-def near(values: Tensor, expected: float) -> bool:
-    """Whether the mean of independent values is within four standard errors, which are small."""
-    error = float(values.std() / math.sqrt(len(values)))
-    assert error < 0.05 * expected
-    return abs(float(values.mean()) - expected) < 4 * error
 
 
 # Frequencies
@@ -207,24 +173,6 @@ def test_there_may_be_more_than_two_to_the_24_columns(method: str) -> None:
         assert (sampler.source.cumulative.diff() > 0).all()
 
 
-# What is not valid
-
-
-@dataclass(frozen=True)
-class Given:
-    """A source of these columns, which fails when it is asked for more."""
-
-    columns: Iterator[int]
-
-    def draw(self, size: int, generator: torch.Generator | None) -> Tensor:
-        assert generator is None
-        return torch.tensor([next(self.columns) for _ in range(size)], dtype=torch.int64)
-
-
-def giving(columns: Iterable[int]) -> Sampler:
-    return replace(Sampler.of(COUNTS, 0.75), source=Given(iter(columns)))
-
-
 def test_only_draws_that_hit_an_excluded_column_are_repeated() -> None:
     columns = [*(4, 1, 2, 4, 4, 1), *(4, 5), 5, 2]  # two of six hit, one of two, one of one, none
     drawn = giving(columns).draw(2, 3, excluded((0, 4), (1, 1), (0, 5)))
@@ -276,77 +224,6 @@ def test_without_replacement_all_are_taken_where_there_are_no_more(size: int) ->
         assert sorted(drawn.columns[0, drawn.valid[0]].tolist()) == [1, 2, 5]
         assert not drawn.valid[1].any()
         assert not drawn.log_expected.any()
-
-
-# Sums over services are right on average
-
-
-@pytest.mark.parametrize(("gone", "columns"), [((), [1, 2, 4, 5]), ((4,), [1, 2, 5]), ((1, 5), [2, 4])])
-def test_the_sum_of_draws_of_a_row_is_right_over_all_of_them(
-    gone: tuple[int, ...], columns: list[int]
-) -> None:
-    q = shares(0.75)[columns] / shares(0.75)[columns].sum()
-    found = 0.0
-    for chosen in itertools.product(range(len(columns)), repeat=2):
-        sampler = giving(columns[i] for i in chosen)
-        drawn = sampler.draw(1, 2, excluded(*((0, column) for column in (*gone, 0))))
-        found += float(q[list(chosen)].prod() * estimates(drawn)[0])
-    assert found == pytest.approx(sum_without(*gone))
-
-
-def test_the_sum_of_shared_draws_is_right_over_all_of_them() -> None:
-    q = shares(0.75)
-    found = torch.zeros(3, dtype=torch.float64)
-    for chosen in itertools.product([1, 2, 4, 5], repeat=2):
-        drawn = giving(chosen).draw_shared(3, 2, excluded((0, 4), (1, 2), (1, 1)))
-        found += q[list(chosen)].prod() * estimates(drawn)
-    assert found.tolist() == pytest.approx([sum_without(4), sum_without(1, 2), sum_without()])
-
-
-@pytest.mark.parametrize("size", [0, 1])
-def test_the_sum_over_a_batch_is_right_over_all_its_other_targets(size: int) -> None:
-    """Of three rows the first has target 5, and also excludes 1; the others are drawn by popularity."""
-    p, q = shares(1.0), shares(0.75)
-    found = 0.0
-    for others in itertools.product([1, 2, 4, 5], repeat=2):
-        for chosen in itertools.product([1, 2, 4, 5], repeat=size):
-            batch = torch.tensor([5, *others])
-            drawn = giving(chosen).draw_shared(3, size, excluded((0, 5), (0, 1)), batch=batch)
-            found += float(p[list(others)].prod() * q[list(chosen)].prod() * estimates(drawn)[0])
-    assert found == pytest.approx(sum_without(5, 1))
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.75])
-def test_the_sum_of_draws_of_a_row_is_right_on_average(method: str, alpha: float) -> None:
-    rows = torch.arange(20_000)
-    gone = Excluded(rows, torch.full_like(rows, 4))
-    sampler = Sampler.of(COUNTS, alpha, method=method)
-    assert near(estimates(sampler.draw(len(rows), 3, gone)), sum_without(4))
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.75])
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_the_sum_without_replacement_is_right_on_average(size: int, alpha: float) -> None:
-    """Three columns are all there are, and the sum is exact."""
-    rows = torch.arange(40_000)
-    sampler = Sampler.of(COUNTS, alpha, replacement=False)
-    drawn = sampler.draw(len(rows), size, Excluded(rows, torch.full_like(rows, 4)))
-    assert drawn.valid.all()
-    found = estimates(drawn)
-    if size == 3:
-        torch.testing.assert_close(found, torch.full_like(found, sum_without(4)))
-    else:
-        assert found.std() > 0.1
-        assert near(found, sum_without(4))
-
-
-def test_the_sum_shared_without_replacement_is_right_on_average() -> None:
-    sampler = Sampler.of(COUNTS, 0.75, replacement=False)
-    gone = excluded((0, 4), (1, 1), (1, 2))
-    found = torch.stack([estimates(sampler.draw_shared(3, 2, gone)) for _ in range(8_000)])
-    assert near(found[:, 0], sum_without(4))
-    assert near(found[:, 1], sum_without(1, 2))
-    assert near(found[:, 2], sum_without())
 
 
 # The targets of a batch

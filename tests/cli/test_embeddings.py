@@ -12,7 +12,7 @@ import pytest
 
 from tests.consoles import Done, command, python
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "compositions.json"
+DATA = Path(__file__).resolve().parents[2] / "data" / "compositions.json"
 Run = Callable[..., Done]
 
 

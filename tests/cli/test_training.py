@@ -13,7 +13,7 @@ import pytest
 
 from tests.consoles import Done, command
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data" / "compositions.json"
 QUICK = ("--measure", "0", "--set", "sasrec.epochs=4", "--set", "gru4rec.epochs=4")
 Run = Callable[..., Done]

@@ -1,0 +1,56 @@
+"""UR4Rec, quick to train, and a world in which keys say what services do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dagrec.models.hybrid.ur4rec import UR4Rec, UR4RecNetwork
+from dagrec.models.registry import create
+from dagrec.models.sequence.paths import RowInputs
+from dagrec.models.training_data import TrainingData
+from tests.worlds import World, composition, everything
+
+SMALL = {"width": 16, "batch_size": 16, "learning_rate": 0.01, "schedule": "constant", "layers": 1}
+WORLD = everything()
+
+
+def new(seed: int = 0, **options: Any) -> UR4Rec:
+    found = create("ur4rec", {**SMALL, **options}, seed=seed)
+    assert isinstance(found, UR4Rec)
+    return found
+
+
+def untrained(data: TrainingData, seed: int = 0, **options: Any) -> UR4RecNetwork:
+    """Its network with the first weights."""
+    model = new(seed, **options)
+    model._graph = data.graph
+    torch.manual_seed(seed)
+    return model.build(data.vocabulary, data)
+
+
+def answered(
+    network: UR4RecNetwork, data: TrainingData
+) -> tuple[RowInputs, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs, states, and rows and columns of the pairs of the data."""
+    inputs, order = new().units(data.contexts, training=False).take(np.arange(len(data.contexts)))
+    assert order.tolist() == list(range(len(order)))
+    rows, columns, _ = data.pairs
+    return inputs, network.states(inputs), torch.from_numpy(rows), torch.from_numpy(columns)
+
+
+DRAWN, READ = ("draw_lines", "draw_bars", "draw_points"), ("read_csv", "read_json", "read_excel")
+COLD = {"draw_heatmap": "", "read_parquet": ""}
+
+
+def kinds() -> World:
+    """After one table come services that draw, after the other such that read."""
+    paths = [("table_a", key) for key in DRAWN] + [("table_b", key) for key in READ]
+    follows: dict[tuple[str, ...], dict[str, int]] = {
+        (table,): dict.fromkeys(keys, 3) for table, keys in [("table_a", DRAWN), ("table_b", READ)]
+    }
+    return World(
+        tuple(composition(f"{path[1]}-{i}", path) for i in range(3) for path in paths), follows
+    )

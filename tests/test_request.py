@@ -1,0 +1,254 @@
+"""What may be asked, and what a wrong request is told."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagrec.data.history import LONGEST_HISTORY
+from dagrec.errors import RequestError
+from dagrec.graph.mask import MaskPolicy
+from dagrec.models.registry import MODELS
+from dagrec.predict import predict_lines
+from dagrec.request import (
+    LONGEST_PATH,
+    MOST_ANSWERS,
+    MOST_LINKS,
+    MOST_NODES,
+    make_request,
+    request_context,
+)
+from dagrec.store.bundle import Bundle
+from tests.asking import ENDS, ask, chain
+
+
+def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:
+    composition = {
+        "nodes": [{"id": 1001002}, {"id": 7, "mid": 301}],
+        "links": [{"source": "1001002", "target": 7}],
+    }
+    expected = ask(bundle, path=["table_1001002", "service_301"])
+    assert ask(bundle, composition=composition, at=7) == expected
+    assert ask(bundle, composition=composition, at="7") == expected
+
+
+def test_several_ends_are_named_when_at_is_missing(bundle: Bundle) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(bundle, composition=ENDS)
+    assert str(caught.value) == (
+        'at: must name the node to extend when several ends are open, found 2 ends: a, e; add "at"'
+    )
+
+
+def test_at_must_be_a_node_of_the_composition(bundle: Bundle) -> None:
+    with pytest.raises(
+        RequestError, match="at: must be the id of a node of the composition, found 'x'"
+    ):
+        ask(bundle, composition=ENDS, at="x")
+    with pytest.raises(RequestError, match="at names a node of a composition, and there is none"):
+        ask(bundle, path=["service_301"], at="x")
+
+
+def test_a_request_has_exactly_one_form() -> None:
+    for values in ({}, {"k": 3}, {"path": ["a"], "composition": ENDS}):
+        with pytest.raises(RequestError, match="either a path or a composition"):
+            make_request(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ({"path": "a,b"}, ["path", "list", "'a,b'"]),
+        ({"path": [""]}, ["path.0", "at least 1 character"]),
+        ({"path": [3]}, ["path.0", "string", "3"]),
+        ({"path": ["a"] * (LONGEST_PATH + 1)}, ["path", f"at most {LONGEST_PATH}"]),
+        ({"path": ["\ud800"]}, ["path.0"]),
+        ({"path": [], "k": 0}, ["k", "greater than or equal to 1", "0"]),
+        ({"path": [], "k": MOST_ANSWERS + 1}, ["k", f"less than or equal to {MOST_ANSWERS}"]),
+        ({"path": [], "k": math.nan}, ["k", "nan"]),
+        ({"path": [], "mask": "hard"}, ["mask", "observed", "catalogue", "soft", "none", "'hard'"]),
+        ({"path": [], "kk": 1}, ["kk", "Extra inputs are not permitted"]),
+        ({"path": [], "\ud800": 1}, ["valid string"]),
+        ({"composition": []}, ["composition", "dictionary"]),
+        ({"composition": {}}, ["composition needs 'nodes'"]),
+        ({"composition": {"nodes": [], "links": []}}, ["at least one node"]),
+        ({"composition": {"nodes": [{"id": 1}, {"id": "1"}], "links": []}}, ["'1'", "found it twice"]),
+        (
+            {"composition": {"nodes": [{"id": 1}], "links": [{"source": 1, "target": 2}]}},
+            ["link '1' -> '2'", "target", "found '2', which is none"],
+        ),
+        (
+            {"composition": {"nodes": [{"id": 1}], "links": [{"source": 1, "target": 1}]}},
+            ["link '1' -> '1'", "closes a cycle"],
+        ),
+        ({"composition": {"nodes": [{"id": 1}] * (MOST_NODES + 1), "links": []}}, ["send fewer"]),
+        (
+            {"composition": {"composition": {"nodes": [{"id": 1}], "links": [0] * (MOST_LINKS + 1)}}},
+            [f"links may be {MOST_LINKS}, found {MOST_LINKS + 1}"],
+        ),
+    ],
+)
+def test_a_wrong_request_is_refused_by_field_rule_and_value(
+    values: dict[str, Any], texts: Sequence[str], bundle: Bundle
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(bundle, **values)
+    for text in texts:
+        assert text in str(caught.value)
+    assert str(caught.value).encode("utf-8"), "an error must be printable"
+
+
+def test_sixty_diamonds_are_answered_at_once(bundle: Bundle) -> None:
+    """2 ** 60 paths: only the longest one is looked for, never all of them."""
+    path = ["table_1001002", *(f"service_{301 + i % 16}" for i in range(60) for _ in range(2))]
+    assert ask(bundle, composition=diamonds(60)) == ask(bundle, path=path)
+
+
+def diamonds(count: int) -> dict[str, Any]:
+    """That many diamonds in a row: 2 ** count paths."""
+    nodes: list[dict[str, Any]] = [{"id": "1001002"}]
+    links = []
+    for i in range(count):
+        nodes += [{"id": f"{side}{i}", "mid": 301 + i % 16} for side in ("l", "r", "end")]
+        before = nodes[-4]["id"]
+        links += [{"source": before, "target": f"{side}{i}"} for side in "lr"]
+        links += [{"source": f"{side}{i}", "target": f"end{i}"} for side in "lr"]
+    return {"nodes": nodes, "links": links}
+
+
+@pytest.mark.parametrize("field", ["k", "path", "composition", "at", "model", "mask", "other"])
+def test_deep_nesting_is_refused_wherever_it_stands(field: str, bundle: Bundle) -> None:
+    """Every depth near the interpreter's own limit, where writing out a value can fail as well."""
+    for depth in (100, *range(850, 1000), 5_000, 100_000):
+        line = f'{{"{field}": {"[" * depth}1{"]" * depth}}}'
+        (found,) = predict_lines(bundle, [line], {})
+        assert isinstance(found, RequestError)
+        assert str(found).startswith("line 1: ")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+ids = st.sampled_from(["a", "b", "c", 1, "1", "", None, True, 1.5, "\ud800", 10**400]) | json_values
+nodes = st.fixed_dictionaries(
+    {"id": ids},
+    optional={"mid": ids, "key": ids, "kind": ids, "owner": ids, "start_time": ids, "text": ids},
+)
+links = st.fixed_dictionaries({"source": ids, "target": ids})
+compositions = st.fixed_dictionaries(
+    {
+        "nodes": st.lists(nodes | json_values, max_size=4) | json_values,
+        "links": st.lists(links | json_values, max_size=4) | json_values,
+    },
+    optional={"id": ids, "owner": ids, "time": ids},
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "path": st.lists(st.sampled_from(["service_301", "table_1001002", "x"]) | ids, max_size=4)
+        | json_values,
+        "composition": compositions
+        | st.fixed_dictionaries({"composition": compositions})
+        | json_values,
+        "at": ids,
+        "k": st.integers(-1, 2000) | json_values,
+        "model": st.sampled_from([*MODELS, "nobody"]) | json_values,
+        "mask": st.sampled_from([*MaskPolicy, "nobody"]) | json_values,
+    },
+)
+
+
+def check_request(bundle: Bundle, values: dict[str, Any]) -> None:
+    """An answer that adds up, or a RequestError that can be printed; nothing else."""
+    (found,) = predict_lines(bundle, [json.dumps(values)], {})
+    try:
+        answer = ask(bundle, **values)
+    except RequestError as error:
+        text = str(error)
+    else:
+        text = answer.model_dump_json()
+        assert 0 < math.fsum(p.probability for p in answer.predictions) <= 1 + 1e-9
+        assert found == answer
+    assert text.encode("utf-8")
+    assert str(found).encode("utf-8")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values=requests | st.dictionaries(st.text(max_size=8), json_values, max_size=3))
+def test_any_json_object_gives_an_answer_or_a_request_error(
+    bundle: Bundle, values: dict[str, Any]
+) -> None:
+    check_request(bundle, values)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values=requests)
+def test_very_many_json_objects_give_an_answer_or_a_request_error(
+    bundle: Bundle, values: dict[str, Any]
+) -> None:
+    check_request(bundle, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"diversity": 1.5}, ("diversity", "1.5")),
+        ({"novelty": -1}, ("novelty", "-1")),
+        ({"allow": [""]}, ("allow.0",)),
+        ({"history": [{}]}, ("history.0", "either a path or a composition")),
+        ({"history": [{"path": ["a"], "time": "yesterday"}]}, ("history.0.time", "yesterday")),
+        ({"history": [{"path": ["a"]}] * 1001}, ("history", "1000")),
+        ({"time": "soon"}, ("time", "soon")),
+    ],
+)
+def test_options_out_of_bounds_are_named(values: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with pytest.raises(RequestError) as caught:
+        make_request({"path": ["a"], **values})
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_history_composition_that_does_not_hold_together_is_named(bundle: Bundle) -> None:
+    broken = {"nodes": [{"id": "a", "mid": 1}], "links": [{"source": "a", "target": "b"}]}
+    with pytest.raises(RequestError, match=r"history\.0: .*b"):
+        ask(bundle, path=["service_301"], history=[{"composition": broken}])
+
+
+def calls(bundle: Bundle, *history: dict[str, Any]) -> list[tuple[str, tuple[str, ...], float | None]]:
+    request = make_request({"path": ["service_301"], "history": list(history)})
+    return [tuple(call) for call in request_context(request, bundle.vocabulary).history]  # type: ignore[misc]
+
+
+def test_history_becomes_the_service_calls_of_its_paths_and_compositions(bundle: Bundle) -> None:
+    path = {"path": ["table_1001002", "service_301", "service_302"], "time": "2020-01-01T00:00:00Z"}
+    moment = 1577836800.0
+    assert calls(bundle, path) == [
+        ("service_301", ("table_1001002",), moment),
+        ("service_302", ("table_1001002", "service_301"), moment),
+    ]
+    composition = {"composition": chain(301, 303)["composition"], "time": moment - 5}
+    assert calls(bundle, path, composition) == [
+        ("service_301", ("table_1001002",), moment - 5),
+        ("service_303", ("table_1001002", "service_301"), moment - 5),
+        *calls(bundle, path),
+    ]
+
+
+def test_history_without_times_keeps_its_order(bundle: Bundle) -> None:
+    found = calls(bundle, {"path": ["t", "service_302"]}, {"path": ["t", "service_301"], "time": 5})
+    assert found == [("service_302", ("t",), None), ("service_301", ("t",), 5.0)]
+
+
+def test_of_a_long_history_the_newest_is_kept(bundle: Bundle) -> None:
+    many = [{"path": ["t", "service_301"], "time": i} for i in range(600)]
+    found = calls(bundle, *many)
+    assert len(found) == LONGEST_HISTORY
+    assert found[-1][2] == 599
