@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dagrec.data.examples import Example
+from dagrec.data.texts import node_texts
 from dagrec.errors import DataError
 
 
@@ -141,7 +142,8 @@ def split_cold_services(examples: Sequence[Example], share: float, rng: random.R
             "the seed, or use another protocol",
             rule="too-few",
         )
-    return Split(train, test, services=_texts(examples, hidden))
+    texts = node_texts(examples)
+    return Split(train, test, services={key: texts.get(key, "") for key in sorted(hidden)})
 
 
 def _keys_known(example: Example, hidden: frozenset[str]) -> set[str]:
@@ -151,20 +153,6 @@ def _keys_known(example: Example, hidden: frozenset[str]) -> set[str]:
     if source is None or not hidden & source.service_keys:
         return set(context.path)
     return {*context.path, *(source.by_id[id_].key for id_ in (*context.upstream(), *context.children))}
-
-
-def _texts(examples: Sequence[Example], keys: frozenset[str]) -> dict[str, str]:
-    """Key -> the text that the most of its nodes have; empty where none has one."""
-    found: dict[str, Counter[str]] = {key: Counter() for key in sorted(keys)}
-    sources = {e.composition: e.context.composition for e in examples}
-    for source in sources.values():
-        for node in source.nodes if source else ():
-            if node.key in keys and node.text:
-                found[node.key][node.text] += 1
-    return {
-        key: min(counts, key=lambda text: (-counts[text], text), default="")
-        for key, counts in found.items()
-    }
 
 
 def blocks(examples: Sequence[Example], share: float, every: int) -> list[Split]:

@@ -13,6 +13,9 @@ import numpy as np
 from dagrec.graph.mask import log_softmax
 from dagrec.types import Floats, Ids, Mask
 
+LEAST = 1e-30
+"""Least probability of an answer: a score that underflowed rules nothing out, and its logarithm stays
+finite."""
 LARGEST = 1e4
 """Of 1 / T, and of T: beyond it scores say nothing, or everything."""
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from dagrec.data.texts import node_texts
 from dagrec.data.vocabulary import FIRST, Vocabulary
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats
@@ -33,18 +34,7 @@ MOST_TERMS = 20_000
 def key_texts(data: TrainingData) -> dict[str, str]:
     """Key -> the text that the most nodes with it have in the compositions of training examples, or the
     one that it was declared with."""
-    found: dict[str, Counter[str]] = {}
-    seen: set[int] = set()
-    for example in data.examples:
-        source = example.context.composition
-        if source is None or example.composition in seen:
-            continue
-        seen.add(example.composition)
-        for node in source.nodes:
-            if node.text:
-                found.setdefault(node.key, Counter())[node.text] += 1
-    most = {key: min(counts, key=lambda text: (-counts[text], text)) for key, counts in found.items()}
-    return {**data.services, **most}
+    return {**data.services, **node_texts(data.examples)}
 
 
 def text_features(vocabulary: Vocabulary, texts: Mapping[str, str], dimensions: int) -> Floats:

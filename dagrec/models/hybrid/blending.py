@@ -27,7 +27,7 @@ from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import fit_temperature
+from dagrec.models.calibration import LEAST, fit_temperature
 from dagrec.models.hybrid.mixture import grouped_weights, mixture_weights
 from dagrec.models.hybrid.nested import nest, restored
 from dagrec.models.training_data import TrainingData
@@ -38,8 +38,6 @@ SUPPORTS = (1, 5, 25, 125)
 LENGTHS = (2, 3)
 """Nodes of the path, from which on another group begins."""
 GROUPS = (len(SUPPORTS) + 1) * (len(LENGTHS) + 1)
-LEAST = 1e-30
-"""Least probability that a member gives: a score that underflowed must not rule out a service."""
 
 
 class BlendOptions(Options):

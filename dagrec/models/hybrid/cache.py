@@ -24,13 +24,11 @@ import numpy as np
 from pydantic import Field
 
 from dagrec.models.base import State
+from dagrec.models.calibration import LEAST
 from dagrec.models.hybrid.events import CACHES, HALF_LIVES, Past
 from dagrec.models.hybrid.mixture import mixture_weights
 from dagrec.models.hybrid.over_base import OverBase, OverBaseOptions, Question
 from dagrec.types import Floats, Mask
-
-LEAST = 1e-30
-"""Least probability in a likelihood, and of an answer: its logarithm stays finite."""
 
 
 class CacheConfig(OverBaseOptions):

@@ -48,14 +48,13 @@ from dagrec.errors import ConfigError
 from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State, Trainer, Traits
+from dagrec.models.calibration import LEAST
 from dagrec.models.hybrid.nested import nest, restored
 from dagrec.models.registry import create
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Ids, Options, Scores
 
 BASE, BASE_MODEL = "base", "graph_transformer"
-LEAST = 1e-30
-"""Least probability of a service: one that underflowed must not be ruled out."""
 VARIANCE = 100.0
 """Of the prior of a and of b, around 0."""
 STEPS = 100

@@ -35,6 +35,7 @@ from pydantic import Field
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import log_softmax
 from dagrec.models.base import State
+from dagrec.models.calibration import LEAST
 from dagrec.models.hybrid.events import Past
 from dagrec.models.hybrid.over_base import OverBase, OverBaseOptions, Question
 from dagrec.types import Floats, Ids
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from lightgbm import Booster, Dataset
 
 Features = NDArray[np.float32]
-LEAST = 1e-30
-"""Least probability of an answer: its logarithm stays finite."""
 FIXED = {
     "num_threads": 1,
     "deterministic": True,

@@ -7,9 +7,10 @@ from dagrec.data.examples import Call, Context, extract
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import log_softmax
 from dagrec.models.base import Recommender, Trainer
+from dagrec.models.calibration import LEAST
 from dagrec.models.hybrid.auto import Auto
 from dagrec.models.hybrid.blend import Blend
-from dagrec.models.hybrid.blending import GROUPS, LEAST, group_of
+from dagrec.models.hybrid.blending import GROUPS, group_of
 from dagrec.models.hybrid.ranker import Ranker
 from dagrec.models.registry import create
 from dagrec.models.training_data import TrainingData
