@@ -46,7 +46,8 @@ def install(app: FastAPI) -> None:
                 clauses.append(f"body: not JSON at character {place}: {why}; correct it")
                 continue
             field = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
-            clauses.append(f"{field}: {item['msg']}, found {_short(item.get('input'))}")
+            rule = item["msg"].removeprefix("Value error, ")
+            clauses.append(f"{field}: {rule}, found {_short(item.get('input'))}")
         return problem(request, 422, "; ".join(clauses))
 
     @app.exception_handler(StoreError)

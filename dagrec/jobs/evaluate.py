@@ -78,7 +78,7 @@ def result_of(
         "models": models,
         "comparisons": comparisons,
         "reference": reference,
-        "warnings": _warnings(models, plan),
+        "warnings": _warnings(models, plan, mask),
     }
 
 
@@ -121,7 +121,7 @@ def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any]
     return means, float(np.mean(ratios))
 
 
-def _warnings(models: Mapping[str, Any], plan: Plan) -> list[str]:
+def _warnings(models: Mapping[str, Any], plan: Plan, mask: MaskPolicy) -> list[str]:
     found = [
         f"{a} and {b} have the same value of every metric in every repeat: two different models "
         "do not, so one of them may not be what it says"
@@ -130,6 +130,11 @@ def _warnings(models: Mapping[str, Any], plan: Plan) -> list[str]:
     if plan.protocol == "pairs":
         found.append(
             "protocol pairs: pairs of one composition, and equal pairs, can be on both sides of a split"
+        )
+    if plan.protocol == "cold-services" and mask in (MaskPolicy.OBSERVED, MaskPolicy.CATALOGUE):
+        found.append(
+            f"protocol cold-services: mask {mask.value} lets a hidden service through only where it lets "
+            "all through, after nodes that nothing ever followed; use --mask none or soft"
         )
     if plan.repeats == 1 and plan.protocol in RANDOM:
         found.append("a single random split: the interval does not show how much splits differ")

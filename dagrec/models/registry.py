@@ -115,8 +115,9 @@ def explain(error: ValidationError) -> str:
     clauses = []
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"])
+        rule = item["msg"].removeprefix("Value error, ")
         if not field and item["type"] == "value_error":
-            clauses.append(item["msg"].removeprefix("Value error, "))
+            clauses.append(rule)
             continue
-        clauses.append(f"{field or 'it'}: {item['msg']}, found {item['input']!r:.80}")
+        clauses.append(f"{field or 'it'}: {rule}, found {item['input']!r:.80}")
     return "; ".join(clauses)

@@ -98,6 +98,13 @@ def test_random_protocols_draw_a_split_a_repeat(protocol: str, data: Path) -> No
     assert "corrected resampled t over splits" in result["interval"]
 
 
+@pytest.mark.parametrize(("mask", "warned"), [("observed", True), ("none", False), ("soft", False)])
+def test_a_mask_that_no_cold_service_can_pass_is_told(mask: str, warned: bool, data: Path) -> None:
+    result = measure(data, config(mask=mask), protocol="cold-services", repeats=2)
+    assert any("--mask none or soft" in warning for warning in result["warnings"]) == warned
+    assert (result["reference"]["ceiling"] < 0.5) == warned
+
+
 @pytest.mark.parametrize("protocol", ["temporal", "prequential", "leave-one-out"])
 def test_single_split_protocols_give_intervals_from_their_compositions(
     protocol: str, data: Path
