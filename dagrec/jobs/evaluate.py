@@ -133,8 +133,8 @@ def _warnings(models: Mapping[str, Any], plan: Plan, mask: MaskPolicy) -> list[s
         )
     if plan.protocol == "cold-services" and mask in (MaskPolicy.OBSERVED, MaskPolicy.CATALOGUE):
         found.append(
-            f"protocol cold-services: mask {mask.value} lets a hidden service through only where it lets "
-            "all through, after nodes that nothing ever followed; use --mask none or soft"
+            f"protocol cold-services: mask {mask.value} lets hidden services through where it lets all "
+            "through, after nodes that nothing ever followed, and nowhere else; use --mask none or soft"
         )
     if plan.repeats == 1 and plan.protocol in RANDOM:
         found.append("a single random split: the interval does not show how much splits differ")
