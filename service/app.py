@@ -13,7 +13,7 @@ from dagrec.errors import ConfigError, DagrecError
 from service import errors
 from service.body_limit import BodyLimit
 from service.holder import Holder
-from service.routes import router
+from service.routes import ROUTERS
 from service.settings import Settings, make_settings
 
 
@@ -40,7 +40,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(BodyLimit, most=chosen.max_body)
     errors.install(app)
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 

@@ -11,7 +11,7 @@ from dagrec.models.registry import MODELS
 from dagrec.predict import predict
 from dagrec.request import make_request
 from dagrec.store.bundle import Bundle
-from service.routes import EXAMPLES
+from service.routes.predict import EXAMPLES
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "path": {"path": ["table_1001002", "service_301"], "k": 5},
