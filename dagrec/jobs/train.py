@@ -17,6 +17,7 @@ from dagrec.data.splits import Split, hold_out
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
 from dagrec.evaluation.metrics import METRICS
+from dagrec.graph.evidence import Evidence
 from dagrec.jobs.experiment import about_data
 from dagrec.jobs.processes import first_process
 from dagrec.models.base import Recommender, Trainer
@@ -94,6 +95,7 @@ def train(
         version = store.publish(
             vocabulary=training.vocabulary,
             graph=training.graph,
+            evidence=Evidence.of(examples, training.vocabulary),
             models=models,
             entries=entries,
             champion=champion,

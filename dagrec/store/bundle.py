@@ -3,6 +3,7 @@
 manifest.json        format, fingerprints, configuration, metrics, SHA-256 of every other file
 vocabulary.json      services and other nodes
 graph.safetensors    links seen in training, and declared ones
+evidence.safetensors which training compositions made which step
 models/<label>/      model.json (name first, then configuration) and tensors.safetensors
 """
 
@@ -22,13 +23,14 @@ from safetensors.numpy import load_file, save_file
 
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import ConfigError, StoreError
+from dagrec.graph.evidence import Evidence
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender
 from dagrec.models.registry import explain, recommender_class
 from dagrec.types import Options
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -39,6 +41,8 @@ class ModelEntry(Options):
     parameters: int
     metrics: dict[str, float] = Field(default_factory=dict)
     """Means over the held-out parts that the training job measured on."""
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Of these means, 95 %; none where fewer than two parts were measured on."""
     fit_seconds: float
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     """By which scores are divided before they become probabilities; from held-out parts."""
@@ -69,6 +73,7 @@ class Bundle:
     manifest: Manifest
     vocabulary: Vocabulary
     graph: ServiceGraph
+    evidence: Evidence
     models: Mapping[str, Recommender]
 
     @property
@@ -105,7 +110,11 @@ def check_labels(labels: Iterable[str]) -> None:
 
 
 def write_parts(
-    folder: Path, vocabulary: Vocabulary, graph: ServiceGraph, models: Mapping[str, Recommender]
+    folder: Path,
+    vocabulary: Vocabulary,
+    graph: ServiceGraph,
+    evidence: Evidence,
+    models: Mapping[str, Recommender],
 ) -> dict[str, str]:
     """Write all files but the manifest into an empty folder; returns their SHA-256 by path."""
     check_labels(models)
@@ -113,6 +122,7 @@ def write_parts(
     text = json.dumps(words, indent=0, ensure_ascii=False)
     (folder / "vocabulary.json").write_text(text + "\n", encoding="utf-8")
     save_file(graph.state(), folder / "graph.safetensors")
+    save_file(evidence.state(), folder / "evidence.safetensors")
     for label, model in models.items():
         model.save(folder / "models" / label, vocabulary)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -135,6 +145,7 @@ def load_bundle(folder: Path) -> Bundle:
         words = json.loads((folder / "vocabulary.json").read_bytes())
         vocabulary = Vocabulary(tuple(words["services"]), tuple(words["others"]))
         graph = ServiceGraph.restore(load_file(folder / "graph.safetensors"), vocabulary)
+        evidence = Evidence.restore(load_file(folder / "evidence.safetensors"), vocabulary)
         abouts = {
             label: json.loads((folder / "models" / label / "model.json").read_bytes())
             for label in manifest.models
@@ -151,7 +162,7 @@ def load_bundle(folder: Path) -> Bundle:
     }
     if manifest.champion not in models:
         raise StoreError(f"{folder}: champion {manifest.champion!r} must be one of {list(models)}")
-    return Bundle(manifest, vocabulary, graph, models)
+    return Bundle(manifest, vocabulary, graph, evidence, models)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -181,7 +192,7 @@ def _files_of(manifest: Manifest) -> list[str]:
     """The files that a bundle of these models is read from."""
     names = ("model.json", "tensors.safetensors")
     own = [f"models/{label}/{name}" for label in manifest.models for name in names]
-    return ["vocabulary.json", "graph.safetensors", *own]
+    return ["vocabulary.json", "graph.safetensors", "evidence.safetensors", *own]
 
 
 def _load_model(

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import StoreError
+from dagrec.graph.evidence import Evidence
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender
 from dagrec.store.bundle import (
@@ -78,6 +79,7 @@ class Store:
         *,
         vocabulary: Vocabulary,
         graph: ServiceGraph,
+        evidence: Evidence,
         models: Mapping[str, Recommender],
         entries: Mapping[str, ModelEntry],
         champion: str,
@@ -103,7 +105,7 @@ class Store:
                     config=config,
                     champion=champion,
                     models=dict(entries),
-                    files=write_parts(draft, vocabulary, graph, models),
+                    files=write_parts(draft, vocabulary, graph, evidence, models),
                 )
                 text = manifest.model_dump_json(indent=1) + "\n"
                 (draft / MANIFEST).write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 from dagrec.config import load_config
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.projection import mean_cosine
+from dagrec.graph.evidence import Evidence
 from dagrec.jobs.embeddings import Embeddings
 from dagrec.jobs.evaluate import evaluate
 from dagrec.jobs.experiment import Plan
@@ -36,6 +37,7 @@ def bundle_of(store: Path, champion: str, *names: str) -> Bundle:
     Store(store).publish(
         vocabulary=WORLD.vocabulary,
         graph=WORLD.graph,
+        evidence=Evidence.of(WORLD.examples, WORLD.vocabulary),
         models=models,
         entries=entries,
         champion=champion,

@@ -11,6 +11,7 @@ from dagrec.config import load_config
 from dagrec.data.examples import extract
 from dagrec.data.formats import read_composition
 from dagrec.data.synthetic import World, WorldOptions
+from dagrec.graph.evidence import Evidence
 from dagrec.models.registry import MODELS
 from dagrec.models.training_data import TrainingData
 from dagrec.store.bundle import ModelEntry
@@ -40,6 +41,7 @@ def parts(training: TrainingData) -> dict[str, Any]:
     return {
         "vocabulary": training.vocabulary,
         "graph": training.graph,
+        "evidence": Evidence.of(training.examples, training.vocabulary),
         "models": models,
         "entries": entries,
         "champion": "markov",
