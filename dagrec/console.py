@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dagrec.errors import DagrecError
+from dagrec.explain import Explanation
 from dagrec.jobs.processes import first_process
-from dagrec.predict import Answer
+from dagrec.predict import Answer, Answers
 
 # Where nothing shows the width (a pipe, a file), a table gets what it needs instead of 80 columns.
 # Of processes that train together, only the first speaks.
@@ -197,15 +199,67 @@ def _half(estimate: Mapping[str, float]) -> str:
     return f"{(estimate['high'] - estimate['low']) / 2:.3f}".removeprefix("0")
 
 
-def answer_table(answer: Answer) -> None:
-    """One answer for a person."""
+def answer_table(answer: Answer | Answers) -> None:
+    """One answer for a person, or several: of each node, the models side by side."""
+    if isinstance(answer, Answers):
+        for _, group in groupby(answer.answers, key=lambda each: each.at):
+            _side_by_side(list(group))
+        return
     rows = [[p.service, f"{p.probability:.4f}", p.support] for p in answer.predictions]
-    title = (
-        f"{answer.model} ({answer.strategy}), mask {answer.mask.value}, "
-        f"{answer.candidates} candidates, bundle {answer.version}"
-    )
-    if answer.terminal:
-        say("terminal: nothing ever followed this node in training", style="yellow")
+    title = f"{answer.model} ({answer.strategy}), {answer.candidates} candidates, {_about(answer)}"
+    _remarks(answer)
     table(title, ["service", "probability", "support"], rows)
+
+
+def _side_by_side(answers: Sequence[Answer]) -> None:
+    ranks = range(max(len(answer.predictions) for answer in answers))
+    rows = [[str(rank + 1), *(_cell(answer, rank) for answer in answers)] for rank in ranks]
+    _remarks(answers[0])
+    table(_about(answers[0]), ["", *(answer.model for answer in answers)], rows, texts=len(answers) + 1)
+
+
+def _cell(answer: Answer, rank: int) -> str:
+    if rank >= len(answer.predictions):
+        return ""
+    prediction = answer.predictions[rank]
+    return f"{prediction.service} {prediction.probability:.3f}"
+
+
+def _about(answer: Answer) -> str:
+    place = "" if answer.at is None else f"after node {answer.at}, "
+    return f"{place}mask {answer.mask.value}, bundle {answer.version}"
+
+
+def _remarks(answer: Answer) -> None:
+    """Why it fell back, and what it did not know."""
+    if answer.why:
+        say(answer.why, style="yellow")
     if answer.unknown:
         say(f"unknown to training: {', '.join(answer.unknown)}", style="yellow")
+
+
+def explanation_tables(found: Explanation) -> None:
+    """Why these services, for a person."""
+    rows = [
+        [s.service, " > ".join(s.after) or "-", s.compositions, ", ".join(s.examples)]
+        for s in found.steps
+    ]
+    table(
+        "training compositions that made the step",
+        ["service", "after", "compositions", "such as"],
+        rows,
+        texts=2,
+    )
+    near = [
+        [
+            " > ".join(n.path),
+            f"{n.similarity:.2f}",
+            n.compositions,
+            ", ".join(f"{f.service} ({f.compositions})" for f in n.next),
+        ]
+        for n in found.nearest
+    ]
+    table("nearest contexts of training", ["path", "similarity", "compositions", "what followed"], near)
+    if found.weights is not None:
+        rows = [[w.of, f"{w.weight:.3f}"] for w in found.weights]
+        table("what the model weighed", ["of", "weight"], rows)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from dagrec.data.compositions import Composition
-from dagrec.data.examples import LONGEST_CONTEXT, Call, Context, ExampleOptions, context_at, extract
+from dagrec.data.examples import LONGEST_CONTEXT, Call, Context, ExampleOptions, contexts_at, extract
 from dagrec.data.formats import read_composition
 from dagrec.data.formats.draft import parse_time
 from dagrec.data.history import LONGEST_HISTORY
@@ -25,6 +25,8 @@ MOST_NODES = 10_000
 MOST_LINKS = 50_000
 MOST_PAST = 1000
 MOST_FILTERED = 10_000
+MOST_ENDS = 100
+MOST_MODELS = 100
 
 Key = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
@@ -37,6 +39,9 @@ def _moment(value: Any) -> Any:
 
 
 Time = Annotated[float, BeforeValidator(_moment)]
+
+
+Labels = Annotated[list[Key], Field(min_length=1, max_length=MOST_MODELS)]
 
 
 class Past(Options):
@@ -63,24 +68,26 @@ class PredictRequest(Options):
     path: Annotated[list[Key], Field(max_length=LONGEST_PATH)] | None = Field(
         None, description="node keys from a source to the node to extend"
     )
-    composition: dict[str, Any] | None = Field(
-        None, description="native JSON with nodes and links; needs `at` where it has several ends"
-    )
+    composition: dict[str, Any] | None = Field(None, description="native JSON with nodes and links")
     at: Annotated[str | int, Field(union_mode="left_to_right")] | None = Field(
-        None, description="id of the node of the composition to extend"
+        None, description="id of its node to extend; every open end where none is named"
     )
     k: int = Field(10, ge=1, le=MOST_ANSWERS, description="services in the answer, at most")
     model: str | None = Field(None, description="label of a model; the champion where none is named")
+    models: Literal["all"] | Labels | None = Field(
+        None, description="labels of several models, or all: an answer of each, side by side"
+    )
     mask: MaskPolicy | None = Field(None, description="the bundle's own where none is named")
     history: Annotated[list[Past], Field(max_length=MOST_PAST)] = Field(
-        [], description="what the same person did before, the oldest first where times are missing"
+        default_factory=list,
+        description="what the same person did before, the oldest first where times are missing",
     )
     time: Time | None = Field(None, description="of the request: seconds since 1970, or ISO 8601")
     allow: Annotated[list[Key], Field(max_length=MOST_FILTERED)] | None = Field(
         None, description="answer with these services only"
     )
     deny: Annotated[list[Key], Field(max_length=MOST_FILTERED)] = Field(
-        [], description="never answer with these services"
+        default_factory=list, description="never answer with these services"
     )
     no_repeats: bool = Field(
         False, description="never answer with a service that the path or composition holds already"
@@ -91,6 +98,9 @@ class PredictRequest(Options):
     novelty: float = Field(
         0.0, ge=0, le=10, description="how much rare services move up, in nats a bit of rarity"
     )
+    explain: bool = Field(
+        False, description="tell which training compositions made these steps, and what was weighed how"
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -98,6 +108,8 @@ class PredictRequest(Options):
             raise ValueError("a request has either a path or a composition")
         if self.at is not None and self.composition is None:
             raise ValueError("at names a node of a composition, and there is none")
+        if self.model is not None and self.models is not None:
+            raise ValueError("a request names one model or several models, not both")
         return self
 
     @property
@@ -116,18 +128,24 @@ def make_request(values: dict[str, Any]) -> PredictRequest:
         raise RequestError("a request is nested too deeply (it needs about 6 levels)") from None
 
 
-def request_context(request: PredictRequest, vocabulary: Vocabulary) -> Context:
-    """The context that a request asks about; of the history, what the vocabulary calls services.
+def request_contexts(request: PredictRequest, vocabulary: Vocabulary) -> list[Context]:
+    """The contexts that a request asks about: one, or that of each open end where none is named.
 
-    Raises :class:`RequestError`.
+    Of the history they hold what the vocabulary calls services. Raises :class:`RequestError`.
     """
-    history = tuple(_calls(request, vocabulary))[-LONGEST_HISTORY:]
+    history = tuple(_calls(request, vocabulary))[-LONGEST_HISTORY:] if request.history else ()
     if request.composition is None:
-        return Context(tuple(request.path or ()), time=request.time, history=history)
+        return [Context(tuple(request.path or ()), time=request.time, history=history)]
     composition = _composition(request.composition, "composition")
-    context = context_at(composition, _frontier(composition, request.at))
-    time = context.time if request.time is None else request.time
-    return replace(context, time=time, history=history)
+    contexts = contexts_at(composition, _ends(composition, request.at))
+    return [
+        replace(
+            context,
+            time=context.time if request.time is None else request.time,
+            history=history,
+        )
+        for context in contexts
+    ]
 
 
 def _composition(document: dict[str, Any], what: str) -> Composition:
@@ -170,20 +188,22 @@ def _calls(request: PredictRequest, vocabulary: Vocabulary) -> list[Call]:
     return found
 
 
-def _frontier(composition: Composition, at: str | int | None) -> str:
-    if at is None:
-        sinks = composition.sinks
-        if len(sinks) != 1:
+def _ends(composition: Composition, at: str | int | None) -> tuple[str, ...]:
+    """The nodes to extend."""
+    if at is not None:
+        if str(at) not in composition.by_id:
             raise RequestError(
-                f"at: must name the node to extend when several ends are open, found {len(sinks)} "
-                f'ends: {", ".join(sinks[:5])}; add "at"'
+                f"at: must be the id of a node of the composition, found {at!r}, which is none; "
+                "correct it"
             )
-        return sinks[0]
-    if str(at) not in composition.by_id:
+        return (str(at),)
+    sinks = composition.sinks
+    if len(sinks) > MOST_ENDS:
         raise RequestError(
-            f"at: must be the id of a node of the composition, found {at!r}, which is none; correct it"
+            f"composition: open ends answered at once may be {MOST_ENDS}, found {len(sinks)}, such as "
+            f'{", ".join(sinks[:5])}; name one with "at"'
         )
-    return str(at)
+    return sinks
 
 
 def context_keys(context: Context) -> Sequence[str]:

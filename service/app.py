@@ -26,6 +26,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.settings, app.state.feedback = chosen, None
         app.state.holder = Holder(chosen.store)
         app.state.holder.load()
         yield

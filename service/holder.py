@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dagrec.errors import StoreError
-from dagrec.predict import predict
+from dagrec.predict import Answer, Predictor, predict
 from dagrec.request import PredictRequest
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
@@ -16,20 +16,25 @@ class Holder:
 
     def __init__(self, store: Path) -> None:
         self.store = Store(store)
-        self._bundle: Bundle | None = None
+        self._predictor: Predictor | None = None
 
     @property
     def bundle(self) -> Bundle:
         """The live bundle. Raises :class:`StoreError` before :meth:`load` has succeeded."""
-        if self._bundle is None:
+        return self.predictor.bundle
+
+    @property
+    def predictor(self) -> Predictor:
+        """What answers from the live bundle, the one reference to it. Raises :class:`StoreError`."""
+        if self._predictor is None:
             raise StoreError(f"{self.store.root}: a bundle must be loaded, found none yet; try later")
-        return self._bundle
+        return self._predictor
 
     def load(self) -> None:
         """Load the live bundle, check it, and only then take it. Raises :class:`StoreError`."""
         bundle = self.store.load()
         self_check(bundle)
-        self._bundle = bundle
+        self._predictor = Predictor(bundle, remember=2000)
 
 
 def self_check(bundle: Bundle) -> None:
@@ -37,6 +42,7 @@ def self_check(bundle: Bundle) -> None:
     path = list(bundle.vocabulary.others[:1] or bundle.vocabulary.services[:1])
     for label in bundle.models:
         answer = predict(bundle, PredictRequest(path=path, k=1000, model=label))
+        assert isinstance(answer, Answer)
         total = sum(p.probability for p in answer.predictions)
         if not 0 < total <= 1 + 1e-6:
             raise StoreError(

@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to bind")
     port: int = Field(8000, ge=0, le=65535, description="port to bind; 0: any free one")
     max_body: int = Field(1_000_000, ge=1, description="largest request body, in bytes")
+    timeout: float = Field(10.0, gt=0, description="longest that an answer may take, in seconds")
     root_path: str = Field("", description="path prefix that a proxy strips")
     log_level: str = Field("info", description="of the server: critical, error, warning, info, debug")
 

@@ -22,7 +22,9 @@ Keys = Annotated[str | None, typer.Option("--path", help="node keys, separated b
 Partial = Annotated[
     Path | None, typer.Option("--composition", help="native JSON file of one partial composition")
 ]
-At = Annotated[str | None, typer.Option("--at", help="id of its node to extend")]
+At = Annotated[
+    str | None, typer.Option("--at", help="id of its node to extend [default: every open end]")
+]
 Version = Annotated[str | None, typer.Option("--version", help="of the bundle [default: the live one]")]
 
 
@@ -36,6 +38,9 @@ def predict(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="services in the answer")] = 10,
     model: Annotated[str | None, typer.Option(help="label of a model [default: the champion]")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="several labels, separated by commas, or all: side by side")
+    ] = None,
     mask: opts.MaskOption = None,
     history: Annotated[
         Path | None,
@@ -61,7 +66,10 @@ def predict(
     threads: opts.Threads = 1,
     json: opts.Json = None,
 ) -> None:
-    """Say which service comes next, from a published bundle."""
+    """Say which service comes next, from a published bundle.
+
+    Several models, or the open ends of a composition, are answered side by side.
+    """
     from dagrec import predict as library
     from dagrec.store.catalogue import Store
 
@@ -70,6 +78,7 @@ def predict(
     defaults: dict[str, Any] = {
         "k": k,
         "model": model,
+        "models": models if models in (None, "all") else _keys(models),
         "mask": mask,
         "history": [] if history is None else _document(history),
         "allow": None if allow is None else _keys(allow),

@@ -1,4 +1,4 @@
-"""Command that shows what an answer looked at: explain."""
+"""Command that says why: explain."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ def explain(
     path: Keys = None,
     composition: Partial = None,
     at: At = None,
-    model: Annotated[str | None, typer.Option(help="label of a model that has attention")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="services in the answer")] = 5,
+    model: Annotated[str | None, typer.Option(help="label of a model [default: the champion]")] = None,
     version: Version = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PNG file: weights on the DAG and on the sequence")
+        Path | None,
+        typer.Option(help="PNG file: attention on the DAG and on the sequence, of a model that has it"),
     ] = None,
     threads: opts.Threads = 1,
     json: opts.Json = None,
 ) -> None:
-    """Show which nodes a model with attention looked at, and draw them."""
+    """Say which service comes next, and why: the training compositions that made the same step, the
+    nearest contexts, and what the model weighed (attention to nodes, parts of a mixture)."""
     from dagrec.evaluation.plots import attention as draw
-    from dagrec.explain import explain as run
+    from dagrec.explain import look
+    from dagrec.predict import Answers, predict
     from dagrec.store.catalogue import Store
 
     opts.set_threads(threads)
-    request = read_request(path, composition, at, {"model": model})
-    found = run(Store(store).load(version), request)
+    request = read_request(path, composition, at, {"model": model, "k": k, "explain": True})
+    bundle = Store(store).load(version)
+    found = predict(bundle, request)
+    answers = found.answers if isinstance(found, Answers) else [found]
     if plot is not None:
-        picture = draw(found.attention, found.place, found.upstream)
-        console.write_picture(plot, picture)
+        looked = look(bundle, request)
+        console.write_picture(plot, draw(looked.attention, looked.place, looked.upstream))
     if json is not None:
-        console.write_json(json, found.summary())
+        console.write_json(json, found.model_dump(mode="json"))
     if json != "-":
-        rows = [
-            [node, f"{weight:.3f}", "frontier" if i == found.place else ""]
-            for i, (node, weight) in enumerate(zip(found.attention.nodes, found.focus, strict=True))
-        ]
-        layers, heads = found.attention.weights.shape[:2]
-        title = f"{found.model}: last of {layers} layers, mean of {heads} heads, bundle {found.version}"
-        console.table(title, ["node", "weight", ""], rows)
+        for answer in answers:
+            console.answer_table(answer)
+            assert answer.explanation is not None
+            console.explanation_tables(answer.explanation)

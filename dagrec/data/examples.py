@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from dagrec.data.compositions import Composition
-from dagrec.data.paths import Path, count_pairs, draw_paths, longest_path, longest_paths
+from dagrec.data.paths import Path, count_pairs, draw_paths, longest_paths
 from dagrec.errors import DataError
 from dagrec.types import Options
 
@@ -144,8 +144,17 @@ def need_examples(
 
 def context_at(composition: Composition, at: str) -> Context:
     """The context in which the next service after node ``at`` is asked for: the longest path to it."""
-    step = _Step(longest_path(composition, at), None, composition.children[at])
-    return _context(composition, step, composition.time)
+    return contexts_at(composition, [at])[0]
+
+
+def contexts_at(composition: Composition, nodes: Sequence[str]) -> list[Context]:
+    """The context of each of several nodes; all share one pass over the composition."""
+    longest = longest_paths(composition, LONGEST_CONTEXT + 1)
+    children = composition.children
+    return [
+        _context(composition, _Step(longest(node), None, children[node]), composition.time)
+        for node in nodes
+    ]
 
 
 class _Step(NamedTuple):

@@ -28,7 +28,7 @@ from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State, Trainer, Traits
 from dagrec.models.calibration import LEAST, fit_temperature
-from dagrec.models.hybrid.mixture import grouped_weights, mixture_weights
+from dagrec.models.hybrid.mixture import grouped_weights, heaviest_first, mixture_weights
 from dagrec.models.hybrid.nested import nest, restored
 from dagrec.models.training_data import TrainingData
 from dagrec.types import Floats, Ids, Options, Scores
@@ -140,6 +140,12 @@ class BlendRecommender(Recommender):
             p += weights[:, i, None] * np.maximum(own, LEAST)
         scores: Scores = np.log(p).astype(np.float32)
         return scores
+
+    def shares(self, contexts: Contexts) -> dict[str, float]:
+        """Member -> weight in the answer to one context."""
+        members = self._fitted(self._members)
+        (group,) = group_of(contexts, self._supports)
+        return heaviest_first(dict(zip(members, self._weights[group].tolist(), strict=True)))
 
     def _state(self) -> State:
         members = self._fitted(self._members)

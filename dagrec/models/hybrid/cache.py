@@ -23,10 +23,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from dagrec.data.vocabulary import Contexts
 from dagrec.models.base import State
 from dagrec.models.calibration import LEAST
-from dagrec.models.hybrid.events import CACHES, HALF_LIVES, Past
-from dagrec.models.hybrid.mixture import mixture_weights
+from dagrec.models.hybrid.events import ANY, CACHES, HALF_LIVES, Past
+from dagrec.models.hybrid.mixture import heaviest_first, mixture_weights
 from dagrec.models.hybrid.over_base import OverBase, OverBaseOptions, Question
 from dagrec.types import Floats, Mask
 
@@ -51,6 +52,17 @@ class Cache(OverBase):
     """[P, M] which caches keep a call."""
     _weights: Floats
     """[1 + P, 1 + M H] over all examples, then of each pattern; the base first."""
+
+    def shares(self, contexts: Contexts) -> dict[str, float]:
+        """The base and each cache -> weight in the answer to one context."""
+        (context,) = contexts.origins
+        past = Past.of(context, self._columns)
+        if self._learned is None or not past.supported[ANY]:
+            return {self.config.base: 1.0}
+        weights = self._weights_of(past.supported)
+        caches = weights[1:].reshape(len(CACHES), len(HALF_LIVES)).sum(axis=1).tolist()
+        own = {f"own calls: {cache}": share for cache, share in zip(CACHES, caches, strict=True)}
+        return heaviest_first({self.config.base: float(weights[0])} | own)
 
     def _learn(self, questions: list[Question]) -> State:
         likelihoods = np.stack([components(q.past, q.base)[:, q.target] for q in questions])

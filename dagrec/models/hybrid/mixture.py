@@ -1,9 +1,12 @@
-"""Weights of a mixture by expectation-maximisation."""
+"""Weights of a mixture by expectation-maximisation; recommenders that can tell theirs."""
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 
+from dagrec.data.vocabulary import Contexts
 from dagrec.types import Floats, Ids
 
 STEPS = 500
@@ -46,3 +49,17 @@ def grouped_weights(
         mixture_weights(log_likelihoods[groups == group], overall * strength) for group in range(count)
     ]
     return overall, np.stack(own)
+
+
+@runtime_checkable
+class Mixing(Protocol):
+    """A recommender that answers with a mixture, and can tell how much of it is whose."""
+
+    def shares(self, contexts: Contexts) -> dict[str, float]:
+        """Part -> weight in the answer to one context, adding up to 1; the heaviest first."""
+
+
+def heaviest_first(shares: dict[str, float]) -> dict[str, float]:
+    """The same shares in order, without those that are 0."""
+    order = sorted(shares.items(), key=lambda item: -item[1])
+    return {part: weight for part, weight in order if weight > 0}
