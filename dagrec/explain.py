@@ -103,13 +103,10 @@ def explanation(
 
 
 def _weights(bundle: Bundle, model: Recommender, context: Context) -> list[Weight] | None:
-    if not any(key in bundle.vocabulary.ids for key in context.path):
-        return None  # answered by frequencies: nothing was looked at
-    if isinstance(model, Attentive):
-        look = Look.of(model, context)
-        pairs = zip(look.attention.nodes, look.focus.tolist(), strict=True)
+    if looked := _look(bundle, model, context):
+        pairs = zip(looked.attention.nodes, looked.focus.tolist(), strict=True)
         return [Weight(of=node, weight=weight) for node, weight in pairs]
-    if isinstance(model, Mixing):
+    if isinstance(model, Mixing) and context.path:
         shares = model.shares(bundle.vocabulary.encode([context]))
         return [Weight(of=part, weight=weight) for part, weight in shares.items()]
     return None
@@ -150,23 +147,20 @@ class Look:
         }
 
 
-def look(bundle: Bundle, request: PredictRequest) -> Look:
+def look(bundle: Bundle, request: PredictRequest) -> Look | None:
     """The attention with which a model of a bundle reads a request, at its first node to extend.
 
-    Raises :class:`RequestError` for a request that cannot be answered, an empty context, and a model
-    that has no attention.
+    None where the model has no attention, or nothing of the context is known.
+    Raises :class:`RequestError` for a request that cannot be answered.
     """
     context = request_contexts(request, bundle.vocabulary)[0]
     try:
-        label, model = bundle.model(request.model)
+        _, model = bundle.model(request.model)
     except ConfigError as error:
         raise RequestError(str(error)) from None
-    if not isinstance(model, Attentive):
-        able = [name for name, other in bundle.models.items() if isinstance(other, Attentive)]
-        raise RequestError(
-            f"model {label!r} looks at no node more than at others: it has no attention; choose one of "
-            f"{', '.join(able) or 'those that have (see dagrec models), and train it'}"
-        )
-    if not context.path:
-        raise RequestError("path: must name at least one node to look at, found none; add one")
-    return Look.of(model, context)
+    return _look(bundle, model, context)
+
+
+def _look(bundle: Bundle, model: Recommender, context: Context) -> Look | None:
+    known = any(key in bundle.vocabulary.ids for key in context.path)
+    return Look.of(model, context) if known and isinstance(model, Attentive) else None

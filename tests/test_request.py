@@ -15,17 +15,18 @@ from dagrec.data.history import LONGEST_HISTORY
 from dagrec.errors import RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
-from dagrec.predict import predict_lines
+from dagrec.predict import predict, predict_lines
 from dagrec.request import (
     LONGEST_PATH,
     MOST_ANSWERS,
+    MOST_ENDS,
     MOST_LINKS,
     MOST_NODES,
     make_request,
-    request_context,
+    request_contexts,
 )
 from dagrec.store.bundle import Bundle
-from tests.asking import ENDS, ask, chain
+from tests.asking import ENDS, all_of, ask, ask_all, chain
 
 
 def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:
@@ -38,11 +39,14 @@ def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:
     assert ask(bundle, composition=composition, at="7") == expected
 
 
-def test_several_ends_are_named_when_at_is_missing(bundle: Bundle) -> None:
+def test_too_many_open_ends_are_not_answered_together(bundle: Bundle) -> None:
+    nodes = [{"id": i, "mid": 1} for i in range(MOST_ENDS + 1)]
+    assert len(ask_all(bundle, composition={"nodes": nodes[1:], "links": []})) == MOST_ENDS
     with pytest.raises(RequestError) as caught:
-        ask(bundle, composition=ENDS)
+        ask(bundle, composition={"nodes": nodes, "links": []})
     assert str(caught.value) == (
-        'at: must name the node to extend when several ends are open, found 2 ends: a, e; add "at"'
+        f"composition: open ends answered at once may be {MOST_ENDS}, found {MOST_ENDS + 1}, such as "
+        '0, 1, 2, 3, 4; name one with "at"'
     )
 
 
@@ -170,13 +174,16 @@ def check_request(bundle: Bundle, values: dict[str, Any]) -> None:
     """An answer that adds up, or a RequestError that can be printed; nothing else."""
     (found,) = predict_lines(bundle, [json.dumps(values)], {})
     try:
-        answer = ask(bundle, **values)
+        answer = predict(bundle, make_request(values))
     except RequestError as error:
         text = str(error)
     else:
         text = answer.model_dump_json()
-        assert 0 < math.fsum(p.probability for p in answer.predictions) <= 1 + 1e-9
-        assert found == answer
+        answers, again = all_of(answer), all_of(found)
+        assert answers
+        for one, other in zip(answers, again, strict=True):
+            assert 0 < math.fsum(p.probability for p in one.predictions) <= 1 + 1e-9
+            assert one == other
     assert text.encode("utf-8")
     assert str(found).encode("utf-8")
 
@@ -225,7 +232,8 @@ def test_a_history_composition_that_does_not_hold_together_is_named(bundle: Bund
 
 def calls(bundle: Bundle, *history: dict[str, Any]) -> list[tuple[str, tuple[str, ...], float | None]]:
     request = make_request({"path": ["service_301"], "history": list(history)})
-    return [tuple(call) for call in request_context(request, bundle.vocabulary).history]  # type: ignore[misc]
+    (context,) = request_contexts(request, bundle.vocabulary)
+    return [tuple(call) for call in context.history]  # type: ignore[misc]
 
 
 def test_history_becomes_the_service_calls_of_its_paths_and_compositions(bundle: Bundle) -> None:

@@ -10,6 +10,7 @@ import typer
 from dagrec import console
 from dagrec.cli import options as opts
 from dagrec.cli.answer import At, Keys, Partial, Version, read_request
+from dagrec.errors import RequestError
 
 
 def explain(
@@ -39,11 +40,17 @@ def explain(
     bundle = Store(store).load(version)
     found = predict(bundle, request)
     answers = found.answers if isinstance(found, Answers) else [found]
+    looked = look(bundle, request)
     if plot is not None:
-        looked = look(bundle, request)
+        if looked is None:
+            raise RequestError(
+                f"--plot: only attention can be drawn, and {answers[0].model} pays none here; leave it "
+                "out, or name a model that has attention, and a known node"
+            )
         console.write_picture(plot, draw(looked.attention, looked.place, looked.upstream))
     if json is not None:
-        console.write_json(json, found.model_dump(mode="json"))
+        attention = None if looked is None else looked.summary()
+        console.write_json(json, found.model_dump(mode="json") | {"attention": attention})
     if json != "-":
         for answer in answers:
             console.answer_table(answer)

@@ -78,19 +78,34 @@ def test_explain_shows_what_the_frontier_looked_at(trained: Path, run: Run, tmp_
     options = ("--model", "sasrec", "--path", path, "--plot", picture, "--json", "-")
     done = run("explain", "--store", trained / "store", *options)
     assert done.status == 0, done.err
-    found = json.loads(done.out)
+    answer = json.loads(done.out)
+    found = answer["attention"]
     assert found["nodes"][found["frontier"]] == "service_303"
     assert sum(found["focus"]) == pytest.approx(1, abs=1e-5)
+    weights = [weight["weight"] for weight in answer["explanation"]["weights"]]
+    assert weights == found["focus"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     table = run("explain", "--store", trained / "store", "--model", "sasrec", "--path", path)
-    assert "frontier" in table.out
+    for title in ("made the step", "nearest contexts of training", "what the model weighed"):
+        assert title in table.out
+
+
+def test_explain_draws_nothing_where_there_is_no_attention(
+    trained: Path, run: Run, tmp_path: Path
+) -> None:
+    options = ("--model", "markov", "--path", "table_1000000")
+    done = run("explain", "--store", trained / "store", *options)
+    assert done.status == 0, done.err
+    assert "made the step" in done.out
+    assert "weighed" not in done.out
+    refused = run("explain", "--store", trained / "store", *options, "--plot", tmp_path / "no.png")
+    assert (refused.status, refused.out) == (1, "")
+    assert "only attention can be drawn" in refused.err
 
 
 @pytest.mark.parametrize(
     ("options", "status", "why"),
     [
-        (("--model", "markov", "--path", "table_1000000"), 1, "has no attention"),
-        (("--model", "sasrec", "--path", ","), 1, "found none"),
         (("--model", "nobody", "--path", "a"), 1, "found 'nobody'"),
         ((), 2, "--path and --composition"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
-from dagrec.predict import predict
+from dagrec.predict import Predictor, predict
 from dagrec.request import make_request
 from dagrec.store.bundle import Bundle
 from service.routes.predict import EXAMPLES
@@ -32,6 +32,23 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
+FORK: dict[str, Any] = {
+    "composition": {
+        "nodes": [{"id": "1001002"}, {"id": "a", "mid": 301}, {"id": "b", "mid": 303}],
+        "links": [{"source": "1001002", "target": "a"}, {"source": "1001002", "target": "b"}],
+    }
+}
+
+
+def timeless(value: Any) -> Any:
+    """An answer, or several, without how long they took."""
+    if isinstance(value, list):
+        return [timeless(each) for each in value]
+    if isinstance(value, dict):
+        return {key: timeless(each) for key, each in value.items() if key != "took_ms"}
+    return value
+
+
 @pytest.mark.parametrize("mask", [None, *(mask.value for mask in MaskPolicy if mask != "catalogue")])
 @pytest.mark.parametrize("model", [None, *MODELS])
 @pytest.mark.parametrize("values", REQUESTS.values(), ids=list(REQUESTS))
@@ -43,7 +60,7 @@ def test_an_answer_over_http_is_exactly_that_of_the_library(
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     expected = predict(bundle, make_request(request))
-    assert answer.json() == expected.model_dump(mode="json")
+    assert timeless(answer.json()) == timeless(expected.model_dump(mode="json"))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -54,7 +71,46 @@ def test_the_documented_examples_work_and_are_those_of_the_documentation(
     examples = operation["requestBody"]["content"]["application/json"]["examples"]
     answer = client.post("/predict", json=examples[name]["value"])
     assert answer.status_code == 200
-    assert len(answer.json()["predictions"]) == examples[name]["value"]["k"]
+    for one in answer.json().get("answers", [answer.json()]):
+        assert len(one["predictions"]) == examples[name]["value"]["k"]
+
+
+@pytest.mark.parametrize("values", [*REQUESTS.values(), FORK], ids=[*REQUESTS, "open ends"])
+def test_all_models_side_by_side_over_http_are_those_of_the_library(
+    values: dict[str, Any], client: httpx2.Client, bundle: Bundle
+) -> None:
+    request = {**values, "models": "all", "explain": True, "k": 3}
+    answer = client.post("/predict", json=request)
+    assert answer.status_code == 200
+    expected = predict(bundle, make_request(request)).model_dump(mode="json")
+    assert timeless(answer.json()) == timeless(expected)
+    assert {one["model"] for one in answer.json()["answers"]} == set(MODELS)
+
+
+def test_a_batch_answers_each_in_its_place(client: httpx2.Client, bundle: Bundle) -> None:
+    requests = [*REQUESTS.values(), FORK, {"path": [], "model": "nobody"}]
+    answer = client.post("/predict/batch", json={"requests": requests})
+    assert answer.status_code == 200
+    *found, last = answer.json()["answers"]
+    expected = Predictor(bundle).batch([make_request(values) for values in requests[:-1]])
+    assert timeless(found) == timeless([e.model_dump(mode="json") for e in expected])
+    assert set(last) == {"error"}
+    assert "model must be one of" in last["error"]
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_a_batch_has_a_size(count: int, client: httpx2.Client) -> None:
+    answer = client.post("/predict/batch", json={"requests": [{"path": []}] * count})
+    assert answer.status_code == 422
+    assert "requests" in answer.json()["detail"]
+
+
+def test_a_request_that_asks_for_too_much_at_once_is_refused(client: httpx2.Client) -> None:
+    nodes = [{"id": i, "mid": 301} for i in range(100)]
+    body = {"composition": {"nodes": nodes, "links": []}, "models": "all"}
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == 422
+    assert "may be 1000 at once" in answer.json()["detail"]
 
 
 def test_models_are_those_of_the_manifest(client: httpx2.Client, bundle: Bundle) -> None:
