@@ -57,6 +57,9 @@ class Answer(Options):
         "popularity: nothing of it is known"
     )
     why: str | None = Field(description="why it fell back, or the mask did; null: neither did")
+    opened: bool = Field(
+        description="the mask had nothing to let through after this node, and let every service through"
+    )
     terminal: bool = Field(description="the node is known, and nothing ever followed it")
     unknown: list[str] = Field(description="keys that training never saw")
     predictions: list[Prediction]
@@ -276,6 +279,7 @@ class Predictor:
         clock.check()
         request = question.request
         allowed = scored.allowed
+        opened = question.mask is not MaskPolicy.NONE and (scored.terminal or scored.last <= UNKNOWN)
         if request.filters or request.diversity or request.novelty:
             predictions, allowed = self._reranked(question, scored)
         elif scored.plain is not None and scored.plain[0] == request.k:
@@ -290,7 +294,8 @@ class Predictor:
             mask=question.mask,
             candidates=int(allowed.sum()),
             strategy=scored.strategy,
-            why=_why(question, scored, bool(allowed.any())),
+            why=_why(question, scored, opened, bool(predictions)),
+            opened=opened,
             terminal=scored.terminal,
             unknown=scored.unknown,
             predictions=predictions,
@@ -324,7 +329,7 @@ class Predictor:
         return explanation(self.bundle, model, question.context, services)
 
 
-def _why(question: _Question, scored: _Scored, any_left: bool) -> str | None:
+def _why(question: _Question, scored: _Scored, opened: bool, any_left: bool) -> str | None:
     """Why the answer is not the model's own ranking of what may follow, in words; None where it is."""
     reasons = []
     path = question.context.path
@@ -333,11 +338,11 @@ def _why(question: _Question, scored: _Scored, any_left: bool) -> str | None:
     elif scored.strategy == "back-off":
         count = len(scored.unknown)
         reasons.append(f"{count} unknown {'node was' if count == 1 else 'nodes were'} passed over")
-    if question.mask is not MaskPolicy.NONE:
-        if scored.terminal:
-            reasons.append(f"nothing ever followed {path[-1]}: the mask lets every service through")
-        elif scored.last <= UNKNOWN:
-            reasons.append("the node to extend is unknown: the mask lets every service through")
+    if opened:
+        why = (
+            f"nothing ever followed {path[-1]}" if scored.terminal else "the node to extend is unknown"
+        )
+        reasons.append(f"{why}: the mask lets every service through")
     if not any_left:
         reasons.append("allow, deny and no_repeats leave no service")
     return "; ".join(reasons) or None

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from dagrec.errors import ConfigError, DagrecError
+from dagrec.errors import DagrecError
 from service import errors
+from service.access import NeedKey
 from service.body_limit import BodyLimit
 from service.holder import Holder
+from service.logs import configure
+from service.metrics import Metrics
+from service.observe import LogBodies, Observe
 from service.routes import ROUTERS
 from service.settings import Settings, make_settings
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, holder: Holder | None = None) -> FastAPI:
     """The application; the live bundle is loaded when it starts, or it does not start.
 
-    Without ``settings`` they come from the environment (for ``uvicorn --factory``).
+    Without ``settings`` they come from the environment (for ``uvicorn --factory``). A ``holder`` that
+    has loaded already is taken as it is.
     """
     chosen = settings or make_settings()
+    held = holder or Holder(chosen.store, remember=chosen.cache)
+    metrics = Metrics()
+    metrics.watch(held)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.settings, app.state.feedback = chosen, None
-        app.state.holder = Holder(chosen.store)
-        app.state.holder.load()
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if holder is None:
+            held.load()
+        watching = asyncio.create_task(held.watch(chosen.watch)) if chosen.watch else None
         yield
+        if watching:
+            watching.cancel()
 
     app = FastAPI(
         title="dagrec",
@@ -39,22 +51,47 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI's own telemetry costs 12 % of the throughput of such short requests.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.add_middleware(BodyLimit, most=chosen.max_body)
+    app.state.settings, app.state.holder, app.state.metrics = chosen, held, metrics
+    app.state.feedback = None
+    _wrap(app, chosen, metrics)
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
     return app
 
 
+def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Put around the endpoints what every request passes, the innermost first."""
+    app.add_middleware(BodyLimit, most=settings.max_body, seconds=settings.body_timeout)
+    if settings.log_bodies:
+        app.add_middleware(LogBodies)
+    if settings.api_key is not None:
+        secrets = (settings.api_key, settings.admin_token)
+        app.add_middleware(NeedKey, keys=tuple(secret for secret in secrets if secret is not None))
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("X-Request-ID",),
+        )
+    app.add_middleware(Observe, metrics=metrics, most=settings.max_requests)
+
+
 def run(settings: Settings) -> None:
     """Serve until told to stop. Raises :class:`DagrecError` at once for what keeps it from starting."""
-    Holder(settings.store).load()
-    if settings.log_level not in uvicorn.config.LOG_LEVELS:
-        levels = ", ".join(uvicorn.config.LOG_LEVELS)
-        raise ConfigError(f"log_level must be one of {levels}, found {settings.log_level!r}")
+    holder = Holder(settings.store, remember=settings.cache)
+    holder.load()
     _need_free(settings.host, settings.port)
     uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_level=settings.log_level
+        create_app(settings, holder=holder),
+        host=settings.host,
+        port=settings.port,
+        log_config=configure(settings.log_level, settings.log_format),
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.grace),
     )
 
 

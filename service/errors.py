@@ -68,8 +68,19 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        log.exception("request to %s failed", request.url.path, exc_info=error)
-        return problem(request, 500, "the service failed at this request; its log says why")
+        return failure(request, error)
+
+
+def failure(request: Request, error: Exception) -> Response:
+    """The answer for what nobody foresaw; the log says what it was, and the answer does not."""
+    log.exception("request to %s failed", request.url.path, exc_info=error)
+    return problem(request, 500, "the service failed at this request; its log says why")
+
+
+def busy(request: Request, most: int) -> Response:
+    """The answer for one request too many."""
+    detail = f"requests answered at the same time may be {most}; try again in a moment"
+    return problem(request, 503, detail, {"Retry-After": "1"})
 
 
 def _short(value: object) -> str:

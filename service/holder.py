@@ -1,51 +1,111 @@
-"""The one reference to the live bundle."""
+"""The one reference to what is live, and how another bundle takes its place."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 
+from dagrec.check import self_check
 from dagrec.errors import StoreError
-from dagrec.predict import Answer, Predictor, predict
-from dagrec.request import PredictRequest
+from dagrec.predict import Predictor
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 
+log = logging.getLogger("dagrec.service")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A bundle that was not taken: its version, why, and when (ISO 8601)."""
+
+    version: str
+    why: str
+    at: str
+
 
 class Holder:
-    """Loads the store's live bundle, and has it answer before anybody else is answered from it."""
+    """Loads the store's live bundle, and has it answer before anybody else is answered from it.
 
-    def __init__(self, store: Path) -> None:
+    ``remember``: contexts whose scores a predictor keeps. ``swaps`` and ``refusals`` count bundles;
+    ``refused`` is the newest refusal where the store's live bundle is not the held one.
+    """
+
+    def __init__(self, store: Path, *, remember: int = 0) -> None:
         self.store = Store(store)
+        self.swaps = self.refusals = 0
+        self.refused: Refusal | None = None
+        self._remember = remember
         self._predictor: Predictor | None = None
+        self._loading = Lock()
+
+    @property
+    def predictor(self) -> Predictor:
+        """What answers from the live bundle. Raises :class:`StoreError` before :meth:`load`."""
+        if self._predictor is None:
+            raise StoreError(f"{self.store.root}: a bundle must be loaded, found none yet; try later")
+        return self._predictor
 
     @property
     def bundle(self) -> Bundle:
         """The live bundle. Raises :class:`StoreError` before :meth:`load` has succeeded."""
         return self.predictor.bundle
 
-    @property
-    def predictor(self) -> Predictor:
-        """What answers from the live bundle, the one reference to it. Raises :class:`StoreError`."""
-        if self._predictor is None:
-            raise StoreError(f"{self.store.root}: a bundle must be loaded, found none yet; try later")
-        return self._predictor
+    def load(self) -> str:
+        """Take the store's live bundle where it is another one than the held one; returns its version.
 
-    def load(self) -> None:
-        """Load the live bundle, check it, and only then take it. Raises :class:`StoreError`."""
-        bundle = self.store.load()
-        self_check(bundle)
-        self._predictor = Predictor(bundle, remember=2000)
+        It is loaded and checked whole before it is taken; requests go on meanwhile, and those that have
+        begun finish with the old one. Where it is refused the old one stays: :class:`StoreError`.
+        """
+        with self._loading:
+            version = ""
+            try:
+                version = self.store.current()
+                if self._predictor is None or version != self.bundle.version:
+                    bundle = self.store.load(version)
+                    self_check(bundle)
+                    self.swaps += self._predictor is not None
+                    self._predictor = Predictor(bundle, remember=self._remember)
+                    _settle()
+                    log.info("bundle %s is live", version)
+            except Exception as error:  # whatever is wrong with it, it must not stop what is live
+                self._refuse(version, error)
+                raise StoreError(f"bundle {version or '?'} was refused: {error}") from error
+            self.refused = None
+            return version
+
+    def _refuse(self, version: str, error: Exception) -> None:
+        if self._predictor is not None:
+            log.error("bundle %s was refused: %s", version or "?", error)
+        self.refusals += 1
+        self.refused = Refusal(version, str(error), datetime.now(UTC).isoformat(timespec="seconds"))
+
+    async def watch(self, seconds: float) -> None:
+        """Look for a newly published bundle, again and again; a refused one is not tried twice."""
+        while True:
+            await asyncio.sleep(seconds)
+            if self._is_new():
+                with contextlib.suppress(StoreError):
+                    await asyncio.to_thread(self.load)
+
+    def _is_new(self) -> bool:
+        try:
+            version = self.store.current()
+        except StoreError:
+            version = ""
+        held = "" if self._predictor is None else self.bundle.version
+        if version == held:
+            self.refused = None  # the store went back to what is held
+        return version != held and (self.refused is None or self.refused.version != version)
 
 
-def self_check(bundle: Bundle) -> None:
-    """Every model must answer a canned context with probabilities that add up to at most 1."""
-    path = list(bundle.vocabulary.others[:1] or bundle.vocabulary.services[:1])
-    for label in bundle.models:
-        answer = predict(bundle, PredictRequest(path=path, k=1000, model=label))
-        assert isinstance(answer, Answer)
-        total = sum(p.probability for p in answer.predictions)
-        if not 0 < total <= 1 + 1e-6:
-            raise StoreError(
-                f"bundle {bundle.version}, model {label}: probabilities after {path} must add up to "
-                f"at most 1, found {total}; publish it again"
-            )
+def _settle() -> None:
+    """Take a whole bundle out of what is searched for garbage: that cost up to half of an answer."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

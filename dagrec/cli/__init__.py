@@ -8,7 +8,7 @@ import sys
 import typer
 
 from dagrec import console
-from dagrec.cli.answer import predict, serve
+from dagrec.cli.answer import predict
 from dagrec.cli.curves import curves
 from dagrec.cli.data import formats, generate, inspect
 from dagrec.cli.doctor import doctor
@@ -16,6 +16,7 @@ from dagrec.cli.embeddings import embeddings
 from dagrec.cli.explain import explain
 from dagrec.cli.learn import models, train
 from dagrec.cli.measure import ablate, bench, evaluate
+from dagrec.cli.serve import serve
 from dagrec.errors import ConfigError, DagrecError
 
 app = typer.Typer(

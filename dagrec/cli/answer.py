@@ -1,4 +1,4 @@
-"""Commands that answer: predict, serve."""
+"""Command that answers: predict."""
 
 from __future__ import annotations
 
@@ -136,24 +136,6 @@ def _document(path: Path) -> Any:
         return parse_json(read_text(path, 64))
     except DataError as error:
         raise error.at(str(path)) from None
-
-
-def serve(
-    store: Annotated[
-        Path | None, typer.Option(help="folder of published bundles [default: DAGREC_STORE]")
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="address to bind [default: 127.0.0.1]")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="port to bind [default: 8000]")
-    ] = None,
-    threads: opts.Threads = 1,
-) -> None:
-    """Answer POST /predict over HTTP from the live bundle of STORE. DAGREC_* variables set the rest."""
-    from service.app import run
-    from service.settings import make_settings
-
-    opts.set_threads(threads)
-    run(make_settings(store=store, host=host, port=port))
 
 
 def _lines(path: Path) -> Iterator[str]:

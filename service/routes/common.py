@@ -11,15 +11,27 @@ from service.errors import MEDIA_TYPE
 from service.holder import Holder
 from service.schemas import Problem
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}, "description": about}
-    for status, about in {
-        413: "the body is too large",
-        415: "the body is not declared to be JSON",
-        422: "the request breaks a rule",
-        503: "no bundle is loaded",
-    }.items()
+ABOUT = {
+    401: "the key or token is missing or wrong",
+    403: "it is switched off",
+    404: "there is no such thing",
+    408: "the body did not arrive in time",
+    409: "the bundle was refused, and the one before goes on",
+    413: "the body is too large",
+    415: "the body is not declared to be JSON",
+    422: "the request breaks a rule",
+    503: "no bundle is loaded, or too many requests are being answered",
 }
+Documented = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: int) -> Documented:
+    """These failures as the OpenAPI document tells of them, and those that any request can meet."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {s: {"content": content, "description": ABOUT[s]} for s in sorted({401, 503, *statuses})}
+
+
+WITH_BODY = problems(408, 413, 415, 422)
 
 
 # Dependencies are async so that none of them costs a change of thread.

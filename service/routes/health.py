@@ -1,24 +1,40 @@
-"""Whether the process lives, and whether it can answer."""
+"""Whether the process lives, whether it can answer, and what it has counted."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from dataclasses import asdict
 
-from service.holder import self_check
-from service.routes.common import PROBLEMS, Held
-from service.schemas import Health
+from fastapi import APIRouter, Request, Response
+
+from dagrec.check import self_check
+from service.routes.common import Held, problems
+from service.schemas import Health, Refused
 
 router = APIRouter()
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses=problems())
 async def live() -> Health:
     """The process answers."""
     return Health(status="live")
 
 
-@router.get("/health/ready", responses={503: PROBLEMS[503]})
+@router.get("/health/ready", responses=problems())
 async def ready(held: Held) -> Health:
-    """A bundle is loaded, and each of its models has just answered a canned context."""
-    self_check(held.bundle)
-    return Health(status="ready", version=held.bundle.version)
+    """A bundle is loaded, and its champion has just answered canned contexts.
+
+    `refused` tells of a newer bundle that was not taken: the service goes on with the old one.
+    """
+    bundle, refused = held.bundle, held.refused
+    self_check(bundle, [bundle.manifest.champion])
+    found = None if refused is None else Refused(**asdict(refused))
+    return Health(status="ready", version=bundle.version, refused=found)
+
+
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **problems()}
+)
+async def metrics(request: Request) -> Response:
+    """Counts for Prometheus."""
+    text, kind = request.app.state.metrics.text()
+    return Response(text, media_type=kind)

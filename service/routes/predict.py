@@ -15,7 +15,7 @@ from dagrec.errors import RequestError
 from dagrec.predict import Answer, Answers
 from dagrec.request import PredictRequest
 from dagrec.types import Options
-from service.routes.common import PROBLEMS, declared_json
+from service.routes.common import WITH_BODY, declared_json
 from service.routes.fast import JSON, FastRoute
 
 router = APIRouter(route_class=FastRoute)
@@ -103,7 +103,7 @@ class BatchAnswers(Options):
 @router.post(
     "/predict",
     response_model=Answer | Answers,
-    responses=PROBLEMS,
+    responses=WITH_BODY,
     dependencies=[Depends(declared_json)],
 )
 async def post_predict(
@@ -126,7 +126,7 @@ async def post_predict(
 @router.post(
     "/predict/batch",
     response_model=BatchAnswers,
-    responses=PROBLEMS,
+    responses=WITH_BODY,
     dependencies=[Depends(declared_json)],
 )
 async def post_predict_batch(

@@ -31,6 +31,7 @@ ROOMS = (
     {"request", "rerank"},
     {"explain"},
     {"predict"},
+    {"check"},
     {"config"},
     {"jobs"},
     {"console"},
@@ -38,7 +39,7 @@ ROOMS = (
 )
 """The rooms of dagrec; one may import its own and those before it."""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-SEEN_BY_SERVICE = {"predict", "request", "store", "errors", "types"}
+SEEN_BY_SERVICE = {"predict", "check", "request", "store", "errors", "types"}
 MOST_LINES = 400
 HELPER = re.compile(r"(?:^|[._])(?:assert_|checks?(?:_|$))")
 """A name of something that asserts: assert_whole, check_bundle, CHECKS[name]."""

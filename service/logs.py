@@ -1,0 +1,67 @@
+"""The log: one line a record on standard error, as JSON or as text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import time
+from typing import Any
+
+ACCESS = "dagrec.access"
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object; ``fields`` of a record become fields of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _moment(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextLines(logging.Formatter):
+    """A record as a person reads it; line breaks within a message are shown, not made."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
+        message = record.getMessage().replace("\n", "\\n").replace("\r", "\\r")
+        line = f"{_moment(record.created)} {record.levelname.lower():8} {message}"
+        line += "".join(f" {name}={value}" for name, value in fields.items())
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _moment(seconds: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03}Z"
+
+
+def configure(level: str, form: str) -> dict[str, Any]:
+    """The configuration of Python's logging, for uvicorn's loggers and ours."""
+    loggers = ("uvicorn", "uvicorn.error", "dagrec")
+    formatter = JsonLines if form == "json" else TextLines
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"lines": {"()": formatter}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "lines",
+                "stream": "ext://sys.stderr",
+            }
+        },
+        "loggers": {
+            name: {"handlers": ["stderr"], "level": level.upper(), "propagate": False}
+            for name in loggers
+        },
+    }
