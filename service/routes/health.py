@@ -7,10 +7,11 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 
 from dagrec.check import self_check
-from service.routes.common import Held, problems
+from service.routes.common import Documented, Held, problems
 from service.schemas import Health, Refused
 
 router = APIRouter()
+PLAIN: Documented = {200: {"content": {"text/plain": {}}}}
 
 
 @router.get("/health/live", responses=problems())
@@ -31,9 +32,7 @@ async def ready(held: Held) -> Health:
     return Health(status="ready", version=bundle.version, refused=found)
 
 
-@router.get(
-    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **problems()}
-)
+@router.get("/metrics", response_class=Response, responses=PLAIN | problems())
 async def metrics(request: Request) -> Response:
     """Counts for Prometheus."""
     text, kind = request.app.state.metrics.text()
