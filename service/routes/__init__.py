@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.routes import health, models, predict
+from service.routes import admin, health, models, playground, predict
 
-ROUTERS: tuple[APIRouter, ...] = (predict.router, models.router, health.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    predict.router,
+    models.router,
+    health.router,
+    admin.router,
+    playground.router,
+)
 """In the order of the documentation."""

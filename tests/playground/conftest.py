@@ -1,0 +1,111 @@
+"""A real server, a real Chromium on its page, and a proxy that wants a prefix and a key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from dagrec.config import load_config
+from dagrec.jobs.train import train
+from dagrec.store.catalogue import Store
+from tests.playground.webdriver import Browser
+from tests.service.conftest import DATA, start
+
+MODELS = ["popularity", "markov", "vsknn"]
+PREFIX = "/some/prefix"
+KEY = "open sesame"
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("playground") / "store")
+    train(DATA, store, load_config(models=MODELS), None, measure=0)
+    return store
+
+
+@pytest.fixture(scope="session")
+def site(published: Store) -> Iterator[str]:
+    """The address of a served bundle."""
+    yield from served(published)
+
+
+def served(store: Store, **environment: str) -> Iterator[str]:
+    server = start(store.root, **environment)
+    server.wait_until_ready()
+    yield f"{server.url}/"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, site: str) -> Browser:
+    """The page, freshly opened."""
+    return opened(chromium, site)
+
+
+def opened(browser: Browser, url: str) -> Browser:
+    browser.open("about:blank")
+    browser.log()
+    browser.open(url)
+    browser.wait(lambda: browser.run("return !!document.getElementById('graph')._cyreg"), "it draws")
+    return browser
+
+
+@pytest.fixture
+def gateway(published: Store) -> Iterator[str]:
+    """The address of a proxy that strips a prefix, before a service that wants a key."""
+    for site in served(published, DAGREC_API_KEY=KEY):
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Proxy", (Proxy,), {"site": site}))
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{proxy.server_port}{PREFIX}/"
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Passes on what has the prefix."""
+
+    site: str
+
+    def do_GET(self) -> None:
+        path = self.path.removeprefix(f"{PREFIX}/")
+        if path == self.path:
+            self._send(404, {"Content-Type": "text/plain"}, b"outside the prefix")
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+        passed = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "x-api-key")}
+        try:
+            with urlopen(Request(self.site + path, body, passed)) as response:
+                self._send(response.status, response.headers, response.read())
+        except HTTPError as error:
+            with error:
+                self._send(error.code, error.headers, error.read())
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def _send(self, status: int, headers: Any, body: bytes) -> None:
+        self.send_response(status)
+        for name in ("Content-Type", "Content-Security-Policy", "X-Request-ID"):
+            if headers.get(name):
+                self.send_header(name, headers[name])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the test says what went wrong."""
