@@ -50,5 +50,9 @@ class StoreError(DagrecError):
     """A bundle or a store is missing, incomplete, changed or of another version."""
 
 
+class RefusedError(DagrecError):
+    """A challenger that is not published."""
+
+
 class RequestError(DagrecError):
     """A prediction request that cannot be answered as it stands."""

@@ -14,8 +14,10 @@ from dagrec.cli.data import formats, generate, inspect
 from dagrec.cli.doctor import doctor
 from dagrec.cli.embeddings import embeddings
 from dagrec.cli.explain import explain
+from dagrec.cli.feedback import feedback
 from dagrec.cli.learn import models, train
 from dagrec.cli.measure import ablate, bench, evaluate
+from dagrec.cli.operate import bundles, prune, retrain, rollback
 from dagrec.cli.serve import serve
 from dagrec.errors import ConfigError, DagrecError
 
@@ -37,8 +39,13 @@ for command in (
     ablate,
     predict,
     explain,
+    feedback,
     embeddings,
     serve,
+    retrain,
+    bundles,
+    rollback,
+    prune,
     bench,
     models,
     formats,

@@ -28,13 +28,7 @@ def train(
     options: opts.Set = None,
     mask: opts.MaskOption = None,
     catalogue: opts.Catalogue = None,
-    services: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON object of service key -> text: candidates whether or not DATA shows them, which "
-            "ur4rec and pinsage rank by their texts"
-        ),
-    ] = None,
+    services: opts.Services = None,
     measure: Annotated[
         int, typer.Option(min=0, help="held-out parts to measure on before; 0: none")
     ] = 3,

@@ -43,6 +43,13 @@ Catalogue = Annotated[
     Path | None,
     typer.Option(help="JSON array of declared [source, service] links, for mask `catalogue`"),
 ]
+Services = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON object of service key -> text: candidates whether or not DATA shows them, which "
+        "ur4rec and pinsage rank by their texts"
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="where networks are trained")]
 Log = Annotated[
     Path | None, typer.Option("--log", help="file that gets a line of JSON an epoch; see dagrec curves")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -229,8 +229,11 @@ ARRAYS = (
 
 
 def composition_hash(composition: Composition) -> int:
-    """A number of 64 bits that two compositions share when everything in them is the same."""
-    return int(fingerprint([composition])[:16], 16)
+    """A number of 64 bits that two compositions share when everything in them is the same.
+
+    Their own ids do not enter: a reader makes them up from file and place where there are none.
+    """
+    return int(fingerprint([replace(composition, id="")])[:16], 16)
 
 
 def _divides(starts: Ids, total: int) -> bool:

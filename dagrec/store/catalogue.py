@@ -2,6 +2,7 @@
 
     STORE/bundles/<version>/    whole bundles
     STORE/current               a text file with the live version, replaced in one step
+    STORE/lock                  held by the one job that trains for this store
 
 A bundle is written under a name that starts with a dot, its manifest last; then the folder is renamed
 and the pointer replaced. Whatever moment it stops at, the pointer names a whole bundle.
@@ -9,16 +10,19 @@ and the pointer replaced. Whatever moment it stops at, the pointer names a whole
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from safetensors import SafetensorError
 
 from dagrec.data.vocabulary import Vocabulary
@@ -33,8 +37,46 @@ from dagrec.store.bundle import (
     Manifest,
     ModelEntry,
     load_bundle,
+    read_manifest,
     write_parts,
 )
+from dagrec.types import Options
+
+
+class BundleAbout(Options):
+    """One published bundle, as it is listed."""
+
+    version: str
+    live: bool
+    broken: str | None = None
+    created: str = ""
+    champion: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Of the champion."""
+    models: list[str] = Field(default_factory=list)
+    compositions: int = 0
+    fingerprint: str = ""
+    """Of the data."""
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, folder: Path, *, live: bool) -> BundleAbout:
+        try:
+            manifest = read_manifest(folder)
+        except StoreError as error:
+            return cls(version=folder.name, live=live, broken=str(error))
+        return cls(
+            version=folder.name,
+            live=live,
+            created=manifest.created,
+            champion=manifest.champion,
+            metrics=manifest.models[manifest.champion].metrics,
+            models=list(manifest.models),
+            compositions=manifest.data.get("compositions", 0),
+            fingerprint=str(manifest.data.get("fingerprint", "")),
+            bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        )
+
 
 DRAFT = ".draft-"
 ABANDONED_AFTER = 86_400
@@ -54,6 +96,14 @@ class Store:
         if not self.bundles.is_dir():
             return []
         return sorted(p.name for p in self.bundles.iterdir() if not p.name.startswith("."))
+
+    def listing(self) -> list[BundleAbout]:
+        """What is known of each version, the oldest first; broken ones say why."""
+        try:
+            live = self.current()
+        except StoreError:
+            live = ""
+        return [BundleAbout.of(self.bundles / v, live=v == live) for v in self.versions()]
 
     def current(self) -> str:
         """The live version. Raises :class:`StoreError` when nothing was published."""
@@ -85,8 +135,14 @@ class Store:
         champion: str,
         data: dict[str, Any],
         config: dict[str, Any],
+        check: Callable[[Bundle], None] | None = None,
+        instead_of: str | None = None,
     ) -> str:
-        """Write a bundle, check that it loads, and make it the live one. Returns its version."""
+        """Write a bundle, see that it loads, and make it the live one. Returns its version.
+
+        ``check`` is asked about it before, as it was read back. ``instead_of``: the version that must
+        be live until then; raises :class:`StoreError` where another one is.
+        """
         created = datetime.now(UTC)
         version = f"{created:%Y%m%dT%H%M%S%f}-{graph.fingerprint[:8]}"
         try:
@@ -109,7 +165,14 @@ class Store:
                 )
                 text = manifest.model_dump_json(indent=1) + "\n"
                 (draft / MANIFEST).write_text(text, encoding="utf-8")
-                load_bundle(draft)
+                bundle = load_bundle(draft)
+                if check:
+                    check(bundle)
+                if instead_of is not None and self.current() != instead_of:
+                    raise StoreError(
+                        f"{self.root}: {instead_of} was live when this began, found {self.current()} "
+                        "now, and leaves that live; start again"
+                    )
                 draft.chmod(0o755)
                 _sync(draft)
                 draft.rename(self.bundles / version)
@@ -125,6 +188,87 @@ class Store:
                 "check space and permissions; the live bundle is unchanged"
             ) from error
         return version
+
+    def rollback(self, to: str | None = None) -> str:
+        """Make another version live: the one published before the live one where none is named.
+
+        It is loaded whole before. Raises :class:`StoreError` where it is none, or broken.
+        """
+        try:
+            live = self.current()
+        except StoreError:
+            live = ""  # a broken pointer must not keep anybody from mending it
+        earlier = [version for version in self.versions() if not live or version < live]
+        if to is None and not earlier:
+            raise StoreError(
+                f"{self.root}: rolling back needs a version before {live or 'the live one'}, found none"
+            )
+        version = earlier[-1] if to is None else to
+        if version not in self.versions():
+            raise StoreError(
+                f"{self.root}: a version must be one of {self.versions()}, found {version!r}; "
+                "see `dagrec bundles`"
+            )
+        self.load(version)
+        try:
+            replace_text(self.pointer, version + "\n")
+        except OSError as error:
+            raise StoreError(
+                f"{self.pointer}: cannot be written: {error.strerror}; {live} is still live"
+            ) from error
+        return version
+
+    def prune(self, keep: int, *, dry_run: bool = False) -> list[str]:
+        """Remove the oldest versions until ``keep`` are left; returns those removed.
+
+        The live one, and the one to which a rollback would go, are always kept.
+        """
+        live, versions = self.current(), self.versions()
+        needed = {live, *[version for version in versions if version < live][-1:]}
+        free = [version for version in versions if version not in needed]
+        spare = max(0, len(versions) - keep)
+        removed = free[:spare]
+        if not dry_run:
+            for version in removed:
+                # Renamed first, so that no half of a bundle is ever listed.
+                gone = self.bundles / f"{DRAFT}{version}"
+                try:
+                    (self.bundles / version).rename(gone)
+                except OSError as error:
+                    raise StoreError(
+                        f"{self.bundles / version}: cannot be removed: {error.strerror}"
+                    ) from error
+                shutil.rmtree(gone, ignore_errors=True)
+        return removed
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only job of this store; what ends the process, however, ends the lock as well.
+
+        Raises :class:`StoreError` that says who holds it.
+        """
+        path = self.root / "lock"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be written: {error.strerror}; check the folder of the store"
+            ) from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                handle.seek(0)
+                raise StoreError(
+                    f"{self.root}: one job at a time may train for a store, found "
+                    f"{handle.read().strip()} at it; wait until it is done"
+                ) from None
+            handle.truncate(0)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            handle.write(f"process {os.getpid()} since {now}\n")
+            handle.flush()
+            yield
 
     def _remove_abandoned(self) -> None:
         """Drafts that a killed publisher left behind; one that is being written is younger."""

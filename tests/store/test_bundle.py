@@ -19,6 +19,7 @@ from dagrec.store.bundle import FORMAT, MANIFEST, load_bundle, read_manifest
 from dagrec.store.catalogue import Store
 
 FILES = [
+    "evidence.safetensors",
     "graph.safetensors",
     *(f"models/{name}/{file}" for name in MODELS for file in ("model.json", "tensors.safetensors")),
     "vocabulary.json",
