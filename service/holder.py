@@ -70,6 +70,7 @@ class Holder:
                     bundle = self.store.load(version)
                     self_check(bundle)
                     self.swaps += self._predictor is not None
+                    self.refused = None
                     self._predictor = Predictor(bundle, remember=self._remember)
                     _settle()
                     log.info("bundle %s is live", version)

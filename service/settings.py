@@ -73,5 +73,10 @@ def make_settings(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        clauses = [f"DAGREC_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        clauses = []
+        for item in error.errors():
+            name = str(item["loc"][0])
+            # A secret is not shown, not even a wrong one.
+            found = "" if name in SECRETS or item["type"] == "missing" else f", found {item['input']!a}"
+            clauses.append(f"DAGREC_{name.upper()}: {item['msg']}{found}")
         raise ConfigError(f"settings: {'; '.join(clauses)}") from None

@@ -55,7 +55,9 @@ def test_it_does_not_start_with_a_wrong_setting(small_store: Store) -> None:
     wrong = {"DAGREC_MAX_BODY": "many", "PATH": ""}
     assert_refused(serve("--store", small_store.root, **wrong), 2, "DAGREC_MAX_BODY", "valid integer")
     wrong = {"DAGREC_LOG_LEVEL": "loud", "PATH": ""}
-    assert_refused(serve("--store", small_store.root, **wrong), 2, "log_level must be one of", "'loud'")
+    assert_refused(
+        serve("--store", small_store.root, **wrong), 2, "DAGREC_LOG_LEVEL", "'warning'", "found 'loud'"
+    )
 
 
 def test_it_does_not_start_on_a_port_that_is_taken(small_store: Store) -> None:

@@ -130,13 +130,19 @@ def test_models_are_those_of_the_manifest(client: httpx2.Client, bundle: Bundle)
 
 def test_health_says_alive_and_which_version_is_ready(client: httpx2.Client, bundle: Bundle) -> None:
     assert client.get("/health/live").json()["status"] == "live"
-    assert client.get("/health/ready").json() == {"status": "ready", "version": bundle.version}
+    assert client.get("/health/ready").json() == {
+        "status": "ready",
+        "version": bundle.version,
+        "refused": None,
+    }
 
 
 def test_the_documentation_is_served(client: httpx2.Client) -> None:
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/predict", "/models", "/health/live", "/health/ready"}
+    assert {"/predict", "/predict/batch", "/models/{name}", "/feedback", "/v2/models/{model}"} <= set(
+        paths
+    )
 
 
 def test_a_composition_of_2_to_the_60_paths_is_answered_within_a_second(

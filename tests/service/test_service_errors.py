@@ -35,7 +35,7 @@ def composition(nodes: str, links: str = "") -> bytes:
 
 
 def test_an_unknown_address_is_not_found(client: httpx2.Client) -> None:
-    for path in ("/nope", "/predict/more", "/models/markov", "/" + "a" * 5000):
+    for path in ("/nope", "/predict/more", "/v2/nope", "/" + "a" * 5000):
         check_problem(client.get(path), 404, path, "Not Found")
 
 
@@ -104,7 +104,6 @@ def test_other_names_of_json_are_json(kind: str, client: httpx2.Client) -> None:
         (composition('{"id": 1}', '{"source": 1, "target": 2}'), ["link '1' -> '2'", "which is none"]),
         (composition('{"id": 1}', '{"source": 1, "target": 1}'), ["closes a cycle"]),
         (composition('{"id": 1}', '{"source": "\\udfff", "target": 1}'), ["link 1: source"]),
-        (composition('{"id": 1}, {"id": 2}'), ["several ends", "1, 2", 'add "at"']),
         (
             b'{"composition": {"nodes": [{"id": 1}], "links": []}, "at": "\\ud800"}',
             ["at: must be the id of a node", "\\ud800"],

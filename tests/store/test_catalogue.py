@@ -18,10 +18,11 @@ from dagrec.data.examples import extract
 from dagrec.data.formats import read_composition
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.errors import StoreError
+from dagrec.graph.evidence import Evidence
 from dagrec.models.counting.markov import Markov
 from dagrec.models.training_data import TrainingData
 from dagrec.store.bundle import MANIFEST, Bundle, ModelEntry, load_bundle
-from dagrec.store.catalogue import Store, replace_text
+from dagrec.store.catalogue import DRAFT, Store, replace_text
 from tests.consoles import PROCESSES
 
 
@@ -33,6 +34,7 @@ def published_parts(seed: int) -> dict[str, Any]:
     return {
         "vocabulary": data.vocabulary,
         "graph": data.graph,
+        "evidence": Evidence.of(data.examples, data.vocabulary),
         "models": {"markov": Markov().fit(data)},
         "entries": {"markov": ModelEntry(recommender="markov", parameters=1, fit_seconds=0.0)},
         "champion": "markov",
@@ -254,3 +256,57 @@ def test_drafts_of_killed_publishers_are_removed_after_a_day(tmp_path: Path) -> 
     assert store.versions() == [version]
     assert young.exists()
     assert not old.exists()
+
+
+def test_a_rollback_goes_to_the_version_before_and_only_to_whole_ones(
+    store: Store, parts: dict[str, Any]
+) -> None:
+    first = store.current()
+    second, third = (store.publish(**parts) for _ in range(2))
+    assert (store.rollback(), store.current()) == (second, second)
+    assert (store.rollback(third), store.current()) == (third, third)
+    (store.bundles / second / "graph.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"graph\.safetensors"):
+        store.rollback()
+    assert store.current() == third
+    assert store.rollback(first) == first
+
+
+def test_a_rollback_mends_a_broken_pointer(store: Store) -> None:
+    live = store.current()
+    store.pointer.write_text("nowhere")
+    assert store.rollback() == live
+    assert store.current() == live
+
+
+def test_what_a_check_refuses_is_never_published(store: Store, parts: dict[str, Any]) -> None:
+    live = store.current()
+
+    def refuse(bundle: Bundle) -> None:
+        assert bundle.version > live
+        raise StoreError("this bundle is no good")
+
+    with pytest.raises(StoreError, match="no good"):
+        store.publish(**parts, check=refuse)
+    assert (store.current(), store.versions()) == (live, [live])
+    assert not list(store.bundles.glob(f"{DRAFT}*"))
+
+
+def test_a_bundle_is_listed_with_what_is_wrong_with_it(store: Store, parts: dict[str, Any]) -> None:
+    first, second = store.current(), store.publish(**parts)
+    (store.bundles / first / "manifest.json").write_text("{")
+    broken, whole = store.listing()
+    assert (broken.version, broken.live) == (first, False)
+    assert "manifest.json" in (broken.broken or "")
+    assert (whole.version, whole.live, whole.champion, whole.broken) == (second, True, "markov", None)
+    assert whole.bytes > 1000
+    assert set(whole.models) == set(parts["models"])
+
+
+def test_a_lock_is_held_once_and_given_back(store: Store) -> None:
+    with store.lock():
+        with pytest.raises(StoreError, match=f"found process {os.getpid()} since"), store.lock():
+            pass
+        assert store.publish  # whoever holds it goes on
+    with store.lock():
+        assert (store.root / "lock").read_text().startswith(f"process {os.getpid()}")
