@@ -18,16 +18,20 @@ In: a forest of paths. Out: scores [R, C].
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.models.base import Traits
+from dagrec.graph.service_graph import ServiceGraph
+from dagrec.models.base import State, Trainer, Traits
 from dagrec.models.network import Head, Network, NodeEmbedding
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import ForestInputs, PathForest
+from dagrec.models.sequence.recurrent import Layer, TrainedGRU
 from dagrec.models.training_data import TrainingData
+from dagrec.types import Scores
 
 
 class GRU4RecConfig(SequenceOptions):
@@ -95,6 +99,21 @@ class GRUNetwork(Network):
         scores: Tensor = self.head(states, columns)
         return scores
 
+    def in_numpy(self) -> TrainedGRU:
+        """The network as it is now, to score with; it does not follow later changes."""
+        with torch.no_grad():
+            # The map from the state to the embedding's width and the output weights are one product.
+            reads: Tensor = self.head.weights()
+            bias: Tensor = self.head.bias
+            if isinstance(self.project, nn.Linear):
+                reads, bias = reads @ self.project.weight, reads @ self.project.bias + bias
+            layers = tuple(
+                Layer.of(*(weight.numpy() for weight in weights)) for weights in self.gru.all_weights
+            )
+            return TrainedGRU.of(
+                self.embed.weight.numpy(), layers, np.ascontiguousarray(reads.numpy().T), bias.numpy()
+            )
+
 
 class GRU4Rec(SequenceRecommender):
     """A recurrent state of the path, and a linear score for each service."""
@@ -105,8 +124,30 @@ class GRU4Rec(SequenceRecommender):
     traits = Traits(order_aware=True, gradient_trained=True)
     config: GRU4RecConfig
 
+    _trained: TrainedGRU | None = None
+    """Made at the end of training, and not when it is first asked: scoring changes nothing."""
+
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
         return GRUNetwork(self.config, len(vocabulary), len(vocabulary.services))
 
     def units(self, contexts: Contexts, *, training: bool) -> PathForest:
         return PathForest.of(contexts, shared=training)
+
+    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+        try:
+            super()._fit(data, trainer)
+        finally:
+            self._take()
+
+    def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
+        super()._restore(state, vocabulary, graph)
+        self._take()
+
+    def _take(self) -> None:
+        """Score with the network that there is now."""
+        network = self._network
+        self._trained = network.in_numpy() if isinstance(network, GRUNetwork) else None
+
+    def _score(self, contexts: Contexts) -> Scores:
+        read = self.read(contexts, self.graph.vocabulary)
+        return self._fitted(self._trained).scores(read.nodes, read.lengths)
