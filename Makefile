@@ -5,7 +5,7 @@ DATA ?= data/compositions.json
 STORE ?= store
 MODELS ?= --model markov --model gru4rec --model dagset
 
-.PHONY: help demo test test-slow lint serve bench data clean
+.PHONY: help demo test test-slow test-playground lint serve bench bench-service data clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: *##|^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/'
@@ -19,6 +19,9 @@ test: lint      ## style, types and the default tests
 test-slow:      ## the longer checks
 	@$(RUN) python -m pytest -m slow
 
+test-playground: ## the page in headless Chromium (Debian: apt install chromium chromium-driver)
+	@$(RUN) python -m pytest tests/playground
+
 lint:           ## style and types
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
@@ -31,6 +34,9 @@ serve:          ## train MODELS on DATA where STORE is empty, then serve
 
 bench:          ## time training and scoring of MODELS on DATA
 	@$(RUN) dagrec bench $(DATA) $(MODELS)
+
+bench-service:  ## requests a second of the service, beside a bare FastAPI endpoint
+	@$(RUN) python bench_service.py
 
 data:           ## draw the bundled compositions again; gives the same file
 	@$(RUN) dagrec generate --out data/compositions.json

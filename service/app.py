@@ -15,6 +15,7 @@ from dagrec.errors import DagrecError
 from service import errors
 from service.access import NeedKey
 from service.body_limit import BodyLimit
+from service.feedback_log import FeedbackLog
 from service.holder import Holder
 from service.logs import configure
 from service.metrics import Metrics
@@ -52,7 +53,7 @@ def create_app(settings: Settings | None = None, *, holder: Holder | None = None
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings, app.state.holder, app.state.metrics = chosen, held, metrics
-    app.state.feedback = None
+    app.state.feedback = chosen.feedback and FeedbackLog(chosen.feedback, chosen.feedback_mb)
     _wrap(app, chosen, metrics)
     errors.install(app)
     for router in ROUTERS:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -39,16 +41,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        clauses = []
-        for item in error.errors():
-            if item["type"] == "json_invalid":
-                place, why = item["loc"][-1], item["ctx"]["error"]
-                clauses.append(f"body: not JSON at character {place}: {why}; correct it")
-                continue
-            field = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
-            rule = item["msg"].removeprefix("Value error, ")
-            clauses.append(f"{field}: {rule}, found {_short(item.get('input'))}")
-        return problem(request, 422, "; ".join(clauses))
+        return problem(request, 422, clauses(error.errors()))
 
     @app.exception_handler(StoreError)
     async def no_bundle(request: Request, error: StoreError) -> Response:
@@ -71,6 +64,21 @@ def install(app: FastAPI) -> None:
         return failure(request, error)
 
 
+def clauses(errors: Iterable[Any]) -> str:
+    """What is wrong with a body, field by field, from the errors of pydantic."""
+    found = []
+    for item in errors:
+        if item["type"] == "json_invalid":
+            # FastAPI says where; pydantic says it in the text.
+            place = f" at character {item['loc'][-1]}" if item["loc"] else ""
+            found.append(f"body: not JSON{place}: {item['ctx']['error']}; correct it")
+            continue
+        field = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
+        rule = item["msg"].removeprefix("Value error, ")
+        found.append(f"{field}: {rule}, found {short(item.get('input'))}")
+    return "; ".join(found)
+
+
 def failure(request: Request, error: Exception) -> Response:
     """The answer for what nobody foresaw; the log says what it was, and the answer does not."""
     log.exception("request to %s failed", request.url.path, exc_info=error)
@@ -83,6 +91,7 @@ def busy(request: Request, most: int) -> Response:
     return problem(request, 503, detail, {"Retry-After": "1"})
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value for an error message, in ASCII, cut to a length that a person reads."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."

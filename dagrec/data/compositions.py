@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -128,23 +128,9 @@ def compose(
     Raises :class:`DataError` for a duplicate node id, a link to a node that is not there, and for a
     cycle unless ``on_cycle`` is ``break``. The same link given twice is one link.
     """
-    known: set[str] = set()
-    for node in nodes:
-        if node.id in known:
-            raise DataError(
-                f"node {node.id!r}: an id may occur once in a composition, found it twice; rename one",
-                rule="duplicate-id",
-            )
-        known.add(node.id)
     distinct = tuple(dict.fromkeys(links))
-    for source, target in distinct:
-        for end, id_ in (("source", source), ("target", target)):
-            if id_ not in known:
-                raise DataError(
-                    f"link {source!r} -> {target!r}: its {end} must be the id of a node of the "
-                    f"composition, found {id_!r}, which is none; add the node or drop the link",
-                    rule="dangling-link",
-                )
+    for fault in faults(nodes, distinct):
+        raise fault
     back = _back_links(nodes, distinct)
     if back and on_cycle != "break":
         source, target = back[0]
@@ -156,6 +142,26 @@ def compose(
     dropped = set(back)
     kept = tuple(link for link in distinct if link not in dropped)
     return Composition(id, tuple(nodes), kept, owner, time), len(back)
+
+
+def faults(nodes: Sequence[Node], links: Iterable[Link]) -> Iterator[DataError]:
+    """Every duplicate node id, and every end of a link that is not there, in document order."""
+    known: set[str] = set()
+    for node in nodes:
+        if node.id in known:
+            yield DataError(
+                f"node {node.id!r}: an id may occur once in a composition, found it twice; rename one",
+                rule="duplicate-id",
+            )
+        known.add(node.id)
+    for source, target in links:
+        for end, id_ in (("source", source), ("target", target)):
+            if id_ not in known:
+                yield DataError(
+                    f"link {source!r} -> {target!r}: its {end} must be the id of a node of the "
+                    f"composition, found {id_!r}, which is none; add the node or drop the link",
+                    rule="dangling-link",
+                )
 
 
 def fingerprint(compositions: Iterable[Composition]) -> str:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.routes import admin, health, models, playground, predict
+from service.routes import (
+    admin,
+    compositions,
+    feedback,
+    health,
+    inference,
+    models,
+    playground,
+    predict,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
+    feedback.router,
+    compositions.router,
     models.router,
     health.router,
     admin.router,
+    inference.router,
     playground.router,
 )
 """In the order of the documentation."""

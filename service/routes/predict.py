@@ -119,8 +119,8 @@ async def post_predict(
     if body.models is None and not body.explain and len(await request.body()) <= SHORT:
         answer = predictor.answer(body, timeout=timeout)
     else:
-        answer = await _aside(lambda: predictor.answer(body, timeout=timeout))
-    return _answered(request, [body], [answer], answer)
+        answer = await aside(lambda: predictor.answer(body, timeout=timeout))
+    return answered(request, [body], [answer], answer)
 
 
 @router.post(
@@ -136,18 +136,18 @@ async def post_predict_batch(
     start = time.perf_counter()
     state = request.app.state
     predictor, timeout = state.holder.predictor, state.settings.timeout
-    found = await _aside(lambda: predictor.batch(body.requests, timeout=timeout))
+    found = await aside(lambda: predictor.batch(body.requests, timeout=timeout))
     answers = [Refused(error=str(f)) if isinstance(f, RequestError) else f for f in found]
     took = round((time.perf_counter() - start) * 1000, 3)
-    return _answered(request, body.requests, found, BatchAnswers(answers=answers, took_ms=took))
+    return answered(request, body.requests, found, BatchAnswers(answers=answers, took_ms=took))
 
 
-async def _aside(work: Callable[[], T]) -> T:
+async def aside(work: Callable[[], T]) -> T:
     """Done in a thread, so that short requests are answered meanwhile."""
     return await to_thread.run_sync(work, limiter=LONG)
 
 
-def _answered(
+def answered(
     request: Request,
     asked: Sequence[PredictRequest],
     found: Sequence[Answer | Answers | RequestError],

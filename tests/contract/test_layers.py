@@ -31,6 +31,7 @@ ROOMS = (
     {"request", "rerank"},
     {"explain"},
     {"predict"},
+    {"feedback"},
     {"check"},
     {"config"},
     {"jobs"},
@@ -39,7 +40,7 @@ ROOMS = (
 )
 """The rooms of dagrec; one may import its own and those before it."""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-SEEN_BY_SERVICE = {"predict", "check", "request", "store", "errors", "types"}
+SEEN_BY_SERVICE = {"predict", "check", "request", "store", "errors", "types", "data", "feedback"}
 MOST_LINES = 400
 HELPER = re.compile(r"(?:^|[._])(?:assert_|checks?(?:_|$))")
 """A name of something that asserts: assert_whole, check_bundle, CHECKS[name]."""

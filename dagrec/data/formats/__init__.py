@@ -80,6 +80,20 @@ def read_composition(document: Json, options: ReadOptions | None = None) -> Comp
     return composition
 
 
+def recognise_document(document: Json) -> Format:
+    """The format of one parsed JSON object. Raises :class:`DataError` where none is known."""
+    candidates = [format_ for format_ in FORMATS.values() if not format_.rows]
+    for format_ in candidates:
+        if isinstance(document, dict) and format_.recognises(document):
+            return format_
+    names = ", ".join(format_.name for format_ in candidates)
+    raise DataError(
+        f"a composition must be in one of the formats {names}, found {show(document)} in none; it "
+        "needs nodes and links (native), nodes and connections (n8n) or steps (Galaxy)",
+        rule="unknown-format",
+    )
+
+
 def _files(path: Path, report: ReadReport) -> Iterator[Path]:
     if path.is_file():
         yield path
@@ -171,4 +185,5 @@ __all__ = [
     "ReadReport",
     "read",
     "read_composition",
+    "recognise_document",
 ]
