@@ -30,7 +30,7 @@ async def get_models(held: Held) -> Models:
     )
 
 
-@router.get("/models/{name}", responses=problems(404))
+@router.get("/models/{name}", responses=problems(404, 422))
 async def get_model(name: str, held: Held) -> ModelDetails:
     """One model: its configuration, what was measured of it, with intervals, and on which data."""
     bundle = held.bundle

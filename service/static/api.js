@@ -61,7 +61,7 @@ export async function predict(request, signal) {
 }
 
 /** Tells which suggestion was taken; a service that keeps no feedback, or forgot the request, is no problem. */
-export function taken(requestId, service) {
+export function taken(requestId, what) {
   if (!requestId) return;
-  ask("feedback", { body: { request_id: requestId, action: "taken", service } }).catch(() => {});
+  ask("feedback", { body: { request_id: requestId, action: "taken", ...what } }).catch(() => {});
 }

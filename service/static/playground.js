@@ -81,12 +81,12 @@ function addNode(key, kind) {
 
 function accept(index) {
   const suggestion = suggestions[index];
-  if (suggestion) take(suggestion.at, suggestion.service, canvas.ghostPlace(index), requestId);
+  if (suggestion) take(suggestion.answer, suggestion.service, canvas.ghostPlace(index), requestId);
 }
 
-function take(at, service, place, id) {
+function take({ at, model }, service, place, id) {
   const [next, node] = history.now.composition.add(service, "service", place ?? canvas.placeFor([at]), [at]);
-  api.taken(id, service);
+  api.taken(id, { service, at, model });
   edit(next, { node }, `Added ${service} after ${nameOf(at)}. Ctrl+Z undoes it.`);
 }
 
@@ -262,7 +262,7 @@ async function compare(signal) {
   title.textContent = "Asking all recommenders…";
   try {
     const found = await api.predict({ ...request, k: COMPARED, models: "all" }, signal);
-    showComparison(found.answers, COMPARED, (answer, service) => take(answer.at, service, null, found.id));
+    showComparison(found.answers, COMPARED, (answer, service) => take(answer, service, null, found.id));
     title.textContent = `All recommenders after ${nameOf(request.at)}`;
     canvas.show(); // the table took its room
   } catch (error) {

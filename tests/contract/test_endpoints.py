@@ -23,6 +23,7 @@ from service.settings import make_settings
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 OPERATIONS = {
     "/predict": "POST",
+    "/predict/batch": "POST",
     "/feedback": "POST",
     "/compositions/validate": "POST",
     "/v2": "GET",
@@ -35,6 +36,11 @@ OPERATIONS = {
     "/v2/models/{model}/versions/{version}/ready": "GET",
     "/v2/models/{model}/versions/{version}/infer": "POST",
     "/models": "GET",
+    "/models/{name}": "GET",
+    "/bundle": "GET",
+    "/metrics": "GET",
+    "/admin/reload": "POST",
+    "/admin/rollback": "POST",
     "/health/live": "GET",
     "/health/ready": "GET",
 }
@@ -95,7 +101,10 @@ def test_very_many_requests(api: Any, mode: GenerationMode, data: st.DataObject)
 @pytest.mark.parametrize("path", OPERATIONS)
 def test_every_failure_is_documented_as_a_problem(api: Any, path: str) -> None:
     responses = api.raw_schema["paths"][path][OPERATIONS[path].lower()]["responses"]
-    assert responses["200"]["content"]["application/json"]["schema"]
+    if path == "/metrics":
+        assert set(responses["200"]["content"]) == {"text/plain"}
+    else:
+        assert responses["200"]["content"]["application/json"]["schema"]
     for status, response in responses.items():
         if status != "200":
             (kind,) = response["content"]
@@ -109,7 +118,7 @@ def test_every_failure_is_documented_as_a_problem(api: Any, path: str) -> None:
 
 def test_the_documented_examples_are_answered(api: Any) -> None:
     body = api.raw_schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    assert set(body["examples"]) == {"path", "composition", "history"}
+    assert set(body["examples"]) == {"path", "composition", "history", "side by side"}
     for example in body["examples"].values():
         case = api["/predict"]["POST"].Case(body=example["value"], media_type="application/json")
         assert case.call_and_validate().status_code == 200

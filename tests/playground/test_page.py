@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
-from tests.playground.conftest import KEY, MODELS, PREFIX, opened
+from dagrec.store.catalogue import Store
+from tests.playground.conftest import KEY, MODELS, PREFIX, opened, served
 from tests.playground.webdriver import Browser
 
 CY = "const cy = document.getElementById('graph')._cyreg.cy;"
@@ -64,6 +67,11 @@ def paste(page: Browser, text: str) -> None:
     page.click("#open")
     page.run("document.getElementById('json-text').value = arguments[0]", text)
     page.click("#json-load")
+
+
+def both_ends(page: Browser) -> bool:
+    """Whether suggestions stand there for two nodes."""
+    return bool(page.run("return document.querySelectorAll('li.end').length === 2"))
 
 
 def test_an_example_shows_ghosts_that_are_what_the_service_answers(page: Browser, site: str) -> None:
@@ -172,7 +180,7 @@ def test_all_open_ends_are_extended_at_once(page: Browser) -> None:
     }
     page.click("#all-ends")
     paste(page, json.dumps(branching))
-    page.wait(lambda: page.run("return document.querySelectorAll('li.end').length") == 2, "two ends")
+    page.wait(lambda: both_ends(page), "two ends")
     ends = page.run(f"{CY} return cy.edges('.ghost').map((edge) => edge.source().id())")
     assert set(ends) == {"r:a", "r:b"}
     assert drawn(page) == branching
@@ -230,3 +238,31 @@ def test_behind_a_prefix_and_a_key_it_works_and_asks_nobody_else(
     assert all(name.startswith(gateway) for name in asked), f"outside {PREFIX}: {asked}"
     # Where no feedback is kept, the browser says that it was not found; nothing else is wrong.
     assert not [line for line in page.log() if "/feedback" not in line]
+
+
+def test_what_is_accepted_is_kept_as_feedback(
+    chromium: Browser, published: Store, tmp_path: Path
+) -> None:
+    def decisions() -> list[dict[str, Any]]:
+        texts = [file.read_text() for file in sorted(tmp_path.glob("*.jsonl"))]
+        return [json.loads(line) for line in "".join(texts).splitlines()]
+
+    branching = {
+        "nodes": [{"id": "1"}, {"id": "a", "mid": 301}, {"id": "b", "mid": 303}],
+        "links": [{"source": "1", "target": "a"}, {"source": "1", "target": "b"}],
+    }
+    for site in served(published, DAGREC_FEEDBACK=str(tmp_path)):
+        page = opened(chromium, site)
+        second = load_example(page)[1]
+        page.press("Down")
+        page.press("Enter")
+        page.wait(lambda: len(decisions()) == 1, "one decision is on disk")
+        page.click("#all-ends")
+        paste(page, json.dumps(branching))
+        page.wait(partial(both_ends, page), "two ends")
+        page.click(".suggestion")
+        page.wait(lambda: len(decisions()) == 2, "another decision is on disk")
+        assert not page.log()
+    one, other = decisions()
+    assert (one["action"], one["service"], one["rank"]) == ("taken", second, 2)
+    assert (other["action"], other["at"], other["rank"]) == ("taken", "a", 1)
