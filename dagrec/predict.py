@@ -110,11 +110,12 @@ class _Question:
 class _Scored:
     """What a model says of a context after the mask, before a request's filters and order.
 
-    log_probabilities, allowed: [C]; last: node id of the frontier.
+    log_probabilities, allowed: [C]; candidates: how many are allowed; last: node id of the frontier.
     """
 
     log_probabilities: Floats
     allowed: Mask
+    candidates: int
     last: int
     terminal: bool
     unknown: list[str]
@@ -249,6 +250,7 @@ class Predictor:
             yield _Scored(
                 masked.log_probabilities[row],
                 masked.allowed[row],
+                int(masked.allowed[row].sum()),
                 int(encoded.last[row]),
                 bool(masked.terminal[row]),
                 unknown,
@@ -278,10 +280,10 @@ class Predictor:
     def _answer(self, question: _Question, scored: _Scored, clock: _Clock) -> Answer:
         clock.check()
         request = question.request
-        allowed = scored.allowed
+        candidates = scored.candidates
         opened = question.mask is not MaskPolicy.NONE and (scored.terminal or scored.last <= UNKNOWN)
         if request.filters or request.diversity or request.novelty:
-            predictions, allowed = self._reranked(question, scored)
+            predictions, candidates = self._reranked(question, scored)
         elif scored.plain is not None and scored.plain[0] == request.k:
             predictions = scored.plain[1]
         else:
@@ -292,7 +294,7 @@ class Predictor:
             version=self.bundle.version,
             at=question.context.at,
             mask=question.mask,
-            candidates=int(allowed.sum()),
+            candidates=candidates,
             strategy=scored.strategy,
             why=_why(question, scored, opened, bool(predictions)),
             opened=opened,
@@ -303,8 +305,8 @@ class Predictor:
             took_ms=clock.took_ms(),
         )
 
-    def _reranked(self, question: _Question, scored: _Scored) -> tuple[list[Prediction], Mask]:
-        """The ranking that the request's filters and order leave, and the services they let through."""
+    def _reranked(self, question: _Question, scored: _Scored) -> tuple[list[Prediction], int]:
+        """The ranking that the request's filters and order leave, and how many services."""
         request = question.request
         kept = filtered(
             self.bundle.vocabulary,
@@ -313,7 +315,8 @@ class Predictor:
             used=present(question.context) if request.no_repeats else (),
         )
         log_p = restricted(scored.log_probabilities, kept)
-        return self._ranked(request, log_p, scored.last), scored.allowed & kept
+        left = int((scored.allowed & kept).sum())
+        return self._ranked(request, log_p, scored.last), left
 
     def _ranked(self, request: PredictRequest, log_p: Floats, last: int) -> list[Prediction]:
         graph, services = self.bundle.graph, self.bundle.vocabulary.services

@@ -17,7 +17,7 @@ from service.access import NeedKey
 from service.body_limit import BodyLimit
 from service.feedback_log import FeedbackLog
 from service.holder import Holder
-from service.logs import configure
+from service.logs import AccessLog, configure
 from service.metrics import Metrics
 from service.observe import LogBodies, Observe
 from service.routes import ROUTERS
@@ -63,9 +63,10 @@ def create_app(settings: Settings | None = None, *, holder: Holder | None = None
 
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Put around the endpoints what every request passes, the innermost first."""
+    log = AccessLog(settings.log_format) if settings.log_level in ("info", "debug") else None
     app.add_middleware(BodyLimit, most=settings.max_body, seconds=settings.body_timeout)
-    if settings.log_bodies:
-        app.add_middleware(LogBodies)
+    if settings.log_bodies and log is not None:
+        app.add_middleware(LogBodies, log=log)
     if settings.api_key is not None:
         secrets = (settings.api_key, settings.admin_token)
         app.add_middleware(NeedKey, keys=tuple(secret for secret in secrets if secret is not None))
@@ -77,7 +78,7 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_headers=("*",),
             expose_headers=("X-Request-ID",),
         )
-    app.add_middleware(Observe, metrics=metrics, most=settings.max_requests)
+    app.add_middleware(Observe, metrics=metrics, most=settings.max_requests, log=log)
 
 
 def run(settings: Settings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from os import urandom
@@ -13,21 +12,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dagrec.predict import Answer, Answers
 from service import errors
-from service.logs import ACCESS
+from service.logs import AccessLog
 from service.metrics import Metrics
 
 HEADER = b"x-request-id"
 ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-log = logging.getLogger(ACCESS)
 
 
 class Observe:
     """Gives requests their ids, counts and logs them, and turns those away that are too many."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, most: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, most: int, log: AccessLog | None = None) -> None:
         self.app = app
         self.metrics = metrics
         self.most = most
+        self.log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,7 +69,7 @@ class Observe:
         found = state.get("answered")
         if found is not None:
             self.metrics.answered(found)
-        if log.isEnabledFor(logging.INFO):
+        if self.log is not None:
             fields = {
                 "request_id": state["request_id"],
                 "method": method,
@@ -78,7 +77,7 @@ class Observe:
                 "status": status,
                 "ms": round(seconds * 1000, 3),
             }
-            log.info("request", extra={"fields": fields | _of(found or ())})
+            self.log.write("request", fields | _of(found or ()))
 
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -104,8 +103,9 @@ def _of(found: Any) -> dict[str, Any]:
 class LogBodies:
     """Logs what is sent; for looking at one's own requests, and off unless it is asked for."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, log: AccessLog) -> None:
         self.app = app
+        self.log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,7 +119,7 @@ class LogBodies:
                     "request_id": scope["state"]["request_id"],
                     "body": body.decode("utf-8", "replace"),
                 }
-                log.info("body", extra={"fields": fields})
+                self.log.write("body", fields)
             return message
 
         await self.app(scope, told, send)
