@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dagrec import console
 from dagrec.cli import options as opts
+from dagrec.config import RunConfig
 from dagrec.errors import RefusedError
 from dagrec.graph.service_graph import read_catalogue, read_services
 
@@ -79,7 +81,8 @@ def retrain(
         total = (chosen.measure + 1) * len(run_config.models) + 1
         task = bar.add_task("retraining", total=total)
         places = {"log": log, "checkpoints": store / "checkpoints"}
-        trainer = opts.make_trainer([run_config], device, threads, 1, bar, **places)()
+        runs = [run_config, *_champion(store)]
+        trainer = opts.make_trainer(runs, device, threads, 1, bar, **places)()
         job = Job(
             data,
             Store(store),
@@ -99,6 +102,20 @@ def retrain(
             console.say(f"live is {live}; `dagrec rollback --to VERSION` changes that", style="yellow")
     if report.outcome == "refused":
         raise RefusedError(f"refused: {'; '.join(report.reasons)}")
+
+
+def _champion(store: Path) -> list[RunConfig]:
+    """The live champion as a run: it may have to be fitted again."""
+    from dagrec.store.bundle import read_manifest
+    from dagrec.store.catalogue import Store
+
+    published = Store(store)
+    if not published.pointer.exists():
+        return []
+    manifest = read_manifest(published.bundles / published.current())
+    own = manifest.config.get("models", {}).get(manifest.champion, {})
+    recommender = manifest.models[manifest.champion].recommender
+    return [RunConfig(models={manifest.champion: {"recommender": recommender, **own}})]
 
 
 def _print(report: Report) -> None:
@@ -158,9 +175,10 @@ def rollback(
     json: opts.Json = None,
 ) -> None:
     """Make another published bundle live. Services take it within DAGREC_WATCH seconds."""
+    from dagrec.check import self_check
     from dagrec.store.catalogue import Store
 
-    version = Store(store).rollback(to)
+    version = Store(store).rollback(to, check=self_check)
     if json is not None:
         console.write_json(json, {"live": version})
     if json != "-":

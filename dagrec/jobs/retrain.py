@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -39,7 +41,7 @@ from dagrec.jobs.work import Work
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.registry import create, explain
 from dagrec.models.training_data import TrainingData
-from dagrec.store.bundle import Bundle, check_labels
+from dagrec.store.bundle import MANIFEST, Bundle, Manifest, check_labels, read_manifest
 from dagrec.store.catalogue import Store, replace_text
 from dagrec.types import Options
 
@@ -131,8 +133,8 @@ def retrain(job: Job, *, force: bool = False, dry_run: bool = False) -> Report:
         if not dry_run:
             _write(job.store, report)
             Work(job.store.root / "work").forget()
-            if job.trainer is not None:
-                job.trainer.forget()
+            # Those of trainings that an earlier process finished, too; the lock keeps others away.
+            shutil.rmtree(job.store.root / "checkpoints", ignore_errors=True)
         return report
 
 
@@ -313,23 +315,42 @@ def _last(store: Store, fingerprint: str, live: Bundle | None) -> Report | None:
         report = None
     if report is not None and report.fingerprint == fingerprint:
         return report
-    # A job that was killed between publishing and reporting has published all the same.
-    about = {} if live is None else live.manifest.config.get("retrain", {})
-    if live is None or about.get("fingerprint") != fingerprint:
+    # A job that was killed between publishing and reporting has published all the same, and somebody
+    # may have rolled back since.
+    manifest = _published(store, fingerprint)
+    if manifest is None or live is None:
         return None
-    data = live.manifest.data
+    if _never_live(store, manifest.version):
+        store.rollback(manifest.version, check=self_check)
+    data = manifest.data
     report = Report(
         outcome="published",
         fingerprint=fingerprint,
-        at=live.manifest.created,
-        version=live.version,
-        contest=Contest.model_validate(live.manifest.config["contest"]),
+        at=manifest.created,
+        version=manifest.version,
+        contest=Contest.model_validate(manifest.config["contest"]),
         compositions=data["compositions"],
         examples=data["examples"],
         skipped=data["skipped"],
     )
     _write(store, report)
     return report
+
+
+def _published(store: Store, fingerprint: str) -> Manifest | None:
+    """The newest bundle that an attempt of this fingerprint has published, if one has."""
+    for version in reversed(store.versions()):
+        with suppress(StoreError):
+            manifest = read_manifest(store.bundles / version)
+            if manifest.config.get("retrain", {}).get("fingerprint") == fingerprint:
+                return manifest
+    return None
+
+
+def _never_live(store: Store, version: str) -> bool:
+    """Whether the job was killed after the bundle had its name, and before the pointer named it."""
+    written = (store.bundles / version / MANIFEST).stat().st_mtime
+    return store.current() != version and store.pointer.stat().st_mtime < written
 
 
 def _write(store: Store, report: Report) -> None:

@@ -3,6 +3,7 @@
     STORE/bundles/<version>/    whole bundles
     STORE/current               a text file with the live version, replaced in one step
     STORE/lock                  held by the one job that trains for this store
+    STORE/current.lock          held for the moment in which the pointer moves, or versions are removed
 
 A bundle is written under a name that starts with a dot, its manifest last; then the folder is renamed
 and the pointer replaced. Whatever moment it stops at, the pointer names a whole bundle.
@@ -16,7 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -168,19 +169,18 @@ class Store:
                 bundle = load_bundle(draft)
                 if check:
                     check(bundle)
-                if instead_of is not None and self.current() != instead_of:
-                    raise StoreError(
-                        f"{self.root}: {instead_of} was live when this began, found {self.current()} "
-                        "now, and leaves that live; start again"
-                    )
                 draft.chmod(0o755)
                 _sync(draft)
-                draft.rename(self.bundles / version)
+                with self._pointing():
+                    if instead_of is not None and self.current() != instead_of:
+                        raise StoreError(
+                            f"{self.root}: {instead_of} was live when this began, found "
+                            f"{self.current()} now, and leaves that live; start again"
+                        )
+                    self._make_live(draft, version)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
-            _sync(self.bundles)
-            replace_text(self.pointer, version + "\n")
         except (OSError, SafetensorError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise StoreError(
@@ -189,10 +189,22 @@ class Store:
             ) from error
         return version
 
-    def rollback(self, to: str | None = None) -> str:
+    def _make_live(self, draft: Path, version: str) -> None:
+        """Give a draft its name, and point to it; where the one cannot be, the other is not left."""
+        folder = self.bundles / version
+        draft.rename(folder)
+        try:
+            _sync(self.bundles)
+            replace_text(self.pointer, version + "\n")
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def rollback(self, to: str | None = None, *, check: Callable[[Bundle], None] | None = None) -> str:
         """Make another version live: the one published before the live one where none is named.
 
-        It is loaded whole before. Raises :class:`StoreError` where it is none, or broken.
+        It is loaded whole before, and ``check`` asked about it. Raises :class:`StoreError` where it is
+        none, or broken.
         """
         try:
             live = self.current()
@@ -209,9 +221,14 @@ class Store:
                 f"{self.root}: a version must be one of {self.versions()}, found {version!r}; "
                 "see `dagrec bundles`"
             )
-        self.load(version)
+        bundle = self.load(version)
+        if check:
+            check(bundle)
         try:
-            replace_text(self.pointer, version + "\n")
+            with self._pointing():
+                if version not in self.versions():
+                    raise StoreError(f"{self.bundles / version}: was removed meanwhile; choose another")
+                replace_text(self.pointer, version + "\n")
         except OSError as error:
             raise StoreError(
                 f"{self.pointer}: cannot be written: {error.strerror}; {live} is still live"
@@ -223,23 +240,26 @@ class Store:
 
         The live one, and the one to which a rollback would go, are always kept.
         """
-        live, versions = self.current(), self.versions()
-        needed = {live, *[version for version in versions if version < live][-1:]}
-        free = [version for version in versions if version not in needed]
-        spare = max(0, len(versions) - keep)
-        removed = free[:spare]
-        if not dry_run:
-            for version in removed:
-                # Renamed first, so that no half of a bundle is ever listed.
-                gone = self.bundles / f"{DRAFT}{version}"
-                try:
-                    (self.bundles / version).rename(gone)
-                except OSError as error:
-                    raise StoreError(
-                        f"{self.bundles / version}: cannot be removed: {error.strerror}"
-                    ) from error
-                shutil.rmtree(gone, ignore_errors=True)
+        try:
+            with nullcontext() if dry_run else self._pointing():
+                live, versions = self.current(), self.versions()
+                needed = {live, *[version for version in versions if version < live][-1:]}
+                free = [version for version in versions if version not in needed]
+                removed = free[: max(0, len(versions) - keep)]
+                for version in () if dry_run else removed:
+                    # Renamed first, so that no half of a bundle is ever listed.
+                    gone = (self.bundles / version).rename(self.bundles / f"{DRAFT}{version}")
+                    shutil.rmtree(gone, ignore_errors=True)
+        except OSError as error:
+            raise StoreError(f"{self.bundles}: cannot be pruned: {error.strerror}") from error
         return removed
+
+    @contextmanager
+    def _pointing(self) -> Iterator[None]:
+        """Nobody else moves the pointer, or removes what it could point to; waits for a moment."""
+        with (self.root / "current.lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -248,27 +268,30 @@ class Store:
         Raises :class:`StoreError` that says who holds it.
         """
         path = self.root / "lock"
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = path.open("a+", encoding="utf-8")
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            raise _no_lock(path, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.truncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} since {now}\n".encode())
+        except BlockingIOError:
+            holder = os.read(handle, 1000).decode(errors="replace").strip()
+            os.close(handle)
             raise StoreError(
-                f"{path}: cannot be written: {error.strerror}; check the folder of the store"
-            ) from error
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
-                raise StoreError(
-                    f"{self.root}: one job at a time may train for a store, found "
-                    f"{handle.read().strip()} at it; wait until it is done"
-                ) from None
-            handle.truncate(0)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            handle.write(f"process {os.getpid()} since {now}\n")
-            handle.flush()
+                f"{self.root}: one job at a time may train for a store, found {holder or 'another'} at "
+                "it; wait until it is done"
+            ) from None
+        except OSError as error:
+            os.close(handle)
+            raise _no_lock(path, error) from error
+        try:
             yield
+        finally:
+            os.close(handle)
 
     def _remove_abandoned(self) -> None:
         """Drafts that a killed publisher left behind; one that is being written is younger."""
@@ -277,14 +300,24 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
 
 
+def _no_lock(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path}: the lock cannot be written: {error.strerror}; check space and permissions"
+    )
+
+
 def replace_text(path: Path, text: str) -> None:
     """Put a text in place of a file in one step that a crash cannot divide."""
     draft = path.with_name(f".{path.name}-{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, Depends, HTTPException
 
+from dagrec.check import self_check
 from dagrec.errors import StoreError
 from service.access import administrator
 from service.holder import Holder
@@ -25,7 +26,7 @@ async def reload(held: Held) -> Live:
 async def rollback(held: Held) -> Live:
     """Make the bundle live that was published before the live one, in the store as well."""
     try:
-        await asyncio.to_thread(held.store.rollback)
+        await asyncio.to_thread(held.store.rollback, check=self_check)
     except StoreError as error:
         raise HTTPException(409, str(error)) from None
     return await _load(held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from dagrec.jobs import retrain as module
 from dagrec.jobs.contest import AS_PUBLISHED, FITTED_AGAIN, hold_back
 from dagrec.jobs.retrain import Job, Report, make_retrain_options, retrain
 from dagrec.jobs.train import train
+from dagrec.models.base import Trainer
 from dagrec.models.counting.markov import Markov
 from dagrec.store.catalogue import Store
 
@@ -206,6 +208,40 @@ def test_a_job_killed_between_publishing_and_reporting_has_published(data: Path,
     again = run(data, store)
     assert (again.repeated, again.version, len(store.versions())) == (True, first.version, 1)
     assert json.loads((store.root / "retrain.json").read_text())["version"] == first.version
+
+
+def test_what_was_rolled_back_before_it_was_reported_does_not_come_back(
+    data: Path, store: Store
+) -> None:
+    first = run(data, store).version
+    second = run(data, store, "markov").version
+    (store.root / "retrain.json").unlink()
+    assert store.rollback() == first
+    again = run(data, store, "markov")
+    assert (again.repeated, again.version, store.current()) == (True, second, first)
+
+
+def test_a_bundle_that_a_kill_kept_from_being_live_becomes_it(data: Path, store: Store) -> None:
+    first = run(data, store).version
+    assert first is not None
+    second = run(data, store, "markov").version
+    (store.root / "retrain.json").unlink()
+    store.pointer.write_text(first)
+    os.utime(store.pointer, (0, 0))
+    again = run(data, store, "markov")
+    assert (again.repeated, store.current()) == (True, second)
+
+
+def test_a_live_network_is_fitted_again_by_a_run_without_networks(
+    data: Path, store: Store, trainer: Trainer
+) -> None:
+    overrides = ["gru4rec.epochs=2", "gru4rec.hidden=4"]
+    train(data, store, load_config(models=["gru4rec"], overrides=overrides), trainer, measure=0)
+    job = Job(data, store, load_config(models=["markov"]), make_retrain_options({}), trainer)
+    report = retrain(job)
+    assert report.contest is not None
+    assert report.contest.champion is not None
+    assert (report.contest.champion.label, report.contest.champion.how) == ("gru4rec", FITTED_AGAIN)
 
 
 def test_old_versions_are_removed_but_for_those_one_may_go_back_to(data: Path, store: Store) -> None:

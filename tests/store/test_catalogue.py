@@ -279,6 +279,33 @@ def test_a_rollback_mends_a_broken_pointer(store: Store) -> None:
     assert store.current() == live
 
 
+def test_a_target_that_is_removed_meanwhile_is_not_pointed_to(
+    store: Store, parts: dict[str, Any]
+) -> None:
+    first, _, third = store.current(), store.publish(**parts), store.publish(**parts)
+
+    def removed(_: Bundle) -> None:
+        assert store.prune(2) == [first]
+
+    with pytest.raises(StoreError, match="was removed meanwhile"):
+        store.rollback(first, check=removed)
+    assert store.current() == third
+
+
+def test_a_pointer_that_cannot_move_leaves_no_version(
+    store: Store, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = store.current()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dagrec.store.catalogue.replace_text", full)
+    with pytest.raises(StoreError, match="No space left"):
+        store.publish(**parts)
+    assert (store.current(), store.versions()) == (live, [live])
+
+
 def test_what_a_check_refuses_is_never_published(store: Store, parts: dict[str, Any]) -> None:
     live = store.current()
 

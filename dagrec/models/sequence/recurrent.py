@@ -22,6 +22,11 @@ ROWS_AT_ONCE = 256
 """Paths that are computed together; a bound on memory."""
 
 
+def quiet() -> np.errstate:
+    """No warnings of weights that are no numbers, as in torch: scores are looked at in any case."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 @dataclass(frozen=True)
 class Layer:
     """One GRU layer, gates in PyTorch's order: reset, update, new.
@@ -88,16 +93,18 @@ class TrainedGRU:
     @classmethod
     def of(cls, embedding: Array, layers: tuple[Layer, ...], weights: Array, bias: Array) -> TrainedGRU:
         """embedding: [V, D]; weights: [H, C]; bias: [C]."""
-        return cls(layers[0].gates(embedding), layers, weights, bias)
+        with quiet():
+            return cls(layers[0].gates(embedding), layers, weights, bias)
 
     def scores(self, nodes: Ids, lengths: Ids) -> Scores:
         """[B, C] of right-padded paths [B, L] of ``lengths`` [B], each at least 1."""
         found = np.empty((len(lengths), len(self.bias)), dtype=np.float32)
         # The longest first: those that still go on are then the first rows.
         order = np.argsort(-lengths, kind="stable")
-        for start in range(0, len(order), ROWS_AT_ONCE):
-            rows = order[start : start + ROWS_AT_ONCE]
-            found[rows] = self._states(nodes[rows], lengths[rows]) @ self.weights + self.bias
+        with quiet():
+            for start in range(0, len(order), ROWS_AT_ONCE):
+                rows = order[start : start + ROWS_AT_ONCE]
+                found[rows] = self._states(nodes[rows], lengths[rows]) @ self.weights + self.bias
         return found
 
     def _states(self, nodes: Ids, lengths: Ids) -> Array:
