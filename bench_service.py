@@ -37,6 +37,7 @@ DAGREC = str(Path(sys.executable).with_name("dagrec"))
 STORE = Path("out/bench-store")
 TARGETS = {"markov": 0.8, "gru4rec, remembered": 0.6, "gru4rec, not remembered": 0.4}
 BARE = "bare FastAPI"
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 MOST_SECONDS = 120
 """Of one round."""
 
@@ -163,9 +164,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def pinned(core: int) -> None:
-    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
-        os.sched_setaffinity(0, {core})
+def pinned(number: int) -> None:
+    """Stay on one of the cores that this process may use, where there are two."""
+    cores = sorted(CORES)
+    if len(cores) > 1:
+        os.sched_setaffinity(0, {cores[number]})
 
 
 @contextlib.contextmanager

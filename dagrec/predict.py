@@ -24,9 +24,9 @@ from dagrec.rerank import filtered, ranked, restricted
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats, Mask, Options
 
-MOST_QUESTIONS = 1000
+MOST_QUESTIONS = 300
 """Contexts times models that are answered together."""
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 16
 """Contexts that a model scores in one pass; between passes the time is looked at."""
 LARGEST_KEPT = 20_000
 """Characters of a context that is remembered, at most; a bound on memory."""

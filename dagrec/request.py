@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from dagrec.data.compositions import Composition
-from dagrec.data.examples import LONGEST_CONTEXT, Call, Context, ExampleOptions, contexts_at, extract
+from dagrec.data.examples import LONGEST_CONTEXT, Call, Context, contexts_at
 from dagrec.data.formats import read_composition
 from dagrec.data.formats.draft import parse_time
 from dagrec.data.history import LONGEST_HISTORY
@@ -25,7 +25,7 @@ MOST_NODES = 10_000
 MOST_LINKS = 50_000
 MOST_PAST = 1000
 MOST_FILTERED = 10_000
-MOST_ENDS = 100
+MOST_ENDS = 32
 MOST_MODELS = 100
 
 Key = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -163,6 +163,7 @@ def _composition(document: dict[str, Any], what: str) -> Composition:
 def _calls(request: PredictRequest, vocabulary: Vocabulary) -> list[Call]:
     """The service calls of the history, the oldest first; those without a time keep their places."""
     found: list[Call] = []
+    links = 0
     for i, past in enumerate(request.history):
         if past.path is not None:
             found += [
@@ -173,19 +174,27 @@ def _calls(request: PredictRequest, vocabulary: Vocabulary) -> list[Call]:
             continue
         assert past.composition is not None
         composition = _composition(past.composition, f"history.{i}")
-        examples, _ = extract([composition], ExampleOptions(form="links"))
-        calls = {
-            example.node: Call(
-                example.target,
-                example.context.path,
-                past.time if example.context.time is None else example.context.time,
-            )
-            for example in reversed(examples)
-        }
-        found += reversed(calls.values())
+        links += len(composition.links)
+        if links > MOST_LINKS:
+            raise RequestError(f"history: its links may be {MOST_LINKS} in all, found more; send less")
+        found += _made(composition, past.time)
     if all(call.time is not None for call in found):
         found.sort(key=lambda call: call.time or 0.0)
     return found
+
+
+def _made(composition: Composition, time: float | None) -> list[Call]:
+    """The calls of a composition's services, by the first link to each, in the order of the links."""
+    first: dict[str, str] = {}
+    for source, target in composition.links:
+        if composition.by_id[target].is_service:
+            first.setdefault(target, source)
+    calls = []
+    for target, context in zip(first, contexts_at(composition, list(first.values())), strict=True):
+        node = composition.by_id[target]
+        own = composition.time if node.time is None else node.time
+        calls.append(Call(node.key, context.path, time if own is None else own))
+    return calls
 
 
 def _ends(composition: Composition, at: str | int | None) -> tuple[str, ...]:

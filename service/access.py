@@ -25,7 +25,7 @@ class NeedKey:
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not OPEN.fullmatch(_path(scope)):
+        if scope["type"] == "http" and not OPEN.fullmatch(path_below(scope)):
             headers = Headers(scope=scope)
             given = headers.get("x-api-key") or _bearer(headers)
             if not any(_same(given, key) for key in self.keys):
@@ -53,7 +53,7 @@ async def administrator(request: Request) -> None:
         )
 
 
-def _path(scope: Scope) -> str:
+def path_below(scope: Scope) -> str:
     """The path below the prefix that a proxy has, or has not, stripped."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "")) or "/"

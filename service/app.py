@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,9 @@ from service.logs import AccessLog, configure
 from service.metrics import Metrics
 from service.observe import LogBodies, Observe
 from service.routes import ROUTERS
-from service.settings import Settings, make_settings
+from service.settings import Settings, make_settings, unknown_variables
+
+log = logging.getLogger("dagrec.service")
 
 
 def create_app(settings: Settings | None = None, *, holder: Holder | None = None) -> FastAPI:
@@ -39,6 +42,8 @@ def create_app(settings: Settings | None = None, *, holder: Holder | None = None
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if holder is None:
             held.load()
+        for name in unknown_variables():
+            log.warning("%s is no setting, and was ignored; see dagrec serve --help", name)
         watching = asyncio.create_task(held.watch(chosen.watch)) if chosen.watch else None
         yield
         if watching:
@@ -93,7 +98,8 @@ def run(settings: Settings) -> None:
         log_config=configure(settings.log_level, settings.log_format),
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.grace),
+        timeout_keep_alive=settings.keep_alive,
+        timeout_graceful_shutdown=settings.grace,
     )
 
 

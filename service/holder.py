@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ class Holder:
         self._remember = remember
         self._predictor: Predictor | None = None
         self._loading = Lock()
+        self._checked: tuple[Predictor | None, float] = None, 0.0
 
     @property
     def predictor(self) -> Predictor:
@@ -55,6 +57,18 @@ class Holder:
     def bundle(self) -> Bundle:
         """The live bundle. Raises :class:`StoreError` before :meth:`load` has succeeded."""
         return self.predictor.bundle
+
+    def check(self) -> Bundle:
+        """The live bundle, whose champion has answered canned contexts within the last second.
+
+        Not at every call: whoever asks for health has no key, and some champions take a while.
+        Raises what :func:`self_check` does, and :class:`StoreError` before :meth:`load`.
+        """
+        predictor, now = self.predictor, time.monotonic()
+        if self._checked[0] is not predictor or now - self._checked[1] > 1:
+            self_check(predictor.bundle, [predictor.bundle.manifest.champion])
+            self._checked = predictor, now
+        return predictor.bundle
 
     def load(self) -> str:
         """Take the store's live bundle where it is another one than the held one; returns its version.

@@ -29,13 +29,11 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A record as a person reads it; line breaks within a message are shown, not made."""
+    """A record as a person reads it; line breaks and what steers a terminal are shown, not sent."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        message = record.getMessage().replace("\n", "\\n").replace("\r", "\\r")
-        line = f"{_moment(record.created)} {record.levelname.lower():8} {message}"
-        line += "".join(f" {name}={value}" for name, value in fields.items())
+        line = _text(_moment(record.created), record.levelname.lower(), record.getMessage(), fields)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -57,10 +55,17 @@ class AccessLog:
         if self.form == "json":
             line = json.dumps({"time": moment, "level": "info", "message": what, **fields})
         else:
-            told = "".join(f" {name}={value}" for name, value in fields.items())
-            line = f"{moment} {'info':8} {what}{told}"
+            line = _text(moment, "info", what, fields)
         with suppress(OSError):  # nobody may read the log any more: no reason to refuse requests
-            self.stream.write(line.replace("\n", "\\n") + "\n")
+            self.stream.write(line + "\n")
+
+
+def _text(moment: str, level: str, what: str, fields: dict[str, Any]) -> str:
+    told = "".join(f" {name}={value}" for name, value in fields.items())
+    line = f"{moment} {level:8} {what}{told}"
+    return (
+        line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    )
 
 
 def _moment(seconds: float) -> str:

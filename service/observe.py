@@ -12,11 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dagrec.predict import Answer, Answers
 from service import errors
+from service.access import path_below
 from service.logs import AccessLog
 from service.metrics import Metrics
 
 HEADER = b"x-request-id"
 ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+PROBES = re.compile(r"/(?:(?:v2/)?health/.*|metrics)")
+"""Never turned away: a busy service that does not answer its probe is killed, and the next one is busier."""
 
 
 class Observe:
@@ -48,7 +51,7 @@ class Observe:
 
         self.metrics.active += 1
         try:
-            if self.metrics.active > self.most:
+            if self.metrics.active > self.most and not PROBES.fullmatch(path_below(scope)):
                 await errors.busy(Request(scope), self.most)(scope, receive, answer)
             else:
                 await self.app(scope, receive, answer)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dagrec.errors import ConfigError
@@ -17,19 +20,54 @@ def _names(value: Any) -> Any:
     )
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
-Secret = Annotated[SecretStr, Field(min_length=8)]
+def _origins(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", name):
+            raise ValueError(
+                f"an origin must be like https://editor.example, without a path, not {name!a}"
+            )
+    return names
+
+
+def _prefix(path: str) -> str:
+    path = path.rstrip("/")
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path):
+        raise ValueError("must be a path that starts with /, like /recommend")
+    return path
+
+
+def _folder(value: Any) -> Any:
+    if value == "":
+        raise ValueError("must name a folder; leave the variable out where there is none")
+    return value
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{8,}", value.get_secret_value()):
+        raise ValueError("must be at least 8 characters of ASCII without spaces or line breaks")
+    return value
+
+
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_origins)]
+Prefix = Annotated[str, AfterValidator(_prefix)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
+
+
+PREFIX = "DAGREC_"
 
 
 class Settings(BaseSettings):
     """Each field is the environment variable DAGREC_<FIELD>, and, but for secrets, a flag of serve."""
 
-    model_config = SettingsConfigDict(env_prefix="DAGREC_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False
+    )
 
-    store: Path = Field(description="folder of published bundles")
-    host: str = Field("127.0.0.1", description="address to bind")
+    store: Folder = Field(description="folder of published bundles")
+    host: str = Field("127.0.0.1", min_length=1, description="address to bind")
     port: int = Field(8000, ge=0, le=65535, description="port to bind; 0: any free one")
-    root_path: str = Field("", description="path prefix that a proxy strips")
+    root_path: Prefix = Field("", description="path prefix that a proxy strips")
     watch: float = Field(
         5.0, ge=0, description="seconds between two looks for a newly published bundle; 0: none"
     )
@@ -40,11 +78,18 @@ class Settings(BaseSettings):
     max_requests: int = Field(
         256, ge=1, description="requests answered at the same time; more are told to come back (503)"
     )
-    grace: float = Field(
-        30.0, ge=0, description="seconds that accepted requests get to finish when it is told to stop"
+    keep_alive: int = Field(
+        5,
+        ge=1,
+        description="seconds that a connection may be idle; more than the proxy in front keeps it",
     )
-    cors: Names = Field((), description="origins whose pages may ask, separated by commas; *: any")
-    feedback: Path | None = Field(None, description="folder that gets POST /feedback; none: it is off")
+    grace: int = Field(
+        30, ge=0, description="seconds that accepted requests get to finish when it is told to stop"
+    )
+    cors: Origins = Field((), description="origins whose pages may ask, separated by commas; *: any")
+    feedback: Folder | None = Field(
+        None, description="folder that gets POST /feedback; none: it is off"
+    )
     feedback_mb: float = Field(64.0, gt=0, description="size at which a file of feedback is closed")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="what is logged: critical, error, warning, info (every request) or debug"
@@ -65,6 +110,14 @@ SECRETS = frozenset(
 """Fields that the environment alone sets: the flags of a process can be read by others."""
 
 
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Names in the environment that look like settings, and are none: a key that was misspelt is no key."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(
+        name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+
+
 def make_settings(**given: Any) -> Settings:
     """Settings from the values that are not None, and from the environment for the others.
 
@@ -78,5 +131,6 @@ def make_settings(**given: Any) -> Settings:
             name = str(item["loc"][0])
             # A secret is not shown, not even a wrong one.
             found = "" if name in SECRETS or item["type"] == "missing" else f", found {item['input']!a}"
-            clauses.append(f"DAGREC_{name.upper()}: {item['msg']}{found}")
+            rule = item["msg"].removeprefix("Value error, ")
+            clauses.append(f"{PREFIX}{name.upper()}: {rule}{found}")
         raise ConfigError(f"settings: {'; '.join(clauses)}") from None

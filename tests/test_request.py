@@ -261,3 +261,11 @@ def test_of_a_long_history_the_newest_is_kept(bundle: Bundle) -> None:
     found = calls(bundle, *many)
     assert len(found) == LONGEST_HISTORY
     assert found[-1][2] == 599
+
+
+def test_a_whole_history_is_bounded(bundle: Bundle) -> None:
+    nodes = [{"id": i, "mid": 301 + i % 16} for i in range(400)]
+    links = [{"source": i, "target": j} for i in range(130) for j in range(200, 400)]
+    past = {"composition": {"nodes": nodes, "links": links}}
+    with pytest.raises(RequestError, match=f"history: its links may be {MOST_LINKS} in all"):
+        ask(bundle, path=["service_301"], history=[past, past])

@@ -201,4 +201,4 @@ def prune(
         for version in removed:
             console.out.print(f"{'would remove' if dry_run else 'removed'} {version}", markup=False)
         if not removed:
-            console.say("nothing to remove")
+            console.out.print("nothing to remove")

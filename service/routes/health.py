@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from dagrec.check import self_check
 from service.routes.common import Documented, Held, problems
 from service.schemas import Health, Refused
 
@@ -26,8 +25,7 @@ async def ready(held: Held) -> Health:
 
     `refused` tells of a newer bundle that was not taken: the service goes on with the old one.
     """
-    bundle, refused = held.bundle, held.refused
-    self_check(bundle, [bundle.manifest.champion])
+    bundle, refused = held.check(), held.refused
     found = None if refused is None else Refused(**asdict(refused))
     return Health(status="ready", version=bundle.version, refused=found)
 

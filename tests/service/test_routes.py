@@ -106,11 +106,11 @@ def test_a_batch_has_a_size(count: int, client: httpx2.Client) -> None:
 
 
 def test_a_request_that_asks_for_too_much_at_once_is_refused(client: httpx2.Client) -> None:
-    nodes = [{"id": i, "mid": 301} for i in range(100)]
+    nodes = [{"id": i, "mid": 301} for i in range(32)]
     body = {"composition": {"nodes": nodes, "links": []}, "models": "all"}
     answer = client.post("/predict", json=body)
     assert answer.status_code == 422
-    assert "may be 1000 at once" in answer.json()["detail"]
+    assert "may be 300 at once" in answer.json()["detail"]
 
 
 def test_models_are_those_of_the_manifest(client: httpx2.Client, bundle: Bundle) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dagrec.data.examples import LONGEST_CONTEXT, Context
 from dagrec.data.vocabulary import Contexts
+from dagrec.errors import NumericalError
 from dagrec.models.base import Trainer
 from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import create
@@ -117,6 +118,20 @@ def test_it_scores_with_what_was_learned_or_restored_last(trainer: Trainer) -> N
     assert not np.allclose(model.score(data.contexts), first)
     model.restore(state, data.vocabulary, data.graph)
     assert np.array_equal(model.score(data.contexts), first)
+
+
+@pytest.mark.parametrize(
+    "name", ["embed.weight", "gru.weight_ih_l1", "gru.weight_hh_l1", "head.weight"]
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_told_by_the_scores(
+    name: str, value: float, models: dict[str, GRU4Rec]
+) -> None:
+    state = models["two layers"].state()
+    state[name] = np.full_like(state[name], value)
+    model = new().restore(state, WORLD.data.vocabulary, WORLD.data.graph)
+    with pytest.raises(NumericalError, match="gru4rec: scores must be finite, found NaN or infinity"):
+        model.score(WORLD.data.contexts)
 
 
 def median_seconds(work: Callable[[], object]) -> float:
