@@ -28,7 +28,7 @@ MODELS = (
     "gru4rec",
     "--model",
     "dagset",
-)  # of twenty; see dagrec models
+)  # of many; see dagrec models
 DAGREC = str(Path(sys.executable).with_name("dagrec"))
 
 
@@ -90,7 +90,8 @@ def main() -> None:
         with urllib.request.urlopen(request, timeout=30) as response:
             print(json.dumps(json.load(response), indent=1), flush=True)
         if os.environ.get("DEMO_ONCE", "") in ("", "0"):
-            print(f"\nThe service goes on at {url} (its documentation: {url}/docs). Ctrl-C stops it.")
+            print(f"\nThe service goes on: a playground at {url}, its documentation at {url}/docs.")
+            print("Ctrl-C stops it.")
             service.wait()
     except KeyboardInterrupt:
         print("\nstopping")

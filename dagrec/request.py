@@ -38,6 +38,13 @@ def _moment(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, str | bytes | bool):
+        raise ValueError("a number must be one, and no text and no truth value")
+    return value
+
+
+Number = BeforeValidator(_number)
 Time = Annotated[float, BeforeValidator(_moment)]
 
 
@@ -72,7 +79,9 @@ class PredictRequest(Options):
     at: Annotated[str | int, Field(union_mode="left_to_right")] | None = Field(
         None, description="id of its node to extend; every open end where none is named"
     )
-    k: int = Field(10, ge=1, le=MOST_ANSWERS, description="services in the answer, at most")
+    k: Annotated[int, Number] = Field(
+        10, ge=1, le=MOST_ANSWERS, description="services in the answer, at most"
+    )
     model: str | None = Field(None, description="label of a model; the champion where none is named")
     models: Literal["all"] | Labels | None = Field(
         None, description="labels of several models, or all: an answer of each, side by side"
@@ -90,16 +99,20 @@ class PredictRequest(Options):
         default_factory=list, description="never answer with these services"
     )
     no_repeats: bool = Field(
-        False, description="never answer with a service that the path or composition holds already"
+        False,
+        strict=True,
+        description="never answer with a service that the path or composition holds already",
     )
-    diversity: float = Field(
+    diversity: Annotated[float, Number] = Field(
         0.0, ge=0, le=1, description="0: most probable first; towards 1: unlike those before it first"
     )
-    novelty: float = Field(
+    novelty: Annotated[float, Number] = Field(
         0.0, ge=0, le=10, description="how much rare services move up, in nats a bit of rarity"
     )
     explain: bool = Field(
-        False, description="tell which training compositions made these steps, and what was weighed how"
+        False,
+        strict=True,
+        description="tell which training compositions made these steps, and what was weighed how",
     )
 
     @model_validator(mode="after")

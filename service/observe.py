@@ -19,7 +19,7 @@ from service.metrics import Metrics
 HEADER = b"x-request-id"
 ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 PROBES = re.compile(r"/(?:(?:v2/)?health/.*|metrics)")
-"""Never turned away: a busy service that does not answer its probe is killed, and the next one is busier."""
+"""Never turned away: a busy service that does not answer its probes is killed for it."""
 
 
 class Observe:

@@ -111,7 +111,7 @@ SECRETS = frozenset(
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names in the environment that look like settings, and are none: a key that was misspelt is no key."""
+    """Names in the environment that look like settings, and are none; a misspelt key is no key."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,35 @@ def test_a_bundle_that_cannot_be_loaded_leaves_the_held_one(small_store: Store) 
     assert holder.bundle is held
 
 
+def test_readiness_is_checked_once_a_second_and_again_after_a_swap(
+    small_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    holder = Holder(small_store.root)
+    holder.load()
+    assert holder.check() is holder.bundle
+    spoil(holder.bundle)
+    assert holder.check() is holder.bundle
+    now = 1.5
+    for _ in range(2):
+        with pytest.raises(NumericalError):
+            holder.check()
+    train(DATA, small_store, load_config(models=["popularity"]), None, measure=0)
+    holder.load()
+    assert holder.check() is holder.bundle
+    spoil(holder.bundle)
+    train(DATA, small_store, load_config(models=["popularity"]), None, measure=0)
+    holder.load()
+    assert holder.check() is holder.bundle
+
+
+def spoil(bundle: Bundle) -> None:
+    """Make its scores no numbers."""
+    nowhere = np.full(len(bundle.vocabulary.services), np.nan)
+    bundle.models["popularity"].restore({"prior": nowhere}, bundle.vocabulary, bundle.graph)
+
+
 def test_every_model_of_a_whole_bundle_answers(bundle: Bundle) -> None:
     self_check(bundle)
     assert bundle.models, "nothing was checked"
@@ -41,7 +71,6 @@ def test_every_model_of_a_whole_bundle_answers(bundle: Bundle) -> None:
 
 def test_a_model_whose_scores_are_no_numbers_is_not_taken(small_store: Store) -> None:
     bundle = small_store.load()
-    nowhere = np.full(len(bundle.vocabulary.services), np.nan)
-    bundle.models["popularity"].restore({"prior": nowhere}, bundle.vocabulary, bundle.graph)
+    spoil(bundle)
     with pytest.raises(NumericalError, match="popularity: scores must be finite, found NaN"):
         self_check(bundle)

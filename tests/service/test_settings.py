@@ -7,7 +7,7 @@ import typer.main
 
 from dagrec import cli
 from dagrec.errors import ConfigError
-from service.settings import SECRETS, Settings, make_settings
+from service.settings import SECRETS, Settings, make_settings, unknown_variables
 
 
 def test_defaults_bind_this_machine_only(tmp_path: Path) -> None:
@@ -27,7 +27,18 @@ def test_the_environment_sets_what_is_not_given(
 
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
-    [("PORT", "70000", "less than or equal to 65535"), ("MAX_BODY", "0", "greater than or equal to 1")],
+    [
+        ("PORT", "70000", "less than or equal to 65535"),
+        ("MAX_BODY", "0", "greater than or equal to 1"),
+        ("HOST", "", "at least 1 character"),
+        ("FEEDBACK", "", "must name a folder; leave the variable out"),
+        ("WATCH", "inf", "finite number, found 'inf'"),
+        ("GRACE", "0.5", "valid integer"),
+        ("ROOT_PATH", "recommend", "must be a path that starts with /, like /recommend, found"),
+        ("ROOT_PATH", "https://a/b", "must be a path that starts with /"),
+        ("CORS", "https://a, https://b/", "without a path, not 'https://b/'"),
+        ("CORS", "editor.example", "like https://editor.example"),
+    ],
 )
 def test_a_wrong_variable_is_named(
     name: str, value: str, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,6 +61,32 @@ def test_a_wrong_secret_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "short" not in str(caught.value)
     monkeypatch.setenv("DAGREC_API_KEY", "long-enough")
     assert "long-enough" not in repr(make_settings(store=tmp_path))
+
+
+@pytest.mark.parametrize("secret", ["", "short", "has a space", "from-a-file\n", "schlüssel"])
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_a_secret_that_no_header_can_carry_is_refused(
+    name: str, secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DAGREC_{name.upper()}", secret)
+    with pytest.raises(ConfigError, match="must be at least 8 characters of ASCII without spaces"):
+        make_settings(store=tmp_path)
+
+
+def test_a_slash_at_the_end_of_the_prefix_changes_nothing(tmp_path: Path) -> None:
+    assert make_settings(store=tmp_path, root_path="/a/recommend/").root_path == "/a/recommend"
+    assert make_settings(store=tmp_path, root_path="/").root_path == ""
+
+
+def test_variables_that_are_no_settings_are_found() -> None:
+    given = {
+        "DAGREC_API_KEYS": "x",
+        "dagrec_wacth": "5",
+        "DAGREC_PORT": "1",
+        "HOME": "/",
+        "dagrec_host": "x",
+    }
+    assert unknown_variables(given) == ["DAGREC_API_KEYS", "dagrec_wacth"]
 
 
 def test_every_setting_but_secrets_is_a_flag_that_names_its_variable() -> None:

@@ -1,0 +1,70 @@
+"""What watches the service: probes are answered when nobody else is; nobody forges a line of the log."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from dagrec.store.catalogue import Store
+from service.logs import AccessLog, JsonLines, TextLines
+
+Start = Callable[..., Any]
+FORGED = "/a\n2026-01-01T00:00:00.000Z error bundle refused\r\x1b[2J\u2028\x85ü"
+
+
+@pytest.fixture
+def record() -> logging.LogRecord:
+    return logging.LogRecord("dagrec.service", logging.ERROR, "", 0, "refused: %s", (FORGED,), None)
+
+
+def test_a_busy_service_answers_its_probes(small_store: Store, start_server: Start) -> None:
+    server = start_server(small_store.root, DAGREC_MAX_REQUESTS="1", DAGREC_ROOT_PATH="/recommend")
+    server.wait_until_ready()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as waiting:
+        waiting.sendall(
+            b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: 50\r\n\r\n{"
+        )
+        time.sleep(0.3)
+        for path in ("/health/live", "/health/ready", "/v2/health/live", "/metrics"):
+            for prefix in ("", "/recommend"):
+                assert httpx2.get(server.url + prefix + path).is_success, path
+        for path in ("/models", "/", "/health", "/metricsx"):
+            assert httpx2.get(server.url + path).status_code == 503, path
+    server.stop()
+
+
+def test_a_variable_that_is_no_setting_is_told(small_store: Store, start_server: Start) -> None:
+    server = start_server(small_store.root, DAGREC_API_KEYS="a-secret-key")
+    server.wait_until_ready()
+    log = server.stop()
+    assert "DAGREC_API_KEYS is no setting, and was ignored" in log
+    assert "a-secret-key" not in log
+
+
+def test_a_line_of_text_stays_one_line_and_steers_no_terminal(record: logging.LogRecord) -> None:
+    stream = io.StringIO()
+    AccessLog("text", stream).write("request", {"path": FORGED})
+    for line in (stream.getvalue(), TextLines().format(record) + "\n"):
+        assert line.endswith(
+            r"/a\n2026-01-01T00:00:00.000Z error bundle refused\r\x1b[2J\u2028\x85ü" + "\n"
+        )
+        assert line[:-1].isprintable()
+
+
+def test_a_line_of_json_holds_exactly_what_was_told(record: logging.LogRecord) -> None:
+    stream = io.StringIO()
+    AccessLog("json", stream).write("request", {"path": FORGED})
+    assert stream.getvalue().count("\n") == 1
+    assert json.loads(stream.getvalue())["path"] == FORGED
+    assert "\n" not in JsonLines().format(record)
+    assert json.loads(JsonLines().format(record))["message"] == f"refused: {FORGED}"
