@@ -1,6 +1,7 @@
 # The service only. Build: docker build -t dagrec .
 # Run: docker run -p 8000:8000 -v /path/to/store:/store:ro dagrec
 # The store is a folder that `dagrec train --store` published.
+# Without :ro, for user 10001, where POST /admin/rollback is to work. Secrets: -e DAGREC_API_KEY.
 
 FROM python:3.11-slim AS build
 # Where torch's CPU wheels are, if pip would otherwise fetch those with CUDA:

@@ -1,4 +1,4 @@
-"""What watches the service: probes are answered when nobody else is; nobody forges a line of the log."""
+"""What watches the service: probes that are answered when nobody else is, a log that nobody forges."""
 
 from __future__ import annotations
 
