@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from dagrec.data.examples import Context
 from dagrec.data.formats.documents import need_object, parse_json
@@ -42,6 +42,9 @@ class Prediction(Options):
     service: str
     probability: float
     support: int = Field(description="training examples in which it followed this node")
+
+
+PREDICTIONS = TypeAdapter(list[Prediction])
 
 
 class Answer(Options):
@@ -244,15 +247,16 @@ class Predictor:
         encoded = bundle.vocabulary.encode([q.context for q in questions])
         scores = bundle.models[label].score(encoded) / np.float32(bundle.temperature(label))
         masked = apply_mask(scores, encoded.last, bundle.graph, mask)
-        known = np.any(encoded.nodes > UNKNOWN, axis=1)
+        known = [any(node > UNKNOWN for node in row) for row in encoded.nodes.tolist()]
+        last, terminal = encoded.last.tolist(), masked.terminal.tolist()
         for row, q in enumerate(questions):
             unknown = [key for key in context_keys(q.context) if key not in bundle.vocabulary.ids]
             yield _Scored(
                 masked.log_probabilities[row],
                 masked.allowed[row],
                 int(masked.allowed[row].sum()),
-                int(encoded.last[row]),
-                bool(masked.terminal[row]),
+                last[row],
+                terminal[row],
                 unknown,
                 "back-off" if unknown and known[row] else "model" if known[row] else "popularity",
             )
@@ -322,10 +326,19 @@ class Predictor:
         graph, services = self.bundle.graph, self.bundle.vocabulary.services
         best = ranked(log_p, request.k, graph, diversity=request.diversity, novelty=request.novelty)
         rows = zip(best.tolist(), np.exp(log_p[best]), graph.support(last)[best], strict=True)
-        return [
-            Prediction(rank=rank, service=services[column], probability=float(p), support=int(count))
-            for rank, (column, p, count) in enumerate(rows, start=1)
-        ]
+        # One call of pydantic for all of them takes half the time of one for each.
+        found: list[Prediction] = PREDICTIONS.validate_python(
+            [
+                {
+                    "rank": rank,
+                    "service": services[column],
+                    "probability": float(p),
+                    "support": int(count),
+                }
+                for rank, (column, p, count) in enumerate(rows, start=1)
+            ]
+        )
+        return found
 
     def _explanation(self, question: _Question, predictions: Sequence[Prediction]) -> Explanation:
         model, services = self.bundle.models[question.label], [p.service for p in predictions]

@@ -121,6 +121,7 @@ class Holder:
 
 def _settle() -> None:
     """Take a whole bundle out of what is searched for garbage: that cost up to half of an answer."""
+    gc.set_threshold(20_000, 20, 100)  # an answer makes few objects that hold each other
     gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -75,11 +75,11 @@ def apply_mask(scores: Scores, last: Ids, graph: ServiceGraph, policy: MaskPolic
     seen, opened = successor_mask(last, graph, hard)
     unknown = last <= UNKNOWN
     terminal = opened & ~unknown
+    if policy not in (MaskPolicy.NONE, MaskPolicy.SOFT):
+        return Masked(log_softmax(values, seen), seen, unknown, terminal)
     everything = np.ones_like(seen)
     if policy is MaskPolicy.NONE:
         return Masked(log_softmax(values), everything, unknown, terminal)
-    if policy is not MaskPolicy.SOFT:
-        return Masked(log_softmax(values, seen), seen, unknown, terminal)
     # Rows that were opened, or that have seen every service, have nothing to divide.
     mass = np.where(opened | seen.all(axis=1), 0.0, graph.unseen_mass[last])[:, None]
     with np.errstate(divide="ignore"):
@@ -108,9 +108,10 @@ def log_softmax(values: Floats, allowed: Mask | None = None) -> Floats:
     """log softmax over the allowed entries of each row (None: all), -inf elsewhere; all -inf in an
     empty row."""
     allowed = np.ones_like(values, dtype=np.bool_) if allowed is None else allowed
-    kept = np.where(allowed, values, -np.inf)
+    kept: Floats = np.where(allowed, values, -np.inf)
     top = kept.max(axis=1, keepdims=True, initial=-np.inf)
-    top = np.where(allowed.any(axis=1, keepdims=True), top, 0.0)
-    total = np.exp(kept - top).sum(axis=1, keepdims=True)
-    logs: Floats = kept - top - np.log(total, where=total > 0, out=np.zeros_like(total))
-    return logs
+    top[top == -np.inf] = 0.0  # of an empty row
+    kept -= top
+    total = np.exp(kept).sum(axis=1, keepdims=True)
+    kept -= np.log(total, where=total > 0, out=np.zeros_like(total))
+    return kept

@@ -4,7 +4,8 @@ which is spent around the products.
     r = sigmoid(x_r + U_r h),  z = sigmoid(x_z + U_z h),  n = tanh(x_n + r * (U_n h + b_u))
     h' = n + z * (h - n),      x = W v + b
 
-In the first layer, x depends on the node alone: it is computed once for every node, and then looked up.
+In the first layer, x depends on the node alone, and so do the states after the first node: they are
+computed once for every node, and then looked up.
 Of sigmoid(a) = (1 + tanh(a / 2)) / 2, which no a overflows, the inner half is in the weights.
 """
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from dagrec.types import Ids, Scores
 
 Array = NDArray[np.float32]
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 64
 """Paths that are computed together; a bound on memory."""
 
 
@@ -61,18 +62,18 @@ class Layer:
         return x @ self.inputs + self.bias
 
     def step(self, x: Array, h: Array) -> Array:
-        """[B, H] states after one more node; x: [B, 3H] its gates, h: [B, H] the states before."""
+        """[..., H] states after one more node; x: [..., 3H] its gates, h: [..., H] those before."""
         hidden = len(self.inner)
         gates = h @ self.states
-        opened = np.tanh(x[:, : 2 * hidden] + gates[:, : 2 * hidden])
+        opened = np.tanh(x[..., : 2 * hidden] + gates[..., : 2 * hidden])
         opened += 1
         opened *= 0.5
-        n = gates[:, 2 * hidden :] + self.inner
-        n *= opened[:, :hidden]
-        n += x[:, 2 * hidden :]
+        n = gates[..., 2 * hidden :] + self.inner
+        n *= opened[..., :hidden]
+        n += x[..., 2 * hidden :]
         np.tanh(n, out=n)
         found: Array = h - n
-        found *= opened[:, hidden:]
+        found *= opened[..., hidden:]
         found += n
         return found
 
@@ -81,11 +82,12 @@ class Layer:
 class TrainedGRU:
     """From paths of node ids to scores.
 
-    first: [V, 3H] the first layer's gates of each node; layers: all layers; weights: [H, C] and bias:
-    [C] of the scores.
+    first: [V, 3H] the first layer's gates of each node; starts: [layers, V, H] the states after a path
+    of this node alone; layers: all layers; weights: [H, C] and bias: [C] of the scores.
     """
 
     first: Array
+    starts: Array
     layers: tuple[Layer, ...]
     weights: Array
     bias: Array
@@ -94,10 +96,20 @@ class TrainedGRU:
     def of(cls, embedding: Array, layers: tuple[Layer, ...], weights: Array, bias: Array) -> TrainedGRU:
         """embedding: [V, D]; weights: [H, C]; bias: [C]."""
         with quiet():
-            return cls(layers[0].gates(embedding), layers, weights, bias)
+            first = x = layers[0].gates(embedding)
+            starts: list[Array] = []
+            for layer in layers:
+                x = layer.gates(starts[-1]) if starts else x
+                starts.append(layer.step(x, np.zeros((len(x), len(layer.inner)), dtype=np.float32)))
+            return cls(first, np.stack(starts), layers, weights, bias)
 
     def scores(self, nodes: Ids, lengths: Ids) -> Scores:
         """[B, C] of right-padded paths [B, L] of ``lengths`` [B], each at least 1."""
+        if len(lengths) == 1:
+            with quiet():
+                state = self._state(nodes[0, : lengths[0]].tolist())
+                scores: Scores = state @ self.weights + self.bias
+                return scores[None]
         found = np.empty((len(lengths), len(self.bias)), dtype=np.float32)
         # The longest first: those that still go on are then the first rows.
         order = np.argsort(-lengths, kind="stable")
@@ -107,14 +119,29 @@ class TrainedGRU:
                 found[rows] = self._states(nodes[rows], lengths[rows]) @ self.weights + self.bias
         return found
 
+    def _state(self, path: list[int]) -> Array:
+        """[H] the state of the last layer after one path: what arrays of several cost is saved."""
+        states = list(self.starts[:, path[0]])
+        for node in path[1:]:
+            x = self.first[node]
+            for number, layer in enumerate(self.layers):
+                states[number] = layer.step(x, states[number])
+                if layer is not self.layers[-1]:
+                    x = self.layers[number + 1].gates(states[number])
+        return states[-1]
+
     def _states(self, nodes: Ids, lengths: Ids) -> Array:
         """[B, H] states of the last layer after each path, the longest first."""
-        states = [np.zeros((len(nodes), len(layer.inner)), dtype=np.float32) for layer in self.layers]
-        for place in range(int(lengths[0])):
-            going = int(np.count_nonzero(lengths > place))
-            x = self.first[nodes[:going, place]]
-            for number, layer in enumerate(self.layers):
-                if number:
-                    x = layer.gates(states[number - 1][:going])
-                states[number][:going] = layer.step(x, states[number][:going])
-        return states[-1]
+        places = np.arange(1, int(lengths[0]))
+        going = (lengths > places[:, None]).sum(axis=1).tolist()
+        x = states = self.first[nodes[:, places].T]  # [L - 1, B, 3H]
+        for layer, starts in zip(self.layers, self.starts, strict=True):
+            if layer is not self.layers[0]:  # the gates of all places at once
+                x = layer.gates(states[1:].reshape(-1, states.shape[2])).reshape(x.shape)
+            states = np.zeros((len(places) + 1, len(nodes), len(layer.inner)), dtype=np.float32)
+            states[0] = h = starts[nodes[:, 0]]
+            for place, count in enumerate(going, start=1):
+                h = layer.step(x[place - 1, :count], h[:count])
+                states[place, :count] = h
+        found: Array = states[lengths - 1, np.arange(len(nodes))]
+        return found
