@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
-from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Body, Depends, Request, Response
+from anyio import CapacityLimiter, fail_after, to_thread
+from fastapi import APIRouter, Body, Depends, HTTPException, Request, Response
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, Field
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 SHORT = 8_000
 """Bytes of a request that is answered at once; a longer one is answered in a thread."""
+LONGEST_WAIT = 10.0
+"""Seconds that a longer request waits for its turn."""
 MOST_REQUESTS = 100
 LONG = CapacityLimiter(2)
 """Threads for longer requests: more would only take turns."""
@@ -143,8 +145,21 @@ async def post_predict_batch(
 
 
 async def aside(work: Callable[[], T]) -> T:
-    """Done in a thread, so that short requests are answered meanwhile."""
-    return await to_thread.run_sync(work, limiter=LONG)
+    """Done in a thread, so that short requests are answered meanwhile; 503 after too long a wait."""
+    try:
+        with fail_after(LONGEST_WAIT):
+            await LONG.acquire()
+    except TimeoutError:
+        raise HTTPException(
+            503,
+            f"long requests may wait {LONGEST_WAIT:g} s for those before them, found more of these; "
+            "try again later, or ask for less at once",
+            {"Retry-After": "10"},
+        ) from None
+    try:
+        return await to_thread.run_sync(work)
+    finally:
+        LONG.release()
 
 
 def answered(

@@ -108,8 +108,8 @@ class TrainedGRU:
         if len(lengths) == 1:
             with quiet():
                 state = self._state(nodes[0, : lengths[0]].tolist())
-                scores: Scores = state @ self.weights + self.bias
-                return scores[None]
+                one: Scores = (state @ self.weights + self.bias)[None]
+            return one
         found = np.empty((len(lengths), len(self.bias)), dtype=np.float32)
         # The longest first: those that still go on are then the first rows.
         order = np.argsort(-lengths, kind="stable")
@@ -121,7 +121,7 @@ class TrainedGRU:
 
     def _state(self, path: list[int]) -> Array:
         """[H] the state of the last layer after one path: what arrays of several cost is saved."""
-        states = list(self.starts[:, path[0]])
+        states: list[Array] = list(self.starts[:, path[0]])
         for node in path[1:]:
             x = self.first[node]
             for number, layer in enumerate(self.layers):
