@@ -21,7 +21,8 @@ def self_check(bundle: Bundle, labels: Iterable[str] | None = None) -> None:
     predictor = Predictor(bundle)
     for label in bundle.models if labels is None else labels:
         for path, mask in _questions(bundle):
-            request = PredictRequest(path=path, k=MOST_ANSWERS, model=label, mask=mask)
+            # Explained, too: what is made when it is first asked for is made before anybody waits.
+            request = PredictRequest(path=path, k=MOST_ANSWERS, model=label, mask=mask, explain=True)
             answer = predictor.answer(request)
             assert isinstance(answer, Answer)
             total = sum(p.probability for p in answer.predictions)

@@ -325,15 +325,16 @@ class Predictor:
     def _ranked(self, request: PredictRequest, log_p: Floats, last: int) -> list[Prediction]:
         graph, services = self.bundle.graph, self.bundle.vocabulary.services
         best = ranked(log_p, request.k, graph, diversity=request.diversity, novelty=request.novelty)
-        rows = zip(best.tolist(), np.exp(log_p[best]), graph.support(last)[best], strict=True)
+        support = graph.support(last)[best].astype(np.int64).tolist()
+        rows = zip(best.tolist(), np.exp(log_p[best]).tolist(), support, strict=True)
         # One call of pydantic for all of them takes half the time of one for each.
         found: list[Prediction] = PREDICTIONS.validate_python(
             [
                 {
                     "rank": rank,
                     "service": services[column],
-                    "probability": float(p),
-                    "support": int(count),
+                    "probability": p,
+                    "support": count,
                 }
                 for rank, (column, p, count) in enumerate(rows, start=1)
             ]

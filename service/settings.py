@@ -132,5 +132,7 @@ def make_settings(**given: Any) -> Settings:
             # A secret is not shown, not even a wrong one.
             found = "" if name in SECRETS or item["type"] == "missing" else f", found {item['input']!a}"
             rule = item["msg"].removeprefix("Value error, ")
-            clauses.append(f"{PREFIX}{name.upper()}: {rule}{found}")
+            flag = given.get(name) is not None
+            label = f"--{name.replace('_', '-')}" if flag else f"{PREFIX}{name.upper()}"
+            clauses.append(f"{label}: {rule}{found}")
         raise ConfigError(f"settings: {'; '.join(clauses)}") from None

@@ -16,7 +16,7 @@ from dagrec.errors import ConfigError, DagrecError, DataError
 def feedback(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER_OR_FILE", help="what `dagrec serve --feedback` wrote"),
+        typer.Argument(help="what `dagrec serve --feedback` wrote"),
     ],
     since: Annotated[
         str | None,

@@ -146,6 +146,8 @@ def bundles(store: opts.StorePath, json: opts.Json = None) -> None:
     if json is not None:
         console.write_json(json, found)
         return
+    if not found:
+        console.say(f"{store}: nothing was published there; see `dagrec retrain`", style="yellow")
     rows = [_row(about) for about in found]
     columns = ["version", "created", "champion", "mrr", "compositions", "models", "MB"]
     console.table(f"bundles of {store}; * is live", columns, rows, texts=3)

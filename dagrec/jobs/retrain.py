@@ -122,8 +122,8 @@ def retrain(job: Job, *, force: bool = False, dry_run: bool = False) -> Report:
     if not job.config.models:
         raise ConfigError("there must be a model to train, found none; name one with --model")
     check_labels(job.config.models)
+    dataset = read(job.data, job.config.read)
     with job.store.lock():
-        dataset = read(job.data, job.config.read)
         fingerprint = _fingerprint(job, dataset)
         live = job.store.load() if job.store.pointer.exists() else None
         last = _last(job.store, fingerprint, live)

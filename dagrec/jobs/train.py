@@ -71,9 +71,9 @@ def train(
     if not config.models:
         raise ConfigError("there must be a model to train, found none; name one with --model")
     check_labels(config.models)
+    dataset = read(data, config.read)
+    examples, _ = need_examples(dataset.compositions, config.examples)
     with store.lock() if first_process() else nullcontext():
-        dataset = read(data, config.read)
-        examples, _ = need_examples(dataset.compositions, config.examples)
         parts = held_out_parts(examples, config, measure, share, catalogue, services)
         found = {label: measured(label, config, parts, trainer, advance) for label in config.models}
         training = TrainingData.of(examples, catalogue=catalogue, services=services)

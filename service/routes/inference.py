@@ -151,10 +151,14 @@ async def server_ready(held: Held) -> Ready:
 @router.get("/models/{model}", responses=_failures(404))
 async def model_metadata(model: str, held: Held) -> ModelMetadata:
     """A model's version and its tensors."""
-    _label(held.bundle, model)
+    return _metadata(held.bundle, model)
+
+
+def _metadata(bundle: Bundle, model: str, version: str | None = None) -> ModelMetadata:
+    _label(bundle, model, version)
     return ModelMetadata(
         name=model,
-        versions=[held.bundle.version],
+        versions=[bundle.version],
         platform="dagrec",
         inputs=[TensorInfo(name="path", datatype="BYTES", shape=[-1])],
         outputs=[
@@ -167,8 +171,7 @@ async def model_metadata(model: str, held: Held) -> ModelMetadata:
 @router.get("/models/{model}/versions/{version}", responses=_failures(404))
 async def version_metadata(model: str, version: str, held: Held) -> ModelMetadata:
     """The same of the live version; there is no other."""
-    _label(held.bundle, model, version)
-    return await model_metadata(model, held)
+    return _metadata(held.bundle, model, version)
 
 
 @router.get("/models/{model}/ready", responses=_failures(404))

@@ -13,10 +13,11 @@ router = APIRouter()
 @router.get("/models", responses=problems())
 async def get_models(held: Held) -> Models:
     """The models of the live bundle, with what was measured of them."""
-    manifest = held.bundle.manifest
+    bundle = held.bundle
+    manifest = bundle.manifest
     return Models(
         version=manifest.version,
-        mask=held.bundle.mask.value,
+        mask=bundle.mask.value,
         models=[
             ModelInfo(
                 name=label,

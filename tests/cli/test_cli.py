@@ -160,7 +160,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(run: Run, tmp_path: Pat
     check_refused(done, 1, str(below), "cannot be written")
     check_refused(run("generate", "--out", below), 1, str(below), "cannot be written")
     done = run("train", DATA, "--store", below, *SMALL, "--measure", "0")
-    check_refused(done, 1, str(below), "a bundle cannot be written there")
+    check_refused(done, 1, str(below), "cannot be written")
 
 
 def test_a_reader_that_goes_away_is_no_crash() -> None:

@@ -19,7 +19,7 @@ from tests.service.conftest import DATA, start
 
 MODELS = ["popularity", "markov", "vsknn"]
 PREFIX = "/some/prefix"
-KEY = "open sesame"
+KEY = "open-sesame"
 
 
 @pytest.fixture(scope="session")
