@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,11 +34,15 @@ class Holder:
     """Loads the store's live bundle, and has it answer before anybody else is answered from it.
 
     ``remember``: contexts whose scores a predictor keeps. ``swaps`` and ``refusals`` count bundles;
-    ``refused`` is the newest refusal where the store's live bundle is not the held one.
+    ``refused`` is the newest refusal where the store's live bundle is not the held one. ``taken`` is
+    called whenever a bundle was taken.
     """
 
-    def __init__(self, store: Path, *, remember: int = 0) -> None:
+    def __init__(
+        self, store: Path, *, remember: int = 0, taken: Callable[[], None] | None = None
+    ) -> None:
         self.store = Store(store)
+        self._taken = taken
         self.swaps = self.refusals = 0
         self.refused: Refusal | None = None
         self._remember = remember
@@ -86,7 +90,8 @@ class Holder:
                     self.swaps += self._predictor is not None
                     self.refused = None
                     self._predictor = Predictor(bundle, remember=self._remember)
-                    _settle()
+                    if self._taken:
+                        self._taken()
                     log.info("bundle %s is live", version)
             except Exception as error:  # whatever is wrong with it, it must not stop what is live
                 self._refuse(version, error)
@@ -117,11 +122,3 @@ class Holder:
         if version == held:
             self.refused = None  # the store went back to what is held
         return version != held and (self.refused is None or self.refused.version != version)
-
-
-def _settle() -> None:
-    """Take a whole bundle out of what is searched for garbage: that cost up to half of an answer."""
-    gc.set_threshold(20_000, 20, 100)  # an answer makes few objects that hold each other
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

@@ -151,7 +151,7 @@ def test_killed_at_any_moment_it_leaves_what_is_live_and_goes_on(
     run: Run, data: Path, tmp_path: Path
 ) -> None:
     rng = random.Random(0)
-    check_kills(data, tmp_path / "store", run, [rng.uniform(0.8, 5) for _ in range(3)])
+    check_kills(data, tmp_path / "store", run, [rng.uniform(0.8, 5) for _ in range(2)])
 
 
 @pytest.mark.slow

@@ -131,6 +131,7 @@ def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # tests/training/test_distributed.py has the same within a process
 def test_two_processes_publish_one_bundle(run: Run, tmp_path: Path) -> None:
     store = tmp_path / "store"
     done = torchrun("train", DATA, "--store", store, "--model", "gru4rec", *QUICK[:2], *QUICK[4:])
@@ -141,6 +142,7 @@ def test_two_processes_publish_one_bundle(run: Run, tmp_path: Path) -> None:
     assert json.loads(answer.out)["model"] == "gru4rec"
 
 
+@pytest.mark.slow
 def test_a_job_of_two_processes_that_fails_ends_with_its_error(tmp_path: Path) -> None:
     rate = ("--set", "gru4rec.learning_rate=1e37", "--set", "gru4rec.epochs=20")
     done = torchrun("train", DATA, "--store", tmp_path, "--model", "gru4rec", "--measure", "0", *rate)

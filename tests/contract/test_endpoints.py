@@ -78,16 +78,24 @@ def test_the_document_has_these_operations(api: Any) -> None:
 
 
 @pytest.mark.parametrize("path", OPERATIONS)
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_requests_that_fit_the_document(api: Any, path: str, data: st.DataObject) -> None:
     check_operation(api, path, GenerationMode.POSITIVE, data)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_requests_that_break_the_document_are_refused(api: Any, data: st.DataObject) -> None:
     check_operation(api, "/predict", GenerationMode.NEGATIVE, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OPERATIONS)
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_many_requests_of_every_kind(api: Any, path: str, data: st.DataObject) -> None:
+    check_operation(api, path, GenerationMode.POSITIVE, data)
 
 
 @pytest.mark.slow

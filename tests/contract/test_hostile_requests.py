@@ -32,7 +32,7 @@ DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 LIMIT = 2.0
 """Seconds of CPU that a request may take; on a calm machine the slowest take a quarter of it."""
 SERVED = ("markov", "gru4rec", "dagset")
-FEW, MANY = range(300), range(300, 10_300)
+FEW, MANY = range(150), range(150, 10_150)
 OPERATIONS = ("/predict", "/predict/batch", "/compositions/validate")
 
 

@@ -16,12 +16,12 @@ from service.holder import Holder, self_check
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 
 
-def test_nothing_is_held_before_it_is_loaded(store: Store) -> None:
-    holder = Holder(store.root)
+def test_nothing_is_held_before_it_is_loaded(small_store: Store) -> None:
+    holder = Holder(small_store.root)
     with pytest.raises(StoreError, match="a bundle must be loaded, found none yet; try later"):
         _ = holder.bundle
     holder.load()
-    assert holder.bundle.version == store.current()
+    assert holder.bundle.version == small_store.current()
 
 
 def test_a_bundle_that_cannot_be_loaded_leaves_the_held_one(small_store: Store) -> None:

@@ -49,7 +49,7 @@ def timeless(value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("mask", [None, *(mask.value for mask in MaskPolicy if mask != "catalogue")])
+@pytest.mark.parametrize("mask", [None, MaskPolicy.SOFT.value, MaskPolicy.NONE.value])
 @pytest.mark.parametrize("model", [None, *MODELS])
 @pytest.mark.parametrize("values", REQUESTS.values(), ids=list(REQUESTS))
 def test_an_answer_over_http_is_exactly_that_of_the_library(
