@@ -20,7 +20,7 @@ test-slow:      ## the longer checks
 	@$(RUN) python -m pytest -m slow
 
 test-playground: ## the page in headless Chromium (Debian: apt install chromium chromium-driver)
-	@$(RUN) python -m pytest tests/playground
+	@TEST_CHROMIUM=1 $(RUN) python -m pytest tests/playground
 
 lint:           ## style and types
 	@$(RUN) ruff check .

@@ -61,16 +61,22 @@ def trainer() -> Trainer:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Every recommender on the bundled compositions, and a catalogue of three links."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with one bundle: every recommender on the bundled compositions, and a catalogue."""
     from dagrec.training.loop import NetworkTrainer
     from tests.contract.recommenders import options
 
     config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
     catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
-    store = Store(tmp_path_factory.mktemp("predict"))
+    store = Store(tmp_path_factory.mktemp("every") / "store")
     data = ROOT / "data" / "compositions.json"
     train(data, store, config, NetworkTrainer("cpu"), catalogue=catalogue, measure=0)
+    return store
+
+
+@pytest.fixture(scope="session")
+def bundle(store: Store) -> Bundle:
+    """That bundle."""
     return store.load()
 
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -14,9 +14,11 @@ import numpy as np
 from dagrec.data.examples import Example
 from dagrec.data.history import Histories
 from dagrec.data.splits import Split
+from dagrec.data.vocabulary import Vocabulary
 from dagrec.evaluation.metrics import Outcome
 from dagrec.evaluation.projection import mean_cosine
 from dagrec.graph.mask import MaskPolicy, apply_mask, rivals
+from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.calibration import fit_temperature
 from dagrec.models.training_data import TrainingData
@@ -43,21 +45,12 @@ class HeldOut:
 
     @classmethod
     def of(cls, data: TrainingData, examples: Sequence[Example], mask: MaskPolicy) -> HeldOut:
-        columns = dict(data.vocabulary.columns)
-        for example in examples:
-            columns.setdefault(example.target, len(columns))
-        targets = np.array([columns[example.target] for example in examples], dtype=np.int64)
-        return cls(data, tuple(examples), targets, mask)
+        return cls(data, tuple(examples), target_columns(examples, data.vocabulary), mask)
 
     def outcome(self, score: Scorer) -> Outcome:
         """What a scorer answers, every pair weighing the same."""
-        parts = []
-        for start in range(0, len(self.examples), ROWS_AT_ONCE):
-            examples = self.examples[start : start + ROWS_AT_ONCE]
-            last = self.data.vocabulary.encode([e.context for e in examples]).last
-            masked = apply_mask(score(self.data, examples), last, self.data.graph, self.mask)
-            parts.append(masked.log_probabilities)
-        return Outcome(np.concatenate(parts), self.targets, row_weights(self.examples, "pairs"))
+        own = partial(score, self.data)
+        return masked_outcome(self.examples, self.targets, own, self.data.graph, self.mask)
 
     def temperature(self, score: Scorer) -> float:
         """By what to divide a scorer's scores, so that the targets of this part are likeliest under the
@@ -139,6 +132,29 @@ class Cell:
     service_cosine: float | None
     """Mean cosine of the vectors that two services are scored with, where the recommender has such:
     1 where all point the same way, as after too much smoothing."""
+
+
+def target_columns(examples: Sequence[Example], vocabulary: Vocabulary) -> Ids:
+    """[n] columns of the targets; those that are not known are numbered from C on, each key its own."""
+    columns = dict(vocabulary.columns)
+    found = [columns.setdefault(example.target, len(columns)) for example in examples]
+    return np.array(found, dtype=np.int64)
+
+
+def masked_outcome(
+    examples: Sequence[Example],
+    targets: Ids,
+    score: Callable[[Sequence[Example]], Scores],
+    graph: ServiceGraph,
+    mask: MaskPolicy,
+) -> Outcome:
+    """What scores become after the mask, every pair weighing the same."""
+    parts = []
+    for start in range(0, len(examples), ROWS_AT_ONCE):
+        part = examples[start : start + ROWS_AT_ONCE]
+        last = graph.vocabulary.encode([e.context for e in part]).last
+        parts.append(apply_mask(score(part), last, graph, mask).log_probabilities)
+    return Outcome(np.concatenate(parts), targets, row_weights(examples, "pairs"))
 
 
 def prepare(

@@ -16,22 +16,20 @@ from pydantic import Field
 
 from dagrec.data.examples import Example
 from dagrec.data.splits import Split
-from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DataError
-from dagrec.evaluation.evaluator import row_weights
+from dagrec.evaluation.evaluator import masked_outcome, row_weights, target_columns
 from dagrec.evaluation.metrics import METRICS, Outcome
 from dagrec.evaluation.statistics import over_draws, resampled_weights
 from dagrec.graph.evidence import composition_hash
-from dagrec.graph.mask import MaskPolicy, apply_mask
+from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender
 from dagrec.store.bundle import Bundle
-from dagrec.types import Floats, Options
+from dagrec.types import Floats, Options, Scores
 
 DECIDES = "mrr"
 SHOWN = ("mrr", "accuracy", "ndcg@10", "nll")
 DRAWS = 2000
-ROWS_AT_ONCE = 1024
 AS_PUBLISHED = "as published"
 FITTED = "fitted on the older part"
 FITTED_AGAIN = "fitted again on the older part"
@@ -77,7 +75,6 @@ class Contestant:
     label: str
     how: str
     model: Recommender
-    vocabulary: Vocabulary
     graph: ServiceGraph
     mask: MaskPolicy
     temperature: float
@@ -87,22 +84,18 @@ class Contestant:
         """The champion of a bundle as it was published."""
         label, model = bundle.model(None)
         temperature = bundle.temperature(label)
-        return cls(
-            label, AS_PUBLISHED, model, bundle.vocabulary, bundle.graph, bundle.mask, temperature
-        )
+        return cls(label, AS_PUBLISHED, model, bundle.graph, bundle.mask, temperature)
 
     def outcome(self, examples: Sequence[Example]) -> Outcome:
         """Its answers; a target that it does not know is a miss."""
-        columns = dict(self.vocabulary.columns)
-        targets = [columns.setdefault(e.target, len(columns)) for e in examples]
-        parts = []
-        for start in range(0, len(examples), ROWS_AT_ONCE):
-            contexts = [e.context for e in examples[start : start + ROWS_AT_ONCE]]
-            encoded = self.vocabulary.encode(contexts)
-            scores = self.model.score(encoded) / np.float32(self.temperature)
-            parts.append(apply_mask(scores, encoded.last, self.graph, self.mask).log_probabilities)
-        weights = row_weights(examples, "pairs")
-        return Outcome(np.concatenate(parts), np.array(targets, dtype=np.int64), weights)
+        vocabulary = self.graph.vocabulary
+
+        def score(part: Sequence[Example]) -> Scores:
+            scores = self.model.score(vocabulary.encode([e.context for e in part]))
+            return scores / np.float32(self.temperature)
+
+        targets = target_columns(examples, vocabulary)
+        return masked_outcome(examples, targets, score, self.graph, self.mask)
 
 
 def hold_back(examples: Sequence[Example], share: float, live: Bundle | None, least: int) -> HeldBack:

@@ -100,6 +100,7 @@ def test_inspect_counts_what_the_bundled_data_hold(run: Run) -> None:
 
 def test_inspect_counts_the_geoportal_within_two_seconds() -> None:
     if not GEOPORTAL.is_file():
+        # These are real data that may not be published: users do not have them, developers and CI do.
         pytest.skip(f"{GEOPORTAL} is not part of the project")
     seconds = []
     while not seconds or (min(seconds) >= 2 and len(seconds) < 3):  # another may use the processor

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.consoles import Done, command, python
-
-DATA = Path(__file__).resolve().parents[2] / "data" / "compositions.json"
-Run = Callable[..., Done]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("embeddings")
-    return lambda *arguments: command(*arguments, folder=folder)
+from tests.cli.commands import DATA, Run
+from tests.consoles import python
 
 
 @pytest.fixture(scope="module")

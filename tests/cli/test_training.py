@@ -6,23 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.consoles import Done, command
+from tests.cli.commands import DATA, ROOT, Run
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / "data" / "compositions.json"
 QUICK = ("--measure", "0", "--set", "sasrec.epochs=4", "--set", "gru4rec.epochs=4")
-Run = Callable[..., Done]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("training")
-    return lambda *arguments: command(*arguments, folder=folder)
 
 
 @pytest.fixture(scope="module")

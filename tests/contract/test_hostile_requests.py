@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections import Counter
@@ -115,8 +114,8 @@ def test_very_many_hostile_compositions_and_requests(client: TestClient, tmp_pat
 
 RANDOM = Random(0)
 COSTLY: dict[str, tuple[tuple[int, hostile.Links], int | None]] = {
-    "100 ends that share 9,900 nodes": (hostile.broom(RANDOM, MOST_NODES, MOST_ENDS), None),
-    "a comb of 100 ends": (hostile.comb(RANDOM, 2 * MOST_ENDS), None),
+    "many ends that share almost all nodes": (hostile.broom(RANDOM, MOST_NODES, MOST_ENDS), None),
+    "a comb of many ends": (hostile.comb(RANDOM, 2 * MOST_ENDS), None),
     "a chain": (hostile.chain(RANDOM, MOST_NODES), MOST_NODES - 1),
     "all links that are allowed": (hostile.layers(RANDOM, MOST_NODES, 5), MOST_NODES - 1),
 }
@@ -134,6 +133,10 @@ def test_the_most_costly_requests_end_soon_after_their_time(
     composition = hostile.native(*shape, RANDOM, texts=False)
     request = make_request({"composition": composition, "at": at, "model": model, "explain": True})
     start = time.process_time()
-    with contextlib.suppress(RequestError):
-        Predictor(bundle).answer(request, timeout=1)
+    try:
+        said = Predictor(bundle).answer(request, timeout=1).model_dump_json()
+    except RequestError as error:
+        said = str(error)
+    # Refused for anything else, and so at once, it would say nothing of the time.
+    assert "predictions" in said or said.startswith("an answer may take 1 s")
     assert time.process_time() - start < 1 + 2 * LIMIT

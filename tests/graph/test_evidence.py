@@ -29,6 +29,9 @@ def evidence_of(*chains: Sequence[str]) -> tuple[Evidence, Vocabulary, tuple[Exa
 
 
 keys = st.lists(st.sampled_from("abcd"), min_size=2, max_size=6)
+of_chains_and_a_path = given(
+    chains=st.lists(keys, min_size=1, max_size=8), asked=st.lists(st.sampled_from("abcdx"), max_size=6)
+)
 
 
 def shared_end(a: Sequence[str], b: Sequence[str]) -> int:
@@ -38,9 +41,7 @@ def shared_end(a: Sequence[str], b: Sequence[str]) -> int:
     return same
 
 
-@given(
-    chains=st.lists(keys, min_size=1, max_size=8), asked=st.lists(st.sampled_from("abcdx"), max_size=6)
-)
+@of_chains_and_a_path
 def test_steps_are_those_after_the_longest_end_of_the_path(
     chains: list[list[str]], asked: list[str]
 ) -> None:
@@ -55,9 +56,7 @@ def test_steps_are_those_after_the_longest_end_of_the_path(
         assert step.ids == tuple(f"c{number}" for number in sorted(made)[:3])
 
 
-@given(
-    chains=st.lists(keys, min_size=1, max_size=8), asked=st.lists(st.sampled_from("abcdx"), max_size=6)
-)
+@of_chains_and_a_path
 def test_the_nearest_contexts_end_alike_then_share_the_most_nodes(
     chains: list[list[str]], asked: list[str]
 ) -> None:

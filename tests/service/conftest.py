@@ -17,11 +17,7 @@ import pytest
 
 from dagrec.config import load_config
 from dagrec.jobs.train import train
-from dagrec.models.registry import MODELS
-from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from dagrec.training.loop import NetworkTrainer
-from tests.contract.recommenders import options
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 DAGREC = Path(sys.executable).with_name("dagrec")
@@ -69,14 +65,6 @@ def start(store: Path, **environment: str) -> Server:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
-    store = Store(tmp_path_factory.mktemp("service") / "store")
-    train(DATA, store, config, NetworkTrainer("cpu"), measure=0)
-    return store
-
-
-@pytest.fixture(scope="session")
 def start_server() -> Callable[..., Server]:
     """Starts `dagrec serve` on a store, with environment variables."""
     return start
@@ -88,11 +76,6 @@ def small_store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "small")
     train(DATA, store, load_config(models=["popularity", "markov"]), None, measure=0)
     return store
-
-
-@pytest.fixture(scope="session")
-def bundle(store: Store) -> Bundle:
-    return store.load()
 
 
 @pytest.fixture(scope="session")

@@ -246,6 +246,12 @@ def test_a_request_that_takes_too_long_is_ended(store: Store, start_server: Star
     server.stop()
 
 
+def test_a_mask_without_links_is_refused(start: Callable[..., Any]) -> None:
+    answer = httpx2.post(f"{start().url}/predict", json={"path": [], "mask": "catalogue"})
+    assert answer.status_code == 422
+    assert "mask 'catalogue' needs links that a user declared, found none" in answer.json()["detail"]
+
+
 def test_other_origins_may_ask_only_where_they_are_named(
     start: Callable[..., Any], client: httpx2.Client
 ) -> None:

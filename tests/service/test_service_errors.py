@@ -95,7 +95,6 @@ def test_other_names_of_json_are_json(kind: str, client: httpx2.Client) -> None:
         (b'{"path": [], "model": "nobody"}', ["model must be one of", *MODELS, "'nobody'", "/models"]),
         (b'{"path": [], "model": "\\ud800"}', ["model must be one of", "\\ud800"]),
         (b'{"path": [], "mask": "hard"}', ["mask", "'observed'", "'soft'", "'hard'"]),
-        (b'{"path": [], "mask": "catalogue"}', ["mask 'catalogue' needs links", "--catalogue FILE"]),
         (composition(""), ["composition: ", "at least one node"]),
         (composition('{"mid": 1}'), ["node 1: id", "found nothing"]),
         (composition('{"id": 1}, {"id": "1"}'), ["node '1'", "found it twice", "rename one"]),

@@ -333,7 +333,7 @@ def test_a_bundle_is_listed_with_what_is_wrong_with_it(store: Store, parts: dict
 def test_a_lock_is_held_once_and_given_back(store: Store) -> None:
     with store.lock():
         with pytest.raises(StoreError, match=f"found process {os.getpid()} since"), store.lock():
-            pass
-        assert store.publish  # whoever holds it goes on
-    with store.lock():
-        assert (store.root / "lock").read_text().startswith(f"process {os.getpid()}")
+            raise AssertionError("the lock was given twice")
+        assert (store.root / "lock").read_text().startswith(f"process {os.getpid()} since")
+    with store.lock(), pytest.raises(StoreError, match="one job at a time"), store.lock():
+        raise AssertionError("the lock was given twice, the second time it was held")
