@@ -71,7 +71,7 @@ def ranked(
         worth += novelty * -np.log2((counts + 1) / (counts.sum() + len(counts)))
     # A stable sort: equal values keep vocabulary order, so one request has one answer.
     order = np.argsort(-worth, kind="stable")
-    order = order[np.isfinite(worth[order])]
+    order = order[: np.count_nonzero(np.isfinite(worth))]  # what is -inf comes last
     if not diversity or not len(order):
         return order[:k]
     relevance = np.exp(worth[order] - worth[order[0]])

@@ -58,10 +58,13 @@ def successor_mask(last: Ids, graph: ServiceGraph, policy: MaskPolicy) -> tuple[
             "train with --catalogue FILE, or choose another mask"
         )
     allowed = np.zeros((len(last), len(graph.vocabulary.services)), dtype=np.bool_)
-    for row, node in enumerate(last):
-        allowed[row, links.row(int(node))[0]] = True
-    opened: Mask = np.logical_not(allowed.any(axis=1))
-    allowed[opened] = True
+    opened = np.zeros(len(last), dtype=np.bool_)
+    for row, node in enumerate(last.tolist()):
+        followers, _ = links.row(node)
+        if len(followers):
+            allowed[row, followers] = True
+        else:
+            allowed[row] = opened[row] = True
     return allowed, opened
 
 
@@ -113,5 +116,6 @@ def log_softmax(values: Floats, allowed: Mask | None = None) -> Floats:
     top[top == -np.inf] = 0.0  # of an empty row
     kept -= top
     total = np.exp(kept).sum(axis=1, keepdims=True)
-    kept -= np.log(total, where=total > 0, out=np.zeros_like(total))
+    total[total == 0] = 1.0
+    kept -= np.log(total)
     return kept
