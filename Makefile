@@ -1,6 +1,6 @@
 # Each target sets up .venv first, when it is missing or out of date. Needs Python 3.11 and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-RUN = $(PYTHON) bootstrap.py
+RUN = $(PYTHON) scripts/bootstrap.py
 DATA ?= data/compositions.json
 STORE ?= store
 MODELS ?= --model markov --model gru4rec --model dagset
@@ -11,7 +11,7 @@ help:           ## list the targets
 	@grep -E '^[a-z-]+: *##|^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/'
 
 demo:           ## train on DATA, show the results, answer a prediction over HTTP (DEMO_ONCE=1 stops then)
-	@$(RUN) python demo.py $(DATA)
+	@$(RUN) python scripts/demo.py $(DATA)
 
 test: lint      ## style, types and the default tests
 	@$(RUN) python -m pytest
@@ -36,7 +36,7 @@ bench:          ## time training and scoring of MODELS on DATA
 	@$(RUN) dagrec bench $(DATA) $(MODELS)
 
 bench-service:  ## requests a second of the service, beside a bare FastAPI endpoint
-	@$(RUN) python bench_service.py
+	@$(RUN) python scripts/bench_service.py
 
 data:           ## draw the bundled compositions again; gives the same file
 	@$(RUN) dagrec generate --out data/compositions.json

@@ -14,8 +14,8 @@ from dagrec.data.formats.draft import ReadOptions
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.base import Recommender
-from dagrec.models.registry import create_labelled, explain
-from dagrec.types import Options
+from dagrec.models.registry import create_labelled
+from dagrec.types import Options, validation_message
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -74,7 +74,7 @@ def load_config(
     try:
         return RunConfig.model_validate(values).check()
     except ValidationError as error:
-        raise ConfigError(f"{file or 'options'}: {explain(error)}") from None
+        raise ConfigError(f"{file or 'options'}: {validation_message(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}" if file else str(error)) from None
 
@@ -87,7 +87,7 @@ def make_options(class_: type[OptionsT], overrides: Iterable[str]) -> OptionsT:
     try:
         return class_.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"options: {explain(error)}") from None
+        raise ConfigError(f"options: {validation_message(error)}") from None
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ A message names the object, the rule it broke, the value found and the way out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -56,3 +58,14 @@ class RefusedError(DagrecError):
 
 class RequestError(DagrecError):
     """A prediction request that cannot be answered as it stands."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The choices that a misspelt name is nearest to, as the end of a message; empty without any.
+
+    >>> did_you_mean("gru4re", ["markov", "gru4rec"])
+    '; did you mean gru4rec?'
+    """
+    spelt = {choice.lower(): choice for choice in choices}
+    nearest = [spelt[match] for match in get_close_matches(name.lower(), spelt, n=3, cutoff=0.6)]
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""

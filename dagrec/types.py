@@ -11,7 +11,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dagrec.errors import did_you_mean
 
 Ids = NDArray[np.int64]
 """Integers: node ids (0 padding, 1 unknown, 2.. nodes) or service columns (0 .. C-1)."""
@@ -52,3 +54,23 @@ class Options(BaseModel):
     """A frozen configuration that refuses unknown keys and values that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+def validation_message(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """What pydantic found, one clause per field: the field, the rule and the value.
+
+    A rule between fields names them itself. With the ``model`` that refused, a field that it does not
+    have is followed by the nearest ones that it has.
+    """
+    clauses = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        rule = item["msg"].removeprefix("Value error, ")
+        if not field and item["type"] == "value_error":
+            clauses.append(rule)
+            continue
+        nearest = ""
+        if model is not None and item["type"] == "extra_forbidden":
+            nearest = did_you_mean(field, model.model_fields)
+        clauses.append(f"{field or 'it'}: {rule}, found {item['input']!r:.80}{nearest}")
+    return "; ".join(clauses)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from dagrec.predict import Answer, Answers, predict
-from dagrec.request import (
-    make_request,
-)
+from dagrec.recommend.predictor import Answer, Answers, predict
+from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 
 ENDS = {"nodes": [{"id": "a", "mid": 1}, {"id": "e", "mid": 2}], "links": []}

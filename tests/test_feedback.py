@@ -21,8 +21,8 @@ from dagrec.feedback.outcomes import (
     wilson,
 )
 from dagrec.feedback.record import Decision, Feedback, choose, decide
-from dagrec.predict import predict
-from dagrec.request import make_request
+from dagrec.recommend.predictor import predict
+from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from tests.asking import chain

@@ -14,10 +14,8 @@ from dagrec.errors import RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
-from dagrec.predict import Answer, predict_lines
-from dagrec.request import (
-    MOST_ANSWERS,
-)
+from dagrec.recommend.predictor import Answer, predict_lines
+from dagrec.recommend.request import MAX_K
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from tests.asking import ENDS, all_of, ask, chain, plain
@@ -89,7 +87,7 @@ def test_a_context_of_unknown_nodes_gets_smoothed_frequencies(model: str, bundle
     counts = bundle.graph.popularity + 1
     expected = dict(zip(bundle.vocabulary.services, (counts / counts.sum()).tolist(), strict=True))
     for mask in (MaskPolicy.OBSERVED, MaskPolicy.SOFT, MaskPolicy.NONE):
-        answer = ask(bundle, path=["nobody knows"], model=model, mask=mask, k=MOST_ANSWERS)
+        answer = ask(bundle, path=["nobody knows"], model=model, mask=mask, k=MAX_K)
         found = {p.service: p.probability for p in answer.predictions}
         assert found == pytest.approx(expected, rel=1e-6)
 
@@ -110,13 +108,13 @@ def test_a_hard_mask_never_lets_another_service_through(model: str, bundle: Bund
     graph, words = bundle.graph, bundle.vocabulary
     for key, id_ in words.ids.items():
         followers = {words.services[column] for column in graph.observed.row(id_)[0]}
-        answer = ask(bundle, path=[key], model=model, mask="observed", k=MOST_ANSWERS)
+        answer = ask(bundle, path=[key], model=model, mask="observed", k=MAX_K)
         assert {p.service for p in answer.predictions} == (followers or set(words.services))
         assert answer.candidates == len(answer.predictions)
 
 
 def test_the_catalogue_mask_lets_declared_links_through_and_nothing_else(bundle: Bundle) -> None:
-    answer = ask(bundle, path=["service_301"], mask="catalogue", k=MOST_ANSWERS)
+    answer = ask(bundle, path=["service_301"], mask="catalogue", k=MAX_K)
     assert {p.service for p in answer.predictions} == {"service_302", "service_303", "service_304"}
 
 
@@ -131,7 +129,7 @@ def test_a_bundle_without_declared_links_refuses_the_catalogue_mask(tmp_path: Pa
 @pytest.mark.parametrize("model", MODELS)
 def test_probabilities_fall_and_add_up_to_one(model: str, mask: MaskPolicy, bundle: Bundle) -> None:
     for path in (["table_1001002"], ["table_1001002", "service_301"], ["new", "service_305"]):
-        answer = ask(bundle, path=path, model=model, mask=mask, k=MOST_ANSWERS)
+        answer = ask(bundle, path=path, model=model, mask=mask, k=MAX_K)
         probabilities = [p.probability for p in answer.predictions]
         assert probabilities == sorted(probabilities, reverse=True)
         assert math.fsum(probabilities) == pytest.approx(1, abs=1e-9)
@@ -152,7 +150,7 @@ def test_equal_probabilities_keep_the_order_of_the_vocabulary(tmp_path: Path) ->
 
 def test_k_is_a_limit_and_not_a_demand(bundle: Bundle) -> None:
     node = known_node(bundle)
-    everything = ask(bundle, path=[node], k=MOST_ANSWERS)
+    everything = ask(bundle, path=[node], k=MAX_K)
     assert len(everything.predictions) == everything.candidates < len(bundle.vocabulary.services)
     for k in range(1, everything.candidates + 1):
         answer = ask(bundle, path=[node], k=k)
@@ -168,7 +166,7 @@ def test_support_counts_the_training_examples_of_the_link(bundle: Bundle) -> Non
         for source, target in c.links
         if len(c.nodes) == 2  # one path: each link is one example
     ]
-    answer = ask(bundle, path=["table_1001002"], mask="none", k=MOST_ANSWERS)
+    answer = ask(bundle, path=["table_1001002"], mask="none", k=MAX_K)
     for prediction in answer.predictions:
         assert prediction.support >= pairs.count(("table_1001002", prediction.service))
     total = bundle.graph.support(bundle.vocabulary.ids["table_1001002"]).sum()

@@ -11,8 +11,8 @@ import pytest
 
 from dagrec.errors import RequestError
 from dagrec.models.registry import MODELS
-from dagrec.predict import LARGEST_KEPT, MOST_QUESTIONS, Answer, Answers, Predictor
-from dagrec.request import MOST_ENDS, make_request
+from dagrec.recommend.predictor import MAX_CACHED_LENGTH, MAX_QUESTIONS, Answer, Answers, Predictor
+from dagrec.recommend.request import MAX_OPEN_ENDS, make_request
 from dagrec.store.bundle import Bundle
 from tests.asking import all_of, ask, ask_all, chain, plain
 
@@ -111,7 +111,7 @@ def test_no_more_is_remembered_than_was_allowed(bundle: Bundle) -> None:
     for path in (["service_301"], ["service_302"], ["service_301"], ["service_303"], ["service_302"]):
         predictor.answer(make_request({"path": path}))
     assert (predictor.hits, predictor.misses) == (1, 4)
-    long = make_request({"path": ["x" * 1000] * (LARGEST_KEPT // 1000 + 1)})
+    long = make_request({"path": ["x" * 1000] * (MAX_CACHED_LENGTH // 1000 + 1)})
     for _ in range(2):
         predictor.answer(long)
     assert (predictor.hits, predictor.misses) == (1, 6)
@@ -138,14 +138,14 @@ def test_the_time_is_limited(bundle: Bundle) -> None:
 
 
 def test_questions_are_counted_before_any_is_answered(bundle: Bundle) -> None:
-    nodes = [{"id": i, "mid": 301} for i in range(MOST_ENDS)]
+    nodes = [{"id": i, "mid": 301} for i in range(MAX_OPEN_ENDS)]
     request = make_request({"composition": {"nodes": nodes, "links": []}, "models": "all"})
-    assert MOST_ENDS * len(MODELS) > MOST_QUESTIONS
-    with pytest.raises(RequestError, match=f"may be {MOST_QUESTIONS} at once, found more"):
+    assert MAX_OPEN_ENDS * len(MODELS) > MAX_QUESTIONS
+    with pytest.raises(RequestError, match=f"may be {MAX_QUESTIONS} at once, found more"):
         Predictor(bundle).answer(request)
     one = make_request({"composition": {"nodes": nodes, "links": []}, "model": "markov"})
-    with pytest.raises(RequestError, match=f"may be {MOST_QUESTIONS} at once, found more"):
-        Predictor(bundle).batch([one] * (MOST_QUESTIONS // MOST_ENDS + 1))
+    with pytest.raises(RequestError, match=f"may be {MAX_QUESTIONS} at once, found more"):
+        Predictor(bundle).batch([one] * (MAX_QUESTIONS // MAX_OPEN_ENDS + 1))
 
 
 @pytest.mark.parametrize(

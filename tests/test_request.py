@@ -11,20 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagrec.data.history import LONGEST_HISTORY
+from dagrec.data.history import MAX_HISTORY_LENGTH
 from dagrec.errors import RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
-from dagrec.predict import predict, predict_lines
-from dagrec.request import (
-    LONGEST_PATH,
-    MOST_ANSWERS,
-    MOST_ENDS,
-    MOST_LINKS,
-    MOST_NODES,
-    make_request,
-    request_contexts,
-)
+from dagrec.recommend.predictor import predict, predict_lines
+from dagrec.recommend.request import MAX_PATH_LENGTH, MAX_K, MAX_OPEN_ENDS, MAX_LINKS, MAX_NODES, make_request, request_contexts
 from dagrec.store.bundle import Bundle
 from tests.asking import ENDS, all_of, ask, ask_all, chain
 
@@ -40,12 +32,12 @@ def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:
 
 
 def test_too_many_open_ends_are_not_answered_together(bundle: Bundle) -> None:
-    nodes = [{"id": i, "mid": 1} for i in range(MOST_ENDS + 1)]
-    assert len(ask_all(bundle, composition={"nodes": nodes[1:], "links": []})) == MOST_ENDS
+    nodes = [{"id": i, "mid": 1} for i in range(MAX_OPEN_ENDS + 1)]
+    assert len(ask_all(bundle, composition={"nodes": nodes[1:], "links": []})) == MAX_OPEN_ENDS
     with pytest.raises(RequestError) as caught:
         ask(bundle, composition={"nodes": nodes, "links": []})
     assert str(caught.value) == (
-        f"composition: open ends answered at once may be {MOST_ENDS}, found {MOST_ENDS + 1}, such as "
+        f"composition: open ends answered at once may be {MAX_OPEN_ENDS}, found {MAX_OPEN_ENDS + 1}, such as "
         '0, 1, 2, 3, 4; name one with "at"'
     )
 
@@ -71,10 +63,10 @@ def test_a_request_has_exactly_one_form() -> None:
         ({"path": "a,b"}, ["path", "list", "'a,b'"]),
         ({"path": [""]}, ["path.0", "at least 1 character"]),
         ({"path": [3]}, ["path.0", "string", "3"]),
-        ({"path": ["a"] * (LONGEST_PATH + 1)}, ["path", f"at most {LONGEST_PATH}"]),
+        ({"path": ["a"] * (MAX_PATH_LENGTH + 1)}, ["path", f"at most {MAX_PATH_LENGTH}"]),
         ({"path": ["\ud800"]}, ["path.0"]),
         ({"path": [], "k": 0}, ["k", "greater than or equal to 1", "0"]),
-        ({"path": [], "k": MOST_ANSWERS + 1}, ["k", f"less than or equal to {MOST_ANSWERS}"]),
+        ({"path": [], "k": MAX_K + 1}, ["k", f"less than or equal to {MAX_K}"]),
         ({"path": [], "k": math.nan}, ["k", "nan"]),
         ({"path": [], "mask": "hard"}, ["mask", "observed", "catalogue", "soft", "none", "'hard'"]),
         ({"path": [], "kk": 1}, ["kk", "Extra inputs are not permitted"]),
@@ -91,10 +83,10 @@ def test_a_request_has_exactly_one_form() -> None:
             {"composition": {"nodes": [{"id": 1}], "links": [{"source": 1, "target": 1}]}},
             ["link '1' -> '1'", "closes a cycle"],
         ),
-        ({"composition": {"nodes": [{"id": 1}] * (MOST_NODES + 1), "links": []}}, ["send fewer"]),
+        ({"composition": {"nodes": [{"id": 1}] * (MAX_NODES + 1), "links": []}}, ["send fewer"]),
         (
-            {"composition": {"composition": {"nodes": [{"id": 1}], "links": [0] * (MOST_LINKS + 1)}}},
-            [f"links may be {MOST_LINKS}, found {MOST_LINKS + 1}"],
+            {"composition": {"composition": {"nodes": [{"id": 1}], "links": [0] * (MAX_LINKS + 1)}}},
+            [f"links may be {MAX_LINKS}, found {MAX_LINKS + 1}"],
         ),
     ],
 )
@@ -259,7 +251,7 @@ def test_history_without_times_keeps_its_order(bundle: Bundle) -> None:
 def test_of_a_long_history_the_newest_is_kept(bundle: Bundle) -> None:
     many = [{"path": ["t", "service_301"], "time": i} for i in range(600)]
     found = calls(bundle, *many)
-    assert len(found) == LONGEST_HISTORY
+    assert len(found) == MAX_HISTORY_LENGTH
     assert found[-1][2] == 599
 
 
@@ -267,5 +259,5 @@ def test_a_whole_history_is_bounded(bundle: Bundle) -> None:
     nodes = [{"id": i, "mid": 301 + i % 16} for i in range(400)]
     links = [{"source": i, "target": j} for i in range(130) for j in range(200, 400)]
     past = {"composition": {"nodes": nodes, "links": links}}
-    with pytest.raises(RequestError, match=f"history: its links may be {MOST_LINKS} in all"):
+    with pytest.raises(RequestError, match=f"history: its links may be {MAX_LINKS} in all"):
         ask(bundle, path=["service_301"], history=[past, past])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 
-from dagrec.rerank import filtered, ranked, restricted
+from dagrec.recommend.rerank import filtered, ranked, restricted
 from dagrec.types import Floats
 from tests.worlds import everything
 

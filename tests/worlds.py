@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from dagrec.data.compositions import Composition, Node, compose
 from dagrec.data.examples import Context, Example, extract
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 
 Path = tuple[str, ...]
 DAY = 86400.0

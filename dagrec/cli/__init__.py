@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli.answer import predict
 from dagrec.cli.curves import curves
 from dagrec.cli.data import formats, generate, inspect

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.errors import DataError, RequestError
 
 if TYPE_CHECKING:
-    from dagrec.request import PredictRequest
+    from dagrec.recommend.request import PredictRequest
 
 
 Keys = Annotated[str | None, typer.Option("--path", help="node keys, separated by commas")]
@@ -70,7 +70,7 @@ def predict(
 
     Several models, or the open ends of a composition, are answered side by side.
     """
-    from dagrec import predict as library
+    from dagrec.recommend import predictor as library
     from dagrec.store.catalogue import Store
 
     if sum(source is not None for source in (path, composition, contexts)) != 1:
@@ -114,7 +114,7 @@ def read_request(
     path: str | None, composition: Path | None, at: str | None, values: dict[str, Any]
 ) -> PredictRequest:
     """The request that the options of a command make, with other fields from ``values``."""
-    from dagrec.request import make_request
+    from dagrec.recommend.request import make_request
 
     if (path is None) == (composition is None):
         raise typer.BadParameter("give one of --path and --composition")

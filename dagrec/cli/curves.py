@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 
 
@@ -22,7 +22,7 @@ def curves(
 
     trainings = read_logs(log)
     if plot is not None:
-        console.write_picture(plot, draw(trainings))
+        console.write_file(plot, draw(trainings))
     if json is not None:
         console.write_json(json, [training.summary() for training in trainings])
     if json != "-":

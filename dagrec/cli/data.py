@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.config import load_config, make_options
 from dagrec.data.examples import ExampleOptions, extract
 from dagrec.data.formats import FORMATS, read_composition
-from dagrec.errors import DagrecError
 
 
 @opts.reads_compositions
@@ -25,18 +24,15 @@ def inspect(
     from dagrec.jobs.inspect import inspect as run
 
     config = load_config(changes=opts.changes(context))
-    with console.progress() as bar:
-        task = bar.add_task("reading", total=None)
-        result = run(data, config.read, config.examples, advance=lambda n: bar.advance(task, n))
+    with console.progress() as progress:
+        result = run(opts.read_data(data, config.read, progress), config.examples)
     if json is not None:
         console.write_json(json, result)
         return
-    problems = result.pop("problems")
+    del result["problems"]  # said already
     for name in ("first_time", "last_time"):
         result[name] = console.moment(result[name])
     console.pairs(str(data), result)
-    for problem in problems:
-        console.say(f"skipped: {problem}", style="yellow")
 
 
 def generate(
@@ -53,11 +49,7 @@ def generate(
     documents = world.draw()
     compositions = [read_composition(document) for document in documents]
     examples, report = extract(compositions, ExampleOptions(max_paths=10**9))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(dump(documents), encoding="utf-8")
-    except OSError as error:
-        raise DagrecError(f"{out}: cannot be written: {error.strerror}; choose another place") from None
+    console.write_file(out, dump(documents))
     facts = {"compositions": len(compositions), "paths": report.paths, "pairs": report.pairs}
     best = round(world.best_accuracy(examples), 4)
     console.pairs(str(out), facts | {"best_possible_accuracy": best} | world.options.model_dump())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.errors import DagrecError
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.cli.answer import Version
 
@@ -47,7 +47,7 @@ def embeddings(
     found.write(out)
     console.say(f"written to {out}")
     if plot is not None:
-        console.write_picture(plot, picture)
+        console.write_file(plot, picture)
     if json is not None:
         console.write_json(json, summary)
     if json != "-":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.cli.answer import At, Keys, Partial, Version, read_request
 from dagrec.errors import RequestError
@@ -31,8 +31,9 @@ def explain(
     """Say which service comes next, and why: the training compositions that made the same step, the
     nearest contexts, and what the model weighed (attention to nodes, parts of a mixture)."""
     from dagrec.evaluation.plots import attention as draw
-    from dagrec.explain import look
-    from dagrec.predict import Answers, predict
+    from dagrec.recommend.answers import Answers
+    from dagrec.recommend.explain import look
+    from dagrec.recommend.predictor import predict
     from dagrec.store.catalogue import Store
 
     opts.set_threads(threads)
@@ -47,7 +48,7 @@ def explain(
                 f"--plot: only attention can be drawn, and {answers[0].model} pays none here; leave it "
                 "out, or name a model that has attention, and a known node"
             )
-        console.write_picture(plot, draw(looked.attention, looked.place, looked.upstream))
+        console.write_file(plot, draw(looked.attention, looked.place, looked.upstream))
     if json is not None:
         attention = None if looked is None else looked.summary()
         console.write_json(json, found.model_dump(mode="json") | {"attention": attention})

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.data.formats.draft import parse_time
 from dagrec.errors import ConfigError, DagrecError, DataError

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
-from dagrec.graph.service_graph import read_catalogue, read_services
-from dagrec.models.optimisation import Optimisation
 from dagrec.models.registry import MODELS, family, recommender_class
+from dagrec.training.options import TrainingOptions
 from dagrec.types import Options
 
 OCCURRENCE = "what occurs"
@@ -53,34 +52,30 @@ def train(
     from dagrec.store.catalogue import Store
 
     run_config = opts.run_config(context, model, config, options)
-    links = None if catalogue is None else read_catalogue(catalogue, run_config.read.max_mb)
-    texts = None if services is None else read_services(services, run_config.read.max_mb)
-    with console.progress() as bar:
-        task = bar.add_task("fitting", total=(measure + 1) * len(run_config.models))
-        places = {"log": log, "checkpoints": checkpoints or store / "checkpoints"}
-        trainer = opts.make_trainer([run_config], device, threads, 1, bar, **places)()
-        done = run(
-            data,
-            Store(store),
-            run_config,
-            trainer,
-            catalogue=links,
-            services=texts,
-            measure=measure,
-            advance=lambda label: bar.update(task, advance=1, description=f"fitted {label}"),
-        )
-    if done.left_out:
+    candidates = opts.candidates(catalogue, services, run_config)
+    with console.progress() as progress:
+        dataset = opts.read_data(data, run_config.read, progress)
+        task = progress.add("fitting", total=(measure + 1) * len(run_config.models))
+        folder = checkpoints or store / "checkpoints"
+        with opts.training(device, threads, progress, log=log, checkpoints=folder):
+            done = run(
+                dataset,
+                Store(store),
+                run_config,
+                candidates,
+                measure=measure,
+                advance=lambda label: progress.update(task, advance=1, description=f"fitted {label}"),
+            )
+    if done.unknown_links:
         console.say(
-            f"note: {done.left_out} declared links name a node or service that no example has; "
+            f"note: {done.unknown_links} declared links name a node or service that no example has; "
             "they were left out",
             style="yellow",
         )
-    for problem in done.report.problems:
-        console.say(f"skipped: {problem}", style="yellow")
     if json is not None:
         models = {label: entry.model_dump() for label, entry in done.entries.items()}
         result = {"version": done.version, "champion": done.champion, "models": models}
-        console.write_json(json, result | {"skipped": dict(done.report.skipped)})
+        console.write_json(json, result | {"skipped": dict(dataset.report.skipped)})
         return
     shown = ("accuracy", CHAMPION_METRIC, "ndcg@10", "nll")
     rows = [
@@ -170,7 +165,7 @@ def _print_in_full(model: dict[str, Any]) -> None:
     )
     for label, count in model["parameters"].items():
         console.out.print(f"    {label} has learned {count:,} numbers", markup=False)
-    shared = _hyperparameters(Optimisation)
+    shared = _hyperparameters(TrainingOptions)
     own: dict[str, Any] = {}
     common: dict[str, Any] = {}
     for key, about in model["hyperparameters"].items():

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.graph.service_graph import read_catalogue
 
@@ -70,26 +70,22 @@ def evaluate(
         every_counting=every_counting,
         catalogue=links,
     )
-    with console.progress() as bar:
-        task = bar.add_task("measuring", total=plan.repeats * plan.seeds * len(run_config.models))
-        result = run(
-            data,
-            run_config,
-            plan,
-            opts.make_trainer(
-                [run_config],
-                device,
-                threads,
-                processes,
-                bar,
-                log=log,
-                checkpoints=keep and keep / "checkpoints",
-            ),
-            test=test,
-            keep=keep,
-            processes=processes,
-            advance=lambda label: bar.update(task, advance=1, description=f"measured {label}"),
-        )
+    with console.progress() as progress:
+        dataset = opts.read_data(data, run_config.read, progress)
+        test_set = None if test is None else opts.read_data(test, run_config.read, progress)
+        total = plan.repeats * plan.seeds * len(run_config.models)
+        task = progress.add("measuring", total=total)
+        checkpoints = keep and keep / "checkpoints"
+        with opts.training(device, threads, progress, log=log, checkpoints=checkpoints):
+            result = run(
+                dataset,
+                run_config,
+                plan,
+                test=test_set,
+                keep=keep,
+                processes=processes,
+                advance=lambda label: progress.update(task, advance=1, description=f"measured {label}"),
+            )
     _show_result(result, json, report)
 
 
@@ -118,25 +114,19 @@ def ablate(
 
     study = load_study(config, options or ())
     folder = out or Path("out") / config.stem
-    with console.progress() as bar:
+    with console.progress() as progress:
+        dataset = opts.read_data(data, next(iter(study.runs.values())).read, progress)
         total = study.plan.repeats * study.plan.seeds * len(study.runs)
-        task = bar.add_task("measuring", total=total)
-        result = run(
-            data,
-            study,
-            opts.make_trainer(
-                study.runs.values(),
-                device,
-                threads,
-                processes,
-                bar,
-                log=log,
-                checkpoints=folder / "checkpoints",
-            ),
-            folder,
-            processes=processes,
-            advance=lambda label: bar.update(task, advance=1, description=f"measured {label}"),
-        )
+        task = progress.add("measuring", total=total)
+        checkpoints = folder / "checkpoints"
+        with opts.training(device, threads, progress, log=log, checkpoints=checkpoints):
+            result = run(
+                dataset,
+                study,
+                folder,
+                processes=processes,
+                advance=lambda label: progress.update(task, advance=1, description=f"measured {label}"),
+            )
     _show_result(result, json, None, against=next(iter(study.runs)))
     console.say(f"results.json, table.md and pictures are in {folder}")
 
@@ -156,10 +146,11 @@ def bench(
     from dagrec.jobs.benchmark import benchmark as run
 
     run_config = opts.run_config(context, model, config, options)
-    with console.progress() as bar:
-        task = bar.add_task("timing", total=len(run_config.models))
-        trainer = opts.make_trainer([run_config], device, threads, 1, bar)()
-        result = run(data, run_config, trainer, advance=lambda _: bar.advance(task))
+    with console.progress() as progress:
+        dataset = opts.read_data(data, run_config.read, progress)
+        task = progress.add("timing", total=len(run_config.models))
+        with opts.training(device, threads, progress):
+            result = run(dataset, run_config, advance=lambda _: progress.update(task, advance=1))
     if json is not None:
         console.write_json(json, result)
     if json != "-":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dagrec import console
+from dagrec.cli import console
 from dagrec.cli import options as opts
-from dagrec.config import RunConfig
 from dagrec.errors import RefusedError
-from dagrec.graph.service_graph import read_catalogue, read_services
 
 if TYPE_CHECKING:
     from dagrec.jobs.retrain import Report
@@ -35,7 +32,7 @@ def retrain(
         float | None,
         typer.Option(help="MRR by which the new may be worse than the live [default: 0.01]"),
     ] = None,
-    least: Annotated[
+    min_examples: Annotated[
         int | None,
         typer.Option(
             help="examples that the live bundle never saw, for it to answer as published [default: 50]"
@@ -71,29 +68,27 @@ def retrain(
     given = {
         "share": share,
         "margin": margin,
-        "least": least,
+        "min_examples": min_examples,
         "max_shrink": max_shrink,
         "measure": measure,
         "keep": keep,
     }
     chosen = make_retrain_options({name: value for name, value in given.items() if value is not None})
-    with console.progress() as bar:
+    with console.progress() as progress:
+        dataset = opts.read_data(data, run_config.read, progress)
         total = (chosen.measure + 1) * len(run_config.models) + 1
-        task = bar.add_task("retraining", total=total)
-        places = {"log": log, "checkpoints": store / "checkpoints"}
-        runs = [run_config, *_champion(store)]
-        trainer = opts.make_trainer(runs, device, threads, 1, bar, **places)()
+        task = progress.add("retraining", total=total)
         job = Job(
-            data,
+            dataset,
             Store(store),
             run_config,
             chosen,
-            trainer,
-            catalogue=None if catalogue is None else read_catalogue(catalogue, run_config.read.max_mb),
-            services=None if services is None else read_services(services, run_config.read.max_mb),
-            advance=lambda what: bar.update(task, advance=1, description=f"done: {what}"),
+            opts.candidates(catalogue, services, run_config),
+            advance=lambda what: progress.update(task, advance=1, description=f"done: {what}"),
         )
-        report = run(job, force=force, dry_run=dry_run)
+        folder = store / "checkpoints"
+        with opts.training(device, threads, progress, log=log, checkpoints=folder):
+            report = run(job, force=force, dry_run=dry_run)
     if json is not None:
         console.write_json(json, report.model_dump(mode="json"))
     if json != "-":
@@ -104,31 +99,20 @@ def retrain(
         raise RefusedError(f"refused: {'; '.join(report.reasons)}")
 
 
-def _champion(store: Path) -> list[RunConfig]:
-    """The live champion as a run: it may have to be fitted again."""
-    from dagrec.store.bundle import read_manifest
-    from dagrec.store.catalogue import Store
-
-    published = Store(store)
-    if not published.pointer.exists():
-        return []
-    manifest = read_manifest(published.bundles / published.current())
-    own = manifest.config.get("models", {}).get(manifest.champion, {})
-    recommender = manifest.models[manifest.champion].recommender
-    return [RunConfig(models={manifest.champion: {"recommender": recommender, **own}})]
-
-
 def _print(report: Report) -> None:
-    if report.contest is not None:
-        held = report.contest
-        sides = [side for side in (held.challenger, held.champion, held.popularity) if side is not None]
-        rows = [[side.label, side.how, *(f"{v:.4f}" for v in side.metrics.values())] for side in sides]
-        title = f"{held.examples} examples of {held.compositions} held-back compositions"
-        console.table(title, ["model", "", *held.challenger.metrics], rows, texts=2)
-        if held.difference is not None:
+    if (comparison := report.comparison) is not None:
+        sides = (comparison.challenger, comparison.champion, comparison.popularity)
+        rows = [
+            [side.label, side.how, *(f"{value:.4f}" for value in side.metrics.values())]
+            for side in sides
+            if side is not None
+        ]
+        title = f"{comparison.examples} examples of {comparison.compositions} held-back compositions"
+        console.table(title, ["model", "", *comparison.challenger.metrics], rows, texts=2)
+        if comparison.difference is not None and comparison.interval is not None:
+            low, high = comparison.interval
             console.say(
-                f"difference in MRR {held.difference:+.4f}, "
-                f"95 % between {held.low:+.4f} and {held.high:+.4f}"
+                f"difference in MRR {comparison.difference:+.4f}, 95 % between {low:+.4f} and {high:+.4f}"
             )
     for version in report.removed:
         console.say(f"removed {version}")
@@ -177,7 +161,7 @@ def rollback(
     json: opts.Json = None,
 ) -> None:
     """Make another published bundle live. Services take it within DAGREC_WATCH seconds."""
-    from dagrec.check import self_check
+    from dagrec.recommend.check import self_check
     from dagrec.store.catalogue import Store
 
     version = Store(store).rollback(to, check=self_check)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from dagrec.cli import console
 from dagrec.config import RunConfig, load_config
+from dagrec.data.dataset import Dataset
 from dagrec.data.examples import ExampleOptions
-from dagrec.data.formats import FORMATS, ReadOptions
+from dagrec.data.formats import FORMATS, ReadOptions, read
 from dagrec.graph.mask import MaskPolicy
+from dagrec.graph.service_graph import read_catalogue, read_services
 from dagrec.models.registry import MODELS
+from dagrec.progress import EpochProgress, Progress
+from dagrec.training.data import Candidates
+from dagrec.training.runtime import Runtime, use_runtime
 from dagrec.types import Device
-
-if TYPE_CHECKING:
-    from dagrec.models.base import Epoch, Trainer
 
 Data = Annotated[Path, typer.Argument(help="a file or a folder of compositions")]
 Json = Annotated[
@@ -141,34 +145,38 @@ def labels(model: list[str] | None, config: Path | None) -> list[str]:
     return list(dict.fromkeys(name for m in model for name in (MODELS if m == "all" else [m])))
 
 
-def make_trainer(
-    configs: Iterable[RunConfig],
+@contextmanager
+def training(
     device: Device,
     threads: int,
-    processes: int,
-    bar: Any,
+    progress: Progress,
     *,
     log: Path | None = None,
     checkpoints: Path | None = None,
-) -> Callable[[], Trainer | None]:
-    """Makes what trains networks where a model needs it; in this process with a bar of its epochs."""
-    from dagrec.jobs.cells import needs_trainer, network_trainer
+) -> Iterator[None]:
+    """Trainings inside the block run on a device, and are shown, logged and resumed as given."""
+    set_threads(threads)
+    with use_runtime(Runtime(device, threads, EpochProgress(progress), log, checkpoints)):
+        yield
 
-    needed = needs_trainer(configs)
-    make = partial(network_trainer, device, threads, needed, log, checkpoints)
-    if processes > 1 or not needed:
-        return make
-    task = bar.add_task("epochs", visible=False)
 
-    def show(name: str, epoch: Epoch, epochs: int) -> None:
-        text = f"  {name}: loss {epoch.loss:.3f}"
-        if epoch.validation is not None:
-            text += f", held out {epoch.validation:.3f}"
-        text += f", lr {epoch.learning_rate:.1g}"
-        seen = epoch.epoch < epochs
-        bar.update(task, completed=epoch.epoch, total=epochs, description=text, visible=seen)
+def candidates(catalogue: Path | None, services: Path | None, config: RunConfig) -> Candidates:
+    """Declared links and services from their files."""
+    max_mb = config.read.max_mb
+    return Candidates(
+        None if catalogue is None else read_catalogue(catalogue, max_mb),
+        None if services is None else read_services(services, max_mb),
+    )
 
-    return partial(make, show)
+
+def read_data(path: Path, options: ReadOptions, progress: Progress) -> Dataset:
+    """The compositions of a file or folder, with progress; what was skipped is said."""
+    task = progress.add("reading compositions")
+    dataset = read(path, options, advance=lambda n: progress.update(task, advance=n))
+    progress.update(task, visible=False)
+    for problem in dataset.report.problems:
+        console.say(f"skipped: {problem}", style="yellow")
+    return dataset
 
 
 def set_threads(threads: int) -> None:

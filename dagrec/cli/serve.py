@@ -7,11 +7,11 @@ from inspect import Parameter, signature
 from typing import Annotated, Any, get_args
 
 import typer
+from dagrec_service.settings import SECRETS, Settings, make_settings
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from dagrec.cli import options as opts
-from service.settings import SECRETS, Settings, make_settings
 
 
 def _flag(name: str, field: FieldInfo) -> Parameter:
@@ -55,7 +55,7 @@ def serve(settings: dict[str, Any], threads: opts.Threads = 1) -> None:
     Every flag is an environment variable, too. Secrets are variables only, since others can read the
     flags of a process: DAGREC_API_KEY is asked of every request, DAGREC_ADMIN_TOKEN opens /admin.
     """
-    from service.app import run
+    from dagrec_service.app import run
 
     opts.set_threads(threads)
     run(make_settings(**settings))

@@ -15,7 +15,7 @@ from dagrec.data.paths import Path, count_pairs, draw_paths, longest_paths
 from dagrec.errors import DataError
 from dagrec.types import Options
 
-LONGEST_CONTEXT = 128
+MAX_CONTEXT_LENGTH = 128
 """Nodes of a path that a context keeps, the newest; a bound on memory, not a hyperparameter."""
 
 
@@ -99,7 +99,7 @@ class ExampleReport:
     pairs: int
     examples: int
     shortened: int
-    """Contexts of which only the newest ``LONGEST_CONTEXT`` nodes were kept."""
+    """Contexts of which only the newest ``MAX_CONTEXT_LENGTH`` nodes were kept."""
 
 
 def extract(
@@ -117,7 +117,8 @@ def extract(
         pairs += count_pairs(composition)
         steps = _of_links(composition) if options.form == "links" else _of_paths(composition, paths)
         found = [
-            (_example(composition, index, step), len(step.before) > LONGEST_CONTEXT) for step in steps
+            (_example(composition, index, step), len(step.before) > MAX_CONTEXT_LENGTH)
+            for step in steps
         ]
         if options.count == "once":
             first = {(e.context.path, e.target): (e, cut) for e, cut in reversed(found)}
@@ -149,7 +150,7 @@ def context_at(composition: Composition, at: str) -> Context:
 
 def contexts_at(composition: Composition, nodes: Sequence[str]) -> list[Context]:
     """The context of each of several nodes; all share one pass over the composition."""
-    longest = longest_paths(composition, LONGEST_CONTEXT + 1)
+    longest = longest_paths(composition, MAX_CONTEXT_LENGTH + 1)
     children = composition.children
     return [
         _context(composition, _Step(longest(node), None, children[node]), composition.time)
@@ -170,13 +171,13 @@ def _of_paths(composition: Composition, paths: Sequence[Path]) -> Iterator[_Step
     for path in paths:
         for i in range(1, len(path)):
             if composition.by_id[path[i]].is_service:
-                yield _Step(path[max(0, i - LONGEST_CONTEXT - 1) : i], path[i])
+                yield _Step(path[max(0, i - MAX_CONTEXT_LENGTH - 1) : i], path[i])
 
 
 def _of_links(composition: Composition) -> Iterator[_Step]:
     """Each link to a service, as an editor sees it: the longest path to its source, and the children
     that the source has already, which are those before the target in document order."""
-    longest = longest_paths(composition, LONGEST_CONTEXT + 1)
+    longest = longest_paths(composition, MAX_CONTEXT_LENGTH + 1)
     seen: Counter[str] = Counter()
     for source, target in composition.links:
         if composition.by_id[target].is_service:
@@ -192,6 +193,6 @@ def _example(composition: Composition, index: int, step: _Step) -> Example:
 
 
 def _context(composition: Composition, step: _Step, time: float | None) -> Context:
-    path = tuple(composition.by_id[node].key for node in step.before[-LONGEST_CONTEXT:])
+    path = tuple(composition.by_id[node].key for node in step.before[-MAX_CONTEXT_LENGTH:])
     at = step.before[-1]
     return Context(path, composition, at, composition.owner, time, step.children)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dagrec.data.examples import Call, Context, Example
 
-LONGEST_HISTORY = 256
+MAX_HISTORY_LENGTH = 256
 """Calls of an owner that a context keeps, the newest; a bound on memory, not a hyperparameter."""
 
 
@@ -45,12 +45,12 @@ class Histories:
         if owner is None or time is None or owner not in self.calls:
             return ()
         end = bisect_left(self.times[owner], time)
-        return self.calls[owner][max(0, end - LONGEST_HISTORY) : end]
+        return self.calls[owner][max(0, end - MAX_HISTORY_LENGTH) : end]
 
-    def told(self, examples: Sequence[Example]) -> tuple[Example, ...]:
+    def with_history(self, examples: Sequence[Example]) -> tuple[Example, ...]:
         """The examples, each with what its owner had done before it."""
-        return tuple(replace(e, context=self._told(e.context)) for e in examples)
+        return tuple(replace(e, context=self._context(e.context)) for e in examples)
 
-    def _told(self, context: Context) -> Context:
+    def _context(self, context: Context) -> Context:
         history = self.before(context.owner, context.time)
         return replace(context, history=history) if history != context.history else context

@@ -31,7 +31,7 @@ from pydantic import Field
 from dagrec.data.examples import Example
 from dagrec.types import Floats, Options
 
-LONGEST_CHAIN = 5
+MAX_CHAIN_LENGTH = 5
 START = datetime(2020, 1, 6, 8, tzinfo=UTC)
 START_OF_CHAIN = -1
 """Stands for the last service before there is one."""
@@ -97,7 +97,7 @@ class World:
         for theme in range(self.options.themes):
             steps = np.stack([self.follows(theme, last) for last in range(self.options.services)])
             at = self.follows(theme, START_OF_CHAIN)
-            for position in range(1, LONGEST_CHAIN):
+            for position in range(1, MAX_CHAIN_LENGTH):
                 at = at @ steps
                 result[theme] += self.options.longer**position * at
         return np.asarray(result / np.maximum(result.sum(axis=1, keepdims=True), 1e-300))
@@ -143,7 +143,7 @@ class World:
         services: list[dict[str, Any]] = []
         links: list[dict[str, Any]] = []
         last = START_OF_CHAIN
-        while not services or (len(services) < LONGEST_CHAIN and rng.random() < self.options.longer):
+        while not services or (len(services) < MAX_CHAIN_LENGTH and rng.random() < self.options.longer):
             sources: list[Any] = [services[-1]["id"]] if services else []
             new_tables = self._tables(rng, theme, MAIN if not services else SIDE)
             tables.update(dict.fromkeys(new_tables))

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context, Example
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example
 from dagrec.types import Ids
 
 PADDING = 0
@@ -93,7 +93,7 @@ class Vocabulary:
     def encode(self, contexts: Sequence[Context]) -> Contexts:
         """Node ids of the contexts; keys that are not known become 1 and keep their place."""
         rows = [
-            [self.ids.get(key, UNKNOWN) for key in context.path[-LONGEST_CONTEXT:]]
+            [self.ids.get(key, UNKNOWN) for key in context.path[-MAX_CONTEXT_LENGTH:]]
             for context in contexts
         ]
         lengths = np.array([len(row) for row in rows], dtype=np.int64)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dagrec.evaluation.evaluator import Cell
-from dagrec.evaluation.metrics import ECE_BINS
+from dagrec.evaluation.evaluator import RunResult
+from dagrec.metrics.ranking import ECE_BINS
 
 LENGTHS = (0, 1, 2, 3, 4, 6, 9, 17)
 SUPPORTS = (0, 1, 3, 10, 30, 100, 300)
@@ -20,15 +20,15 @@ SUPPORTS = (0, 1, 3, 10, 30, 100, 300)
 Sums = dict[str, dict[str, list[float]]]
 
 
-def breakdown(cell: Cell) -> Sums:
+def breakdown(run: RunResult) -> Sums:
     """Examples, hits and confidence of one repeat in each group."""
-    examples, outcome = cell.examples, cell.outcome
+    examples, outcome = run.examples, run.outcome
     bins = np.minimum((outcome.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     groups = {
         "confidence": [f"{b / ECE_BINS:.1f}-{(b + 1) / ECE_BINS:.1f}" for b in bins],
         "service": [example.target for example in examples],
         "length": [_range(len(example.context.path), LENGTHS) for example in examples],
-        "support": [_range(value, SUPPORTS) for value in cell.support],
+        "support": [_range(value, SUPPORTS) for value in run.support],
     }
     sums: Sums = {name: {} for name in groups}
     for name, own in groups.items():

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from dagrec.errors import DataError
-from dagrec.models.optimisation import LESS_IS_BETTER
-from dagrec.models.registry import explain
+from dagrec.training.options import LOWER_IS_BETTER
+from dagrec.types import validation_message
 
 
 class Line(BaseModel):
@@ -43,7 +43,7 @@ class Training:
         seen = [line for line in self.lines if line.validation is not None]
         if not seen:
             return None
-        sign = 1 if seen[0].metric in LESS_IS_BETTER else -1
+        sign = 1 if seen[0].metric in LOWER_IS_BETTER else -1
         return min(seen, key=lambda line: sign * (line.validation or 0.0))
 
     def summary(self) -> dict[str, Any]:
@@ -72,8 +72,9 @@ def read_logs(paths: Iterable[Path]) -> list[Training]:
             try:
                 line = Line.model_validate_json(raw)
             except ValidationError as error:
+                why = validation_message(error)
                 raise DataError(
-                    f"{path}: line {number}: must be a line of a training log: {explain(error)}; "
+                    f"{path}: line {number}: must be a line of a training log: {why}; "
                     "write one with --log",
                     rule="log",
                 ) from None

@@ -1,4 +1,4 @@
-"""Recommenders on splits: fit on the training part, mask, answer the test part."""
+"""Evaluates recommenders on splits: fit on the training part, mask, answer the test part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,25 +14,25 @@ import numpy as np
 from dagrec.data.examples import Example
 from dagrec.data.history import Histories
 from dagrec.data.splits import Split
-from dagrec.data.vocabulary import Vocabulary
-from dagrec.evaluation.metrics import Outcome
+from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.evaluation.projection import mean_cosine
-from dagrec.graph.mask import MaskPolicy, apply_mask, rivals
-from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, Trainer
-from dagrec.models.calibration import fit_temperature
-from dagrec.models.training_data import TrainingData
+from dagrec.graph.mask import Masked, MaskPolicy, apply_mask, competitors
+from dagrec.metrics.ranking import Outcome
+from dagrec.metrics.temperature import fit_temperature
+from dagrec.models.base import Recommender
+from dagrec.models.fitted import Fitted
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Scores
 
 Weight = Literal["pairs", "compositions"]
-ROWS_AT_ONCE = 1024
+ROWS_PER_PASS = 1024
 CALIBRATION_FOLDS = 5
-Scorer = Callable[[TrainingData, Sequence[Example]], Scores]
-"""Scores of some test examples, [n, C], given what was learned from."""
+Probabilities = Callable[[Contexts], Masked]
+"""What answers test examples: ``Fitted.probabilities``, or a reference line."""
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class TestPart:
     """The test examples of a split as arrays, in the vocabulary of its training part.
 
     targets: [n] columns, those unknown to training numbered from C on, each key its own number.
@@ -43,27 +43,63 @@ class HeldOut:
     targets: Ids
     mask: MaskPolicy
 
+    __test__ = False  # its name looks like a test to pytest
+
     @classmethod
-    def of(cls, data: TrainingData, examples: Sequence[Example], mask: MaskPolicy) -> HeldOut:
+    def of(cls, data: TrainingData, examples: Sequence[Example], mask: MaskPolicy) -> TestPart:
         return cls(data, tuple(examples), target_columns(examples, data.vocabulary), mask)
 
-    def outcome(self, score: Scorer) -> Outcome:
-        """What a scorer answers, every pair weighing the same."""
-        own = partial(score, self.data)
-        return masked_outcome(self.examples, self.targets, own, self.data.graph, self.mask)
+    @classmethod
+    def of_split(
+        cls, split: Split, mask: MaskPolicy, catalogue: Sequence[tuple[str, str]] | None = None
+    ) -> TestPart:
+        """The test part of a split; everything that is learned comes from its training part alone.
 
-    def temperature(self, score: Scorer) -> float:
-        """By what to divide a scorer's scores, so that the targets of this part are likeliest under the
-        mask; the soft one leaves scores to compete among what followed a node, or did not."""
+        The history of a test example is what its owner did before it: in the training part, and, where
+        the test part follows in the order of time, in what of it is over by then.
+        """
+        data = TrainingData.of(split.train, catalogue=catalogue, services=split.services)
+        over = (*split.train, *split.test) if split.ordered else split.train
+        return cls.of(data, Histories.of(over).with_history(split.test), mask)
+
+    def fitted(self, recommender: Recommender, temperature: float = 1.0) -> Fitted:
+        """A recommender that was fitted to the training part, under the mask of this evaluation."""
+        return Fitted(recommender, self.data.graph, self.mask, temperature)
+
+    def outcome(self, probabilities: Probabilities) -> Outcome:
+        """The answers to the test examples, every pair weighing the same."""
+        return masked_outcome(self.examples, self.targets, probabilities, self.data.vocabulary)
+
+    def reference_lines(self) -> dict[str, Probabilities]:
+        """Equal scores, and the frequency of each service, under the same mask."""
+        services = len(self.data.vocabulary.services)
+        popularity = np.log(self.data.graph.popularity + 1)
+        lines = {"random": np.zeros(services), "popularity": popularity}
+        return {name: self._constant(scores.astype(np.float32)) for name, scores in lines.items()}
+
+    def _constant(self, scores: Scores) -> Probabilities:
+        """Scores [C] that are the same for every context."""
+
+        def probabilities(contexts: Contexts) -> Masked:
+            rows = np.tile(scores, (len(contexts), 1))
+            return apply_mask(rows, contexts.last, self.data.graph, self.mask)
+
+        return probabilities
+
+    def temperature(self, recommender: Recommender) -> float:
+        """The temperature under which the targets of this part are likeliest.
+
+        Scores compete under the mask; under the soft one, among the services that followed a node, or
+        among those that did not.
+        """
+        vocabulary = self.data.vocabulary
         scores, allowed = [], []
-        known = self.targets < len(self.data.vocabulary.services)
-        rows = np.flatnonzero(known)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
-            examples = [self.examples[i] for i in part]
-            last = self.data.vocabulary.encode([e.context for e in examples]).last
-            scores.append(score(self.data, examples))
-            allowed.append(rivals(last, self.targets[part], self.data.graph, self.mask))
+        rows = np.flatnonzero(self.targets < len(vocabulary.services))
+        for start in range(0, len(rows), ROWS_PER_PASS):
+            part = rows[start : start + ROWS_PER_PASS]
+            contexts = vocabulary.encode([self.examples[i].context for i in part])
+            scores.append(recommender.score(contexts))
+            allowed.append(competitors(contexts.last, self.targets[part], self.data.graph, self.mask))
         if not scores:
             return 1.0
         return fit_temperature(np.concatenate(scores), self.targets[rows], np.concatenate(allowed))
@@ -82,27 +118,27 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """What a model is measured on in one repeat: one split, or the blocks of a prequential run.
+class EvaluationSplit:
+    """What one repeat evaluates on: a single split, or the blocks of a prequential protocol.
 
-    A part is made ready when it is reached. That of a single split is kept for the next model; blocks
-    are not, since each holds training data of its own.
+    A part is prepared when it is reached. That of a single split is kept for the next model; blocks are
+    not, since each holds training data of its own.
     """
 
     splits: tuple[Split, ...]
     mask: MaskPolicy
     catalogue: tuple[tuple[str, str], ...] | None = None
 
-    def __iter__(self) -> Iterator[HeldOut]:
+    def __iter__(self) -> Iterator[TestPart]:
         if len(self.splits) == 1:
-            yield self._only
+            yield self._single
         else:
             for split in self.splits:
-                yield prepare(split, self.mask, self.catalogue)
+                yield TestPart.of_split(split, self.mask, self.catalogue)
 
     @cached_property
-    def _only(self) -> HeldOut:
-        return prepare(self.splits[0], self.mask, self.catalogue)
+    def _single(self) -> TestPart:
+        return TestPart.of_split(self.splits[0], self.mask, self.catalogue)
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
@@ -115,8 +151,8 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One recommender in one repeat.
+class RunResult:
+    """What one recommender answered in one repeat.
 
     examples: the n test examples; outcome: the answers to them; support: [n] how many training
     examples continue from the last node of each.
@@ -134,6 +170,61 @@ class Cell:
     1 where all point the same way, as after too much smoothing."""
 
 
+def evaluate_run(
+    make: Callable[[], Recommender], parts: Iterable[TestPart], *, calibrate: bool = False
+) -> RunResult:
+    """Fit a new recommender on each training part and answer the test part that belongs to it.
+
+    With ``calibrate`` its temperature is that of another one, which is fitted without a fifth of the
+    training compositions, on that fifth.
+    """
+    examples: list[Example] = []
+    answers: list[PartOutcome] = []
+    supports = []
+    fit_seconds = score_seconds = 0.0
+    parameters, cosine = 0, None
+    for part in parts:
+        recommender = make()
+        start = time.perf_counter()
+        temperature = 1.0
+        if calibrate:
+            rest, fold = next(part.data.folds(CALIBRATION_FOLDS, seed=0))
+            held_out = TestPart.of(rest, fold.examples, part.mask)
+            temperature = held_out.temperature(make().fit(rest))
+        recommender.fit(part.data)
+        fit_end = time.perf_counter()
+        outcome = part.outcome(part.fitted(recommender, temperature).probabilities)
+        answers.append((part.data.vocabulary.services, outcome))
+        fit_seconds += fit_end - start
+        score_seconds += time.perf_counter() - fit_end
+        examples += part.examples
+        supports.append(part.support_of_last)
+        parameters = recommender.parameters()
+        vectors = recommender.embeddings().get("services")
+        cosine = None if vectors is None else mean_cosine(vectors)
+    return RunResult(
+        tuple(examples),
+        join(examples, answers),
+        np.concatenate(supports),
+        fit_seconds,
+        score_seconds,
+        len(answers),
+        parameters,
+        cosine,
+    )
+
+
+def reference_outcomes(parts: Iterable[TestPart]) -> tuple[dict[str, list[PartOutcome]], Floats]:
+    """The outcome of each reference line on each part, and [n] :attr:`TestPart.new_links`."""
+    outcomes: dict[str, list[PartOutcome]] = defaultdict(list)
+    new_links = []
+    for part in parts:
+        new_links.append(part.new_links)
+        for name, line in part.reference_lines().items():
+            outcomes[name].append((part.data.vocabulary.services, part.outcome(line)))
+    return outcomes, np.concatenate(new_links)
+
+
 def target_columns(examples: Sequence[Example], vocabulary: Vocabulary) -> Ids:
     """[n] columns of the targets; those that are not known are numbered from C on, each key its own."""
     columns = dict(vocabulary.columns)
@@ -144,99 +235,23 @@ def target_columns(examples: Sequence[Example], vocabulary: Vocabulary) -> Ids:
 def masked_outcome(
     examples: Sequence[Example],
     targets: Ids,
-    score: Callable[[Sequence[Example]], Scores],
-    graph: ServiceGraph,
-    mask: MaskPolicy,
+    probabilities: Probabilities,
+    vocabulary: Vocabulary,
 ) -> Outcome:
-    """What scores become after the mask, every pair weighing the same."""
+    """The answers to examples, every pair weighing the same."""
     parts = []
-    for start in range(0, len(examples), ROWS_AT_ONCE):
-        part = examples[start : start + ROWS_AT_ONCE]
-        last = graph.vocabulary.encode([e.context for e in part]).last
-        parts.append(apply_mask(score(part), last, graph, mask).log_probabilities)
+    for start in range(0, len(examples), ROWS_PER_PASS):
+        part = examples[start : start + ROWS_PER_PASS]
+        contexts = vocabulary.encode([e.context for e in part])
+        parts.append(probabilities(contexts).log_probabilities)
     return Outcome(np.concatenate(parts), targets, row_weights(examples, "pairs"))
 
 
-def prepare(
-    split: Split, mask: MaskPolicy, catalogue: Sequence[tuple[str, str]] | None = None
-) -> HeldOut:
-    """A split made ready: everything fitted comes from its training part alone.
-
-    A test example is told what its owner did before it: in the training part, and in what of the test
-    part is over by then where this follows in the order of time.
-    """
-    data = TrainingData.of(split.train, catalogue=catalogue, services=split.services)
-    over = (*split.train, *split.test) if split.ordered else split.train
-    return HeldOut.of(data, Histories.of(over).told(split.test), mask)
-
-
-def run_cell(
-    make: Callable[[], Recommender],
-    parts: Iterable[HeldOut],
-    trainer: Trainer | None,
-    *,
-    calibrate: bool = False,
-) -> Cell:
-    """Fit a new recommender on each training part and answer the test part that belongs to it.
-
-    With ``calibrate`` its scores are divided by a temperature, which another one has that is fitted
-    without a fifth of the training compositions, on these.
-    """
-    examples: list[Example] = []
-    answers: list[Answers] = []
-    supports = []
-    fit_seconds = score_seconds = 0.0
-    parameters, cosine = 0, None
-    for part in parts:
-        recommender = make()
-        start = time.perf_counter()
-        temperature = 1.0
-        if calibrate:
-            rest, fold = next(part.data.folds(CALIBRATION_FOLDS, seed=0))
-            held_out = HeldOut.of(rest, fold.examples, part.mask)
-            temperature = held_out.temperature(scorer(make().fit(rest, trainer)))
-        recommender.fit(part.data, trainer)
-        fitted = time.perf_counter()
-        outcome = part.outcome(scorer(recommender, temperature))
-        answers.append((part.data.vocabulary.services, outcome))
-        fit_seconds += fitted - start
-        score_seconds += time.perf_counter() - fitted
-        examples += part.examples
-        supports.append(part.support_of_last)
-        parameters = recommender.parameters()
-        vectors = recommender.embeddings().get("services")
-        cosine = None if vectors is None else mean_cosine(vectors)
-    outcome = join(examples, answers)
-    support = np.concatenate(supports)
-    fits = len(answers)
-    return Cell(tuple(examples), outcome, support, fit_seconds, score_seconds, fits, parameters, cosine)
-
-
-def scorer(recommender: Recommender, temperature: float = 1.0) -> Scorer:
-    """A fitted recommender as a scorer of examples, its scores divided by a temperature."""
-
-    def score(data: TrainingData, part: Sequence[Example]) -> Scores:
-        scores = recommender.score(data.vocabulary.encode([e.context for e in part]))
-        return scores / np.float32(temperature)
-
-    return score
-
-
-def random_scorer(data: TrainingData, part: Sequence[Example]) -> Scores:
-    """Equal scores for all services: the random line."""
-    return np.zeros((len(part), len(data.vocabulary.services)), dtype=np.float32)
-
-
-def popularity_scorer(data: TrainingData, part: Sequence[Example]) -> Scores:
-    """Each service's frequency: the popularity line."""
-    return np.tile(np.log(data.graph.popularity + 1).astype(np.float32), (len(part), 1))
-
-
-Answers = tuple[tuple[str, ...], Outcome]
+PartOutcome = tuple[tuple[str, ...], Outcome]
 """The services that a part could be answered with, and the answers."""
 
 
-def join(examples: Sequence[Example], answers: Sequence[Answers]) -> Outcome:
+def join(examples: Sequence[Example], answers: Sequence[PartOutcome]) -> Outcome:
     """The answers to all parts as one outcome over the services that any of them knew.
 
     A service that a part did not know yet could not be answered there: its probability is 0.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Result = Mapping[str, Any]
 Colour = Literal["kind", "popularity"]
 KINDS = {"service": "tab:blue", "other": "tab:orange"}
-MOST_LABELS = 40
-LONGEST_LABEL = 26
+MAX_LABELS = 40
+MAX_LABEL_LENGTH = 26
 
 
 def intervals(result: Result, metric: str) -> bytes:
@@ -208,7 +208,7 @@ def embedding(points: Points, title: str, colour: Colour, *, seed: int = 0) -> b
             axes.scatter([], [], color=KINDS[kind], label=name)
         axes.legend(loc="best", fontsize="small", framealpha=0.9)
     figure.draw_without_rendering()  # settles where everything stands
-    most = rare_last[:MOST_LABELS]
+    most = rare_last[:MAX_LABELS]
     names = [short(points.keys[i]) for i in most]
     for axes, places in zip(figure.axes, drawn.values(), strict=False):
         _label(axes, names, places[most], 3 + np.sqrt(sizes[most]) / 2)
@@ -219,7 +219,7 @@ def short(key: str) -> str:
     """The part of a key that tells most: ``fastqc`` of ``toolshed/repos/fastqc/0.72``."""
     parts = [part for part in key.split("/") if part[:1].isalpha()] or [key]
     name = parts[-1].rpartition(".")[2] or key
-    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+    return name if len(name) <= MAX_LABEL_LENGTH else f"{name[: MAX_LABEL_LENGTH - 1]}…"
 
 
 def _label(axes: Axes, names: Sequence[str], places: Floats, offsets: Floats) -> None:

@@ -31,7 +31,7 @@ FIRST_SPREAD = 1e-4
 SEARCHES = 60
 """Halvings of the interval in which log b_i is looked for."""
 TINY = 1e-12
-FEWEST = 4
+MIN_POINTS = 4
 """Points that t-SNE can lay out: with fewer, neighbours are all there is."""
 
 
@@ -102,7 +102,7 @@ def tsne(vectors: Floats, *, perplexity: float = PERPLEXITY, seed: int = 0) -> N
     """
     n = len(vectors)
     first = pca(vectors).points
-    if n < FEWEST:
+    if n < MIN_POINTS:
         return Neighbourly(first, 0.0, 0.0)
     perplexity = min(perplexity, (n - 1) / 3)
     p = affinities(vectors, perplexity)

@@ -1,4 +1,4 @@
-"""Measured cells into a result: means with intervals, paired comparisons, and what is resolved."""
+"""Measured runs into a result: means with intervals, paired comparisons, and what is resolved."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 
 from dagrec.evaluation.breakdown import Sums, breakdown, summed
-from dagrec.evaluation.evaluator import Cell, Weight, row_weights
-from dagrec.evaluation.metrics import METRICS, ece_band
-from dagrec.evaluation.statistics import (
+from dagrec.evaluation.evaluator import RunResult, Weight, row_weights
+from dagrec.metrics.ranking import METRICS, ece_band
+from dagrec.metrics.statistics import (
     Estimate,
     bootstrap_p,
     holm,
@@ -31,7 +31,7 @@ RESOLVED = 0.05
 WEIGHTS: tuple[Weight, ...] = ("pairs", "compositions")
 
 
-class Measured(Options):
+class RunMetrics(Options):
     """One recommender in one repeat, as it is kept on disk: metrics, not answers."""
 
     split: str
@@ -47,18 +47,18 @@ class Measured(Options):
     fits: int
     parameters: int
     service_cosine: float | None = None
-    """As in a cell; None in a file of before there was this, too."""
+    """As in a run; None in a file of before there was this, too."""
     ece_band: float | None = None
-    """Of :func:`dagrec.evaluation.metrics.ece_band`, every pair weighing the same; None likewise."""
+    """Of :func:`dagrec.metrics.ranking.ece_band`, every pair weighing the same."""
 
     @classmethod
-    def of(cls, cell: Cell, split: str, bootstrap: Weight | None, seed: int) -> Self:
-        """Measure a cell; ``bootstrap`` names the weight to draw samples under, on a single split.
+    def of(cls, run: RunResult, split: str, bootstrap: Weight | None, seed: int) -> Self:
+        """Measure a run; ``bootstrap`` names the weight to draw samples under, on a single split.
 
         All models of one split are drawn with the same seed, and so on the same samples.
         """
-        examples = cell.examples
-        outcome = cell.outcome
+        examples = run.examples
+        outcome = run.outcome
         values = {}
         for weight in WEIGHTS:
             weighted = outcome.reweighted(row_weights(examples, weight))
@@ -80,12 +80,12 @@ class Measured(Options):
             values=values,
             draws=draws,
             hits=hits,
-            breakdown=breakdown(cell),
-            fit_seconds=cell.fit_seconds,
-            score_seconds=cell.score_seconds,
-            fits=cell.fits,
-            parameters=cell.parameters,
-            service_cosine=cell.service_cosine,
+            breakdown=breakdown(run),
+            fit_seconds=run.fit_seconds,
+            score_seconds=run.score_seconds,
+            fits=run.fits,
+            parameters=run.parameters,
+            service_cosine=run.service_cosine,
             ece_band=ece_band(outcome),
         )
 
@@ -116,8 +116,8 @@ class Series:
         return bootstrap_p(np.array(self.draws))
 
 
-Grid = Sequence[Sequence[Measured]]
-"""A model's cells: a row a split, a column a seed."""
+Grid = Sequence[Sequence[RunMetrics]]
+"""A model's runs: a row per split, a column per seed."""
 
 
 def summarise(
@@ -125,7 +125,7 @@ def summarise(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The ``models`` and ``comparisons`` of a result.
 
-    grids: label -> its cells; test_over_train: n_test / n_train of the random splits.
+    grids: label -> its runs; test_over_train: n_test / n_train of the random splits.
     """
     series = {
         label: {name: _series(grid, name, weight, test_over_train) for name in METRICS}
@@ -159,37 +159,37 @@ def identical(models: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _series(grid: Grid, metric: str, weight: Weight, test_over_train: float) -> Series:
-    values = tuple(float(np.mean([cell.values[weight][metric] for cell in row])) for row in grid)
+    values = tuple(float(np.mean([run.values[weight][metric] for run in row])) for row in grid)
     draws = None
     if grid[0][0].draws is not None:
-        cells = [cell.draws[metric] for row in grid for cell in row if cell.draws is not None]
-        draws = tuple(np.mean(cells, axis=0).tolist())
+        runs = [run.draws[metric] for row in grid for run in row if run.draws is not None]
+        draws = tuple(np.mean(runs, axis=0).tolist())
     return Series(values, draws, test_over_train)
 
 
 def _model(grid: Grid, series: Mapping[str, Series], weight: Weight) -> dict[str, Any]:
-    cells = [cell for row in grid for cell in row]
-    cosines = [cell.service_cosine for cell in cells if cell.service_cosine is not None]
-    bands = [cell.ece_band for cell in cells if cell.ece_band is not None]
+    runs = [run for row in grid for run in row]
+    cosines = [run.service_cosine for run in runs if run.service_cosine is not None]
+    bands = [run.ece_band for run in runs if run.ece_band is not None]
     other = next(name for name in WEIGHTS if name != weight)
     metrics = {}
     for name, found in series.items():
-        seeds = [[cell.values[weight][name] for cell in row] for row in grid]
+        seeds = [[run.values[weight][name] for run in row] for row in grid]
         metrics[name] = asdict(found.estimate()) | {"seed_std": _seed_std(seeds)}
     return {
         "metrics": metrics,
         f"by_{other}": {
-            name: float(np.mean([cell.values[other][name] for cell in cells])) for name in METRICS
+            name: float(np.mean([run.values[other][name] for run in runs])) for name in METRICS
         },
         "seconds": {
-            "fit": float(np.mean([cell.fit_seconds for cell in cells])),
-            "score": float(np.mean([cell.score_seconds for cell in cells])),
+            "fit": float(np.mean([run.fit_seconds for run in runs])),
+            "score": float(np.mean([run.score_seconds for run in runs])),
         },
-        "fits": cells[-1].fits,
-        "parameters": cells[-1].parameters,
+        "fits": runs[-1].fits,
+        "parameters": runs[-1].parameters,
         "service_cosine": float(np.mean(cosines)) if cosines else None,
         "ece_band": float(np.mean(bands)) if bands else None,
-        "breakdown": summed([cell.breakdown for cell in cells]),
+        "breakdown": summed([run.breakdown for run in runs]),
     }
 
 

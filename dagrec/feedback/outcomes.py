@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from dagrec.errors import DataError
-from dagrec.evaluation.statistics import LEVEL
 from dagrec.feedback.record import Decision, Step
+from dagrec.metrics.statistics import LEVEL
 
 FILES = "feedback-*.jsonl"
 DRAWS = 2000

@@ -9,13 +9,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.data.formats.draft import parse_time
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DataError, RequestError
 from dagrec.graph.mask import MaskPolicy
-from dagrec.predict import Answer, Answers
-from dagrec.request import Key, PredictRequest, request_contexts
+from dagrec.recommend.answers import Answer, Answers
+from dagrec.recommend.request import Key, PredictRequest, request_contexts
 from dagrec.types import Options
 
 Action = Literal["taken", "refused"]
@@ -159,5 +159,5 @@ def _steps(context: Context, vocabulary: Vocabulary) -> list[Step]:
     kinds = {} if composition is None else {node.key: node.kind for node in composition.nodes}
     return [
         Step(key=key, kind=kinds.get(key) or ("service" if key in vocabulary.columns else "other"))
-        for key in context.path[-LONGEST_CONTEXT:]
+        for key in context.path[-MAX_CONTEXT_LENGTH:]
     ]

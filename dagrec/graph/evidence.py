@@ -20,7 +20,7 @@ from dagrec.data.vocabulary import PADDING, UNKNOWN, Vocabulary
 from dagrec.errors import StoreError
 from dagrec.types import Ids, Mask, Ragged
 
-LONGEST_SUFFIX = 16
+MAX_SUFFIX_LENGTH = 16
 """Nodes at the end of a path by which contexts are compared, at most."""
 
 Hashes = NDArray[np.uint64]
@@ -145,9 +145,9 @@ class Evidence:
         return found
 
     def _shared_ends(self, path: Sequence[int]) -> Ids:
-        """[U] how many nodes at its end each path shares with this one, up to ``LONGEST_SUFFIX``."""
-        tail = np.full(LONGEST_SUFFIX, UNKNOWN, dtype=np.int64)
-        newest = np.array(path[::-1][:LONGEST_SUFFIX], dtype=np.int64)
+        """[U] how many nodes at its end each path shares with this one, up to ``MAX_SUFFIX_LENGTH``."""
+        tail = np.full(MAX_SUFFIX_LENGTH, UNKNOWN, dtype=np.int64)
+        newest = np.array(path[::-1][:MAX_SUFFIX_LENGTH], dtype=np.int64)
         tail[: len(newest)] = newest
         same: Mask = (self._tails == tail) & (tail > UNKNOWN)
         shared: Ids = np.cumprod(same, axis=1).sum(axis=1)
@@ -155,8 +155,8 @@ class Evidence:
 
     @cached_property
     def _tails(self) -> Ids:
-        """[U, LONGEST_SUFFIX] the newest nodes of each path, the newest first."""
-        places = self.path_starts[1:, None] - 1 - np.arange(LONGEST_SUFFIX)
+        """[U, MAX_SUFFIX_LENGTH] the newest nodes of each path, the newest first."""
+        places = self.path_starts[1:, None] - 1 - np.arange(MAX_SUFFIX_LENGTH)
         outside = places < self.path_starts[:-1, None]
         tails: Ids = np.where(outside, PADDING, self.paths[np.maximum(places, 0)])
         return tails

@@ -9,7 +9,7 @@ This is the only place where scores are masked. With M the services that may fol
 - ``none``: softmax over all services.
 
 A node that is unknown, or that nothing ever followed, leaves M empty: then every service may follow,
-and the answer says so (``unknown``, ``terminal``). A row is never all -inf.
+and the answer says so (``mask_fallback``). A row is never all -inf.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ import numpy as np
 from dagrec.data.vocabulary import UNKNOWN
 from dagrec.errors import ConfigError
 from dagrec.graph.service_graph import ServiceGraph
+from dagrec.metrics.temperature import log_softmax
 from dagrec.types import Floats, Ids, Mask, Scores
+
+NO_CATALOGUE = (
+    "mask 'catalogue' needs links that a user declared, found none; train with --catalogue FILE, or "
+    "choose another mask"
+)
 
 
 class MaskPolicy(StrEnum):
@@ -46,26 +52,24 @@ class Masked:
 
 
 def successor_mask(last: Ids, graph: ServiceGraph, policy: MaskPolicy) -> tuple[Mask, Mask]:
-    """Which services may follow each frontier node, and which rows had none and were opened.
+    """Which services may follow each frontier node, and for which rows the mask fell back.
 
-    last: [B] node ids. Returns allowed [B, C] with no empty row, and opened [B].
+    last: [B] node ids. Returns allowed [B, C], and fallback [B]: True where no service may follow, so
+    that all are allowed.
     Raises :class:`ConfigError` for ``catalogue`` without declared links.
     """
     links = graph.declared if policy is MaskPolicy.CATALOGUE else graph.observed
     if links is None:
-        raise ConfigError(
-            "mask 'catalogue' needs links that a user declared, found none; "
-            "train with --catalogue FILE, or choose another mask"
-        )
+        raise ConfigError(NO_CATALOGUE)
     allowed = np.zeros((len(last), len(graph.vocabulary.services)), dtype=np.bool_)
-    opened = np.zeros(len(last), dtype=np.bool_)
+    fallback = np.zeros(len(last), dtype=np.bool_)
     for row, node in enumerate(last.tolist()):
         followers, _ = links.row(node)
         if len(followers):
             allowed[row, followers] = True
         else:
-            allowed[row] = opened[row] = True
-    return allowed, opened
+            allowed[row] = fallback[row] = True
+    return allowed, fallback
 
 
 def apply_mask(scores: Scores, last: Ids, graph: ServiceGraph, policy: MaskPolicy) -> Masked:
@@ -75,23 +79,23 @@ def apply_mask(scores: Scores, last: Ids, graph: ServiceGraph, policy: MaskPolic
     """
     values = scores.astype(np.float64)
     hard = MaskPolicy.CATALOGUE if policy is MaskPolicy.CATALOGUE else MaskPolicy.OBSERVED
-    seen, opened = successor_mask(last, graph, hard)
+    seen, fallback = successor_mask(last, graph, hard)
     unknown = last <= UNKNOWN
-    terminal = opened & ~unknown
+    terminal = fallback & ~unknown
     if policy not in (MaskPolicy.NONE, MaskPolicy.SOFT):
         return Masked(log_softmax(values, seen), seen, unknown, terminal)
     everything = np.ones_like(seen)
     if policy is MaskPolicy.NONE:
         return Masked(log_softmax(values), everything, unknown, terminal)
-    # Rows that were opened, or that have seen every service, have nothing to divide.
-    mass = np.where(opened | seen.all(axis=1), 0.0, graph.unseen_mass[last])[:, None]
+    # Where the mask fell back, or every service was seen, there is no mass to divide.
+    mass = np.where(fallback | seen.all(axis=1), 0.0, graph.unseen_mass[last])[:, None]
     with np.errstate(divide="ignore"):
         share = np.where(seen, np.log1p(-mass), np.log(mass))
     within = np.where(seen, log_softmax(values, seen), log_softmax(values, ~seen))
     return Masked(share + within, everything, unknown, terminal)
 
 
-def rivals(last: Ids, targets: Ids, graph: ServiceGraph, policy: MaskPolicy) -> Mask:
+def competitors(last: Ids, targets: Ids, graph: ServiceGraph, policy: MaskPolicy) -> Mask:
     """[B, C] the services among which the scores decide how probable each target [B] is.
 
     Those that the mask lets through; under the soft one, the seen successors for a target that is one
@@ -105,17 +109,3 @@ def rivals(last: Ids, targets: Ids, graph: ServiceGraph, policy: MaskPolicy) -> 
         return seen
     among: Mask = seen == seen[np.arange(len(targets)), targets][:, None]
     return among
-
-
-def log_softmax(values: Floats, allowed: Mask | None = None) -> Floats:
-    """log softmax over the allowed entries of each row (None: all), -inf elsewhere; all -inf in an
-    empty row."""
-    allowed = np.ones_like(values, dtype=np.bool_) if allowed is None else allowed
-    kept: Floats = np.where(allowed, values, -np.inf)
-    top = kept.max(axis=1, keepdims=True, initial=-np.inf)
-    top[top == -np.inf] = 0.0  # of an empty row
-    kept -= top
-    total = np.exp(kept).sum(axis=1, keepdims=True)
-    total[total == 0] = 1.0
-    kept -= np.log(total)
-    return kept

@@ -91,7 +91,7 @@ class ServiceGraph:
     vocabulary: Vocabulary
     observed: Successors
     declared: Successors | None = None
-    left_out: int = field(default=0, compare=False)
+    unknown_links: int = field(default=0, compare=False)
     """Declared links that name a node or a service which the vocabulary does not know."""
 
     @classmethod
@@ -106,16 +106,16 @@ class ServiceGraph:
         for example in examples:
             last = example.context.path[-1]
             counts[vocabulary.ids[last], vocabulary.columns[example.target]] += 1
-        declared, left_out = None, 0
+        declared, unknown_links = None, 0
         if catalogue is not None:
             links: dict[tuple[int, int], float] = {}
             for source, target in catalogue:
                 if source in vocabulary.ids and target in vocabulary.columns:
                     links[vocabulary.ids[source], vocabulary.columns[target]] = 1.0
                 else:
-                    left_out += 1
+                    unknown_links += 1
             declared = Successors.of(len(vocabulary), links)
-        return cls(vocabulary, Successors.of(len(vocabulary), counts), declared, left_out)
+        return cls(vocabulary, Successors.of(len(vocabulary), counts), declared, unknown_links)
 
     @cached_property
     def popularity(self) -> Floats:

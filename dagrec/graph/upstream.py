@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.data.vocabulary import UNKNOWN, Vocabulary
 from dagrec.errors import DataError
 from dagrec.types import Ids, Ragged
@@ -35,16 +35,16 @@ class Upstream:
     def of(cls, context: Context) -> Upstream:
         """That of a context; a context without a composition is the chain of its path.
 
-        Of more than ``LONGEST_CONTEXT`` nodes those nearest to the frontier are kept.
+        Of more than ``MAX_CONTEXT_LENGTH`` nodes those nearest to the frontier are kept.
         """
         source, at = context.composition, context.at
         if source is None or at is None:
-            keys = context.path[-LONGEST_CONTEXT:]
+            keys = context.path[-MAX_CONTEXT_LENGTH:]
             return cls(keys, tuple((i - 1,) if i else () for i in range(len(keys))), ())
         near, seen = [at], {at}
         for node in near:  # grows while it is walked: breadth first, against the links
             for parent in source.parents[node]:
-                if parent not in seen and len(near) < LONGEST_CONTEXT:
+                if parent not in seen and len(near) < MAX_CONTEXT_LENGTH:
                     near.append(parent)
                     seen.add(parent)
         order = [node for node in source.order if node in seen]

@@ -17,13 +17,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from dagrec.config import RunConfig, merge, override, read_toml
+from dagrec.data.dataset import Dataset
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.plots import intervals
-from dagrec.jobs.cells import Advance, MakeTrainer, Run, measure
 from dagrec.jobs.evaluate import result_of
-from dagrec.jobs.experiment import Plan, load_experiment
-from dagrec.jobs.processes import first_process
-from dagrec.models.registry import explain
+from dagrec.jobs.experiment import Experiment, Plan
+from dagrec.jobs.runs import Advance, Measurement
+from dagrec.training.runtime import is_first_process
+from dagrec.types import validation_message
 
 MODEL = "model"
 METRICS = ("accuracy", "mrr", "ndcg", "macro_f1", "nll")
@@ -53,7 +54,7 @@ def load_study(file: Path, overrides: Iterable[str] = ()) -> Study:
     try:
         plan = Plan.model_validate(source.get("plan", {}))
     except ValidationError as error:
-        raise ConfigError(f"{file}: plan: {explain(error)}") from None
+        raise ConfigError(f"{file}: plan: {validation_message(error)}") from None
     runs = {}
     for name, changes in source["variants"].items():
         values = copy.deepcopy(source["base"])
@@ -62,7 +63,7 @@ def load_study(file: Path, overrides: Iterable[str] = ()) -> Study:
         try:
             runs[name] = RunConfig.model_validate(values | {"models": {name: model}}).check()
         except ValidationError as error:
-            raise ConfigError(f"{file}: variant {name!r}: {explain(error)}") from None
+            raise ConfigError(f"{file}: variant {name!r}: {validation_message(error)}") from None
     shared = {(run.read, run.examples, run.seed) for run in runs.values()}
     if len(shared) > 1:
         raise ConfigError(
@@ -73,9 +74,8 @@ def load_study(file: Path, overrides: Iterable[str] = ()) -> Study:
 
 
 def ablate(
-    data: Path,
+    data: Dataset,
     study: Study,
-    make_trainer: MakeTrainer,
     folder: Path,
     *,
     processes: int = 1,
@@ -83,16 +83,16 @@ def ablate(
 ) -> dict[str, Any]:
     """Measure a study; writes results.json, table.md and PNGs into ``folder``, and returns the result.
 
-    Finished cells are kept in ``folder/cells``.
+    Finished runs are kept in ``folder/runs``.
     """
     first = next(iter(study.runs.values()))
-    run = Run(data, None, study.plan, study.runs, make_trainer, folder / "cells")
-    experiment = load_experiment(data, None, first, study.plan)
+    experiment = Experiment.of(data, first, study.plan)
+    measurement = Measurement(experiment, study.runs, folder / "runs")
     try:
-        grids = measure(run, experiment, processes, advance)
+        grids = measurement.grids(processes, advance)
         masks = {name: config.mask.value for name, config in study.runs.items()}
         result = {"mask": masks} | result_of(experiment, first.mask, grids, study.source)
-        if not first_process():
+        if not is_first_process():
             return result
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

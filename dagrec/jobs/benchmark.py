@@ -6,18 +6,17 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dagrec.config import RunConfig
+from dagrec.data.dataset import Dataset
 from dagrec.data.examples import need_examples
-from dagrec.data.formats import read
+from dagrec.data.vocabulary import Contexts
 from dagrec.errors import ConfigError
-from dagrec.graph.mask import MaskPolicy, apply_mask
-from dagrec.models.base import Recommender, Trainer
-from dagrec.models.training_data import TrainingData
+from dagrec.models.fitted import Fitted
+from dagrec.training.data import TrainingData
 from dagrec.types import Ids
 
 BATCH = 256
@@ -27,26 +26,25 @@ WARM_UP = 20
 Advance = Callable[[str], None]
 
 
-def benchmark(
-    data: Path, config: RunConfig, trainer: Trainer | None, *, advance: Advance | None = None
-) -> dict[str, Any]:
+def benchmark(data: Dataset, config: RunConfig, *, advance: Advance | None = None) -> dict[str, Any]:
     """Seconds to fit on all of the data, and microseconds to score and mask a context.
 
     Calls are medians after a warm-up: alone (batch 1), and in a batch of 256, a context.
     """
     if not config.models:
         raise ConfigError("there must be a model to time, found none; name one with --model")
-    examples, _ = need_examples(read(data, config.read).compositions, config.examples)
+    examples, _ = need_examples(data.compositions, config.examples)
     training = TrainingData.of(examples)
     rows = np.arange(BATCH) % len(training.contexts)
     results: dict[str, Any] = {}
     for label in config.models:
         recommender = config.recommender(label)
         start = time.perf_counter()
-        recommender.fit(training, trainer)
+        recommender.fit(training)
         fit = time.perf_counter() - start
 
-        call = partial(_answer, recommender, training, config.mask)
+        fitted = Fitted(recommender, training.graph, config.mask)
+        call = partial(_answer, fitted, training.contexts)
         results[label] = {
             "fit_seconds": fit,
             "epochs": len(recommender.history),
@@ -57,7 +55,7 @@ def benchmark(
         if advance:
             advance(label)
     return {
-        "data": str(data),
+        "data": data.source,
         "examples": len(examples),
         "distinct_contexts": len(training.contexts),
         "services": len(training.vocabulary.services),
@@ -66,9 +64,8 @@ def benchmark(
     }
 
 
-def _answer(model: Recommender, training: TrainingData, mask: MaskPolicy, rows: Ids) -> None:
-    contexts = training.contexts.take(rows)
-    apply_mask(model.score(contexts), contexts.last, training.graph, mask)
+def _answer(fitted: Fitted, contexts: Contexts, rows: Ids) -> None:
+    fitted.probabilities(contexts.take(rows))
 
 
 def _median(call: Callable[[], None]) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from dagrec.data.vocabulary import FIRST
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.projection import Points, mean_cosine
+from dagrec.files import replace_file
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats
 
-MOST_POINTS = 1_000
+MAX_POINTS = 1_000
 """Points of a picture; t-SNE takes a quarter of a minute for so many."""
 
 
@@ -43,10 +44,11 @@ class Embeddings:
     @classmethod
     def of(cls, bundle: Bundle, label: str | None) -> Embeddings:
         """Those of a model, or of the champion. Raises :class:`ConfigError` where it has none."""
-        label, model = bundle.model(label)
+        label, fitted = bundle.model(label)
+        model = fitted.recommender
         found = model.embeddings()
         if not found:
-            able = [name for name, other in bundle.models.items() if other.embeddings()]
+            able = [name for name, other in bundle.models.items() if other.recommender.embeddings()]
             raise ConfigError(
                 f"model {label!r} learns no vectors, so that it has no embeddings; choose one of "
                 f"{', '.join(able) or 'those that are trained by gradient, and train it'}"
@@ -67,7 +69,7 @@ class Embeddings:
             services=found.get("services"),
         )
 
-    def points(self, most: int = MOST_POINTS) -> Points:
+    def points(self, most: int = MAX_POINTS) -> Points:
         """What a picture shows: the nodes, or the services where only these have vectors."""
         vectors = self.services if self.nodes is None else self.nodes
         assert vectors is not None
@@ -87,15 +89,10 @@ class Embeddings:
 
     def write(self, path: Path) -> None:
         """Write the npz file in one step. Raises :class:`DagrecError` if it cannot."""
-        draft = path.with_name(f".{path.name}-{os.getpid()}")
+        content = BytesIO()
+        np.savez(content, **self.arrays())  # type: ignore[arg-type]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with draft.open("wb") as file:
-                    np.savez(file, **self.arrays())  # type: ignore[arg-type]
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            replace_file(path, content.getvalue())
         except OSError as error:
             raise DagrecError(
                 f"{path}: cannot be written: {error.strerror}; choose another place"
@@ -112,4 +109,4 @@ class Embeddings:
         return {**about, "fingerprints": self.fingerprints, **shapes, "service_cosine": cosine}
 
 
-__all__ = ["MOST_POINTS", "Embeddings"]
+__all__ = ["MAX_POINTS", "Embeddings"]

@@ -9,39 +9,29 @@ from typing import Any
 import numpy as np
 
 from dagrec.config import RunConfig
+from dagrec.data.dataset import Dataset
 from dagrec.errors import ConfigError
-from dagrec.evaluation.evaluator import (
-    Answers,
-    join,
-    oracle_accuracy,
-    popularity_scorer,
-    random_scorer,
-    row_weights,
-)
-from dagrec.evaluation.metrics import METRICS
+from dagrec.evaluation.evaluator import join, oracle_accuracy, reference_outcomes, row_weights
 from dagrec.evaluation.report import BOOTSTRAP_DRAWS, Grid, identical, summarise
 from dagrec.graph.mask import MaskPolicy
-from dagrec.jobs.cells import Advance, MakeTrainer, Run, measure
-from dagrec.jobs.experiment import RANDOM, Experiment, Plan, load_experiment
-
-LINES = {"random": random_scorer, "popularity": popularity_scorer}
-"""What every model is read against, under the same mask."""
+from dagrec.jobs.experiment import RANDOM, Experiment, Plan
+from dagrec.jobs.runs import Advance, Measurement
+from dagrec.metrics.ranking import METRICS
 
 
 def evaluate(
-    data: Path,
+    data: Dataset,
     config: RunConfig,
     plan: Plan,
-    make_trainer: MakeTrainer,
     *,
-    test: Path | None = None,
+    test: Dataset | None = None,
     keep: Path | None = None,
     processes: int = 1,
     advance: Advance | None = None,
 ) -> dict[str, Any]:
     """The result of measuring the configured models, as it goes into a JSON file.
 
-    ``keep`` is a folder for finished cells: started again, the run goes on where it stopped.
+    ``keep`` is a folder for finished runs: started again, the measurement is resumed.
     """
     if not config.models:
         raise ConfigError("there must be a model to measure, found none; name one with --model")
@@ -49,9 +39,8 @@ def evaluate(
         label: config.model_copy(update={"models": {label: options}})
         for label, options in config.models.items()
     }
-    run = Run(data, test, plan, configs, make_trainer, keep)
-    experiment = load_experiment(data, test, config, plan)
-    grids = measure(run, experiment, processes, advance)
+    experiment = Experiment.of(data, config, plan, test)
+    grids = Measurement(experiment, configs, keep).grids(processes, advance)
     return {"mask": config.mask.value} | result_of(
         experiment, config.mask, grids, config.model_dump(mode="json")
     )
@@ -60,7 +49,7 @@ def evaluate(
 def result_of(
     experiment: Experiment, mask: MaskPolicy, grids: Mapping[str, Grid], config: dict[str, Any]
 ) -> dict[str, Any]:
-    """Measured cells, with everything beside them that a reader needs."""
+    """Measured runs, with everything beside them that a reader needs."""
     plan = experiment.plan
     reference, test_over_train = _reference(experiment, mask)
     models, comparisons = summarise(grids, plan.weight, test_over_train)
@@ -83,7 +72,7 @@ def result_of(
 
 
 def _interval(plan: Plan) -> str:
-    if plan.single:
+    if plan.single_split:
         return f"95 %, bootstrap over test compositions, {BOOTSTRAP_DRAWS} draws"
     return "95 %, corrected resampled t over splits"
 
@@ -91,51 +80,46 @@ def _interval(plan: Plan) -> str:
 def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any], float]:
     """Lines that every model must be read against, as means over the splits; and n_test / n_train."""
     plan = experiment.plan
-    found: dict[str, list[float]] = {}
-    lines: dict[str, dict[str, list[float]]] = {name: {} for name in LINES}
+    values: dict[str, list[float]] = {}
+    lines: dict[str, dict[str, list[float]]] = {}
     ratios = []
-    for repeat in range(1 if plan.single else plan.repeats):
-        exam = experiment.exam(repeat, mask, every=plan.every)
-        examples = exam.examples
-        ratios.append(len(examples) / len(exam.splits[0].train))
-        answers: dict[str, list[Answers]] = {name: [] for name in LINES}
-        new_links = []
-        for part in exam:
-            new_links.append(part.new_links)
-            for name, scorer in LINES.items():
-                answers[name].append((part.data.vocabulary.services, part.outcome(scorer)))
-        for name, own in answers.items():
-            weighted = join(examples, own).reweighted(row_weights(examples, plan.weight))
+    for repeat in range(1 if plan.single_split else plan.repeats):
+        split = experiment.split(repeat, mask, every=plan.every)
+        examples = split.examples
+        ratios.append(len(examples) / len(split.splits[0].train))
+        outcomes, new_links = reference_outcomes(split)
+        for name, parts in outcomes.items():
+            outcome = join(examples, parts).reweighted(row_weights(examples, plan.weight))
             for metric, function in METRICS.items():
-                lines[name].setdefault(metric, []).append(function(weighted))
+                lines.setdefault(name, {}).setdefault(metric, []).append(function(outcome))
         for name, value in (
             ("oracle_context", oracle_accuracy(examples)),
             ("oracle_context_owner", oracle_accuracy(examples, with_owner=True)),
-            ("unseen_links", float(np.concatenate(new_links).mean())),
+            ("unseen_links", float(new_links.mean())),
         ):
-            found.setdefault(name, []).append(value)
-    means: dict[str, Any] = {name: float(np.mean(values)) for name, values in found.items()}
+            values.setdefault(name, []).append(value)
+    means: dict[str, Any] = {name: float(np.mean(each)) for name, each in values.items()}
     for name, line in lines.items():
-        means[name] = {metric: float(np.mean(values)) for metric, values in line.items()}
+        means[name] = {metric: float(np.mean(each)) for metric, each in line.items()}
     means["ceiling"] = means["random"]["ceiling"]
     return means, float(np.mean(ratios))
 
 
 def _warnings(models: Mapping[str, Any], plan: Plan, mask: MaskPolicy) -> list[str]:
-    found = [
+    warnings = [
         f"{a} and {b} have the same value of every metric in every repeat: two different models "
         "do not, so one of them may not be what it says"
         for a, b in identical(models)
     ]
     if plan.protocol == "pairs":
-        found.append(
+        warnings.append(
             "protocol pairs: pairs of one composition, and equal pairs, can be on both sides of a split"
         )
     if plan.protocol == "cold-services" and mask in (MaskPolicy.OBSERVED, MaskPolicy.CATALOGUE):
-        found.append(
+        warnings.append(
             f"protocol cold-services: mask {mask.value} lets hidden services through where it lets all "
             "through, after nodes that nothing ever followed, and nowhere else; use --mask none or soft"
         )
     if plan.repeats == 1 and plan.protocol in RANDOM:
-        found.append("a single random split: the interval does not show how much splits differ")
-    return found
+        warnings.append("a single random split: the interval does not show how much splits differ")
+    return warnings

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
+from dagrec.data.dataset import Dataset
 from dagrec.data.examples import ExampleOptions, extract
-from dagrec.data.formats import Advance, ReadOptions, read
 from dagrec.data.vocabulary import Vocabulary
 
 
-def inspect(
-    data: Path,
-    read_options: ReadOptions,
-    example_options: ExampleOptions,
-    *,
-    advance: Advance | None = None,
-) -> dict[str, Any]:
-    """Counts of a file or folder. ``nodes`` and ``links`` are distinct keys and pairs of keys."""
-    dataset = read(data, read_options, advance=advance)
-    examples, report = extract(dataset.compositions, example_options)
+def inspect(dataset: Dataset, options: ExampleOptions) -> dict[str, Any]:
+    """Counts of a data set. ``nodes`` and ``links`` are distinct keys and pairs of keys."""
+    examples, report = extract(dataset.compositions, options)
     compositions = dataset.compositions
     nodes = {node.key for c in compositions for node in c.nodes}
     links = {

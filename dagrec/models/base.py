@@ -7,21 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dagrec.data.vocabulary import UNKNOWN, Contexts, Vocabulary
-from dagrec.errors import DataError, NotFittedError, NumericalError, StoreError
+from dagrec.errors import ConfigError, DataError, NotFittedError, NumericalError, StoreError
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.training_data import TrainingData
-from dagrec.types import Floats, Options, Scores
-
-if TYPE_CHECKING:
-    from dagrec.models.network import Network, NetworkRecommender
+from dagrec.training.data import TrainingData
+from dagrec.training.runtime import Epoch
+from dagrec.types import Floats, Options, Scores, validation_message
 
 State = dict[str, NDArray[np.generic]]
 PRIOR = "prior"
@@ -40,31 +39,6 @@ class Traits:
     deterministic: bool = True
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One line of a training history.
-
-    loss and validation are means over examples; ``validation`` is the chosen metric on the held-out
-    part, None in an epoch that did not look; gradient_norm is the largest of all steps, unclipped.
-    """
-
-    epoch: int
-    loss: float
-    validation: float | None
-    learning_rate: float
-    gradient_norm: float
-
-
-class Trainer(Protocol):
-    """What finds the parameters of a network; ``dagrec.training`` has it."""
-
-    def train(self, learner: NetworkRecommender, data: TrainingData) -> tuple[Network, list[Epoch]]:
-        """The network that the learner builds, trained, and its history."""
-
-    def forget(self) -> None:
-        """Remove the checkpoints of finished trainings: their results are kept elsewhere now."""
-
-
 class Recommender(ABC):
     """Learns from training data, then scores every service for a context. It never masks.
 
@@ -78,28 +52,46 @@ class Recommender(ABC):
     Config: ClassVar[type[Options]]
     traits: ClassVar[Traits]
 
-    def __init__(self, config: Options | None = None, *, seed: int = 0) -> None:
-        self.config = self.Config() if config is None else config
+    def __init__(self, config: Options | None = None, /, *, seed: int = 0, **options: Any) -> None:
+        """Hyperparameters are a ``config``, or ``options`` by name; the others keep their defaults.
+
+        Raises :class:`ConfigError` naming the hyperparameter that does not exist or does not fit.
+
+        >>> from dagrec.models import Markov
+        >>> Markov(strength=2.0).config.strength
+        2.0
+        """
+        self.config = self.configure(options) if config is None else config
         self.seed = seed
         self.history: list[Epoch] = []
         self._prior: Floats | None = None
-
-    @property
-    def needs_trainer(self) -> bool:
-        """Whether ``fit`` needs a trainer: for itself, or for recommenders within."""
-        return self.traits.gradient_trained
 
     def missing(self) -> str | None:
         """What this machine lacks for it to fit and score, if anything."""
         return None
 
-    def fit(self, data: TrainingData, trainer: Trainer | None = None) -> Self:
+    @classmethod
+    def configure(cls, options: Mapping[str, Any]) -> Options:
+        """A configuration with these hyperparameters. Raises :class:`ConfigError`."""
+        try:
+            return cls.Config.model_validate(dict(options))
+        except ValidationError as error:
+            message = validation_message(error, cls.Config)
+            raise ConfigError(f"recommender {cls.name!r}: {message}") from None
+
+    def fit(self, data: TrainingData) -> Self:
         """Learn from scratch, whatever was learned before.
 
-        ``trainer`` is needed where ``needs_trainer`` says so; others leave it alone. Where training
+        Networks train as the current :class:`~dagrec.training.runtime.Runtime` says. Where training
         fails before anything was learned, what was learned before stays.
         Raises :class:`DataError` for data without examples.
         """
+        if not isinstance(data, TrainingData):
+            raise DataError(
+                f"{self.name}: fit needs TrainingData, found {type(data).__name__}; "
+                f"for a data set call dagrec.fit(data, {type(self).__name__}())",
+                rule="wrong-type",
+            )
         if not data.examples:
             raise DataError(
                 f"{self.name}: training needs at least one example, found none", rule="no-examples"
@@ -109,7 +101,7 @@ class Recommender(ABC):
         counts = np.bincount(data.targets, minlength=len(data.vocabulary.services))
         self._prior = np.log((counts + 1.0) / (counts.sum() + len(counts)))
         try:
-            self._fit(data, trainer)
+            self._fit(data)
         except BaseException:
             if not self.history:
                 self.history, self._prior = before
@@ -226,7 +218,7 @@ class Recommender(ABC):
         return learned
 
     @abstractmethod
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None: ...
+    def _fit(self, data: TrainingData) -> None: ...
 
     @abstractmethod
     def _score(self, contexts: Contexts) -> Scores:
@@ -242,4 +234,4 @@ class Recommender(ABC):
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None: ...
 
 
-__all__ = ["Epoch", "Recommender", "State", "Trainer", "Traits"]
+__all__ = ["Recommender", "State", "Traits"]

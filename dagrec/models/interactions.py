@@ -14,14 +14,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.data.vocabulary import FIRST, UNKNOWN, Contexts, Vocabulary
 from dagrec.graph.upstream import Upstream
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options, Ragged
 
 Read = Literal["path", "upstream"]
-ROWS_AT_ONCE = 1024
+ROWS_PER_PASS = 1024
 """Rows that are dense at a time; a bound on memory."""
 
 
@@ -38,7 +38,7 @@ class SetOptions(Options):
 
 def keys_of(context: Context, read: Read) -> tuple[str, ...]:
     """The keys that a context is the set of, the frontier's last."""
-    return Upstream.of(context).keys if read == "upstream" else context.path[-LONGEST_CONTEXT:]
+    return Upstream.of(context).keys if read == "upstream" else context.path[-MAX_CONTEXT_LENGTH:]
 
 
 def set_key(context: Context, read: Read) -> Hashable:
@@ -163,8 +163,8 @@ class Interactions:
     def gram(self) -> Floats:
         """[size, size], the weight of the rows that hold both columns: X^T diag(weights) X."""
         found = np.zeros((self.size, self.size))
-        for start in range(0, len(self), ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(self)))
+        for start in range(0, len(self), ROWS_PER_PASS):
+            rows = np.arange(start, min(start + ROWS_PER_PASS, len(self)))
             places, owners = self.rows.take(rows)
             x = np.zeros((len(rows), self.size))
             x[owners, self.items[places]] = 1

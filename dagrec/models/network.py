@@ -7,135 +7,34 @@ storing and restoring follow from these, and are written here and in ``dagrec.tr
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Hashable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
-from dagrec.errors import ConfigError, NumericalError
+from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
+from dagrec.errors import NumericalError
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.augmentation import Augmentation
-from dagrec.models.base import Recommender, State, Trainer
-from dagrec.models.optimisation import Optimisation
-from dagrec.models.training_data import TrainingData
-from dagrec.types import Floats, Ids, Scores
+from dagrec.models.base import Recommender, State
+from dagrec.training.augmentation import Augmentation
+from dagrec.training.data import TrainingData
+from dagrec.training.loop import train
+from dagrec.training.network import Network, NodeEmbedding, Units
+from dagrec.training.options import TrainingOptions
+from dagrec.types import Floats, Scores
 
-PAIRS_AT_ONCE = 2**19
+PAIRS_PER_PASS = 2**19
 """Pairs of nodes of one unit that are scored in one pass, roughly; a bound on memory."""
-
-
-class Units(Protocol):
-    """Contexts laid out for a network: n units, each computed in one pass, answer them all.
-
-    A unit may answer several contexts: a path answers its prefixes, a DAG its open nodes.
-    """
-
-    @property
-    def sizes(self) -> Ids:
-        """[n] nodes of each unit."""
-
-    def take(self, units: Ids) -> tuple[Any, Ids]:
-        """What the network reads of these units (a tuple, tensors on the CPU among its fields), and the
-        numbers of the contexts that it then answers, in the order of its states. [R]"""
-
-
-class Network(nn.Module, ABC):
-    """From inputs to one state a context, and from states to scores."""
-
-    informed: ClassVar[bool] = False
-    """Whether the first weights are an answer already. Where a part is held out, training then has to
-    beat them: they are its epoch 0."""
-
-    @abstractmethod
-    def states(self, inputs: Any) -> Tensor:
-        """[R, H], one row for each context that the inputs ask about. From the parameters, each time:
-        nothing that was computed in an earlier step may stand in for it."""
-
-    @abstractmethod
-    def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
-        """[R, C]; or [R, K] for ``columns`` [K] alone, at the cost of these."""
-
-    def begin_epoch(self, number: int) -> None:
-        """Told before each epoch of a training, counted from 0: for what is drawn once an epoch."""
-
-    def hard_negatives(self, inputs: Any) -> Tensor | None:
-        """[R, n] services that count as negatives of each context beside those drawn, -1 for none; in
-        training alone. Draws are from torch's current generator."""
-        return None
-
-    def penalty(self, inputs: Any, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor | None:
-        """What the loss of an example gets on top, if anything: a scalar, or [P] for each of the pairs
-        (``rows``, ``columns``) of the batch: rows of the states, and the services that followed."""
-        return None
-
-    def embeddings(self) -> dict[str, Tensor]:
-        """nodes: [V, D], the network's own tables of node ids side by side; services: [C, H], the
-        weights of its head. Where it has them; a subclass may compute others."""
-        parts = list(self.children())
-        tables = [part.weight for part in parts if isinstance(part, NodeEmbedding)]
-        heads = [part.weights() for part in parts if isinstance(part, Head)]
-        found = {"nodes": torch.cat(tables, dim=1)} if tables else {}
-        return found | ({"services": torch.cat(heads, dim=1)} if heads else {})
-
-    def forward(self, inputs: Any) -> Tensor:
-        scores: Tensor = self.scores(self.states(inputs))
-        return scores
-
-
-class NodeEmbedding(nn.Embedding):
-    """One vector a node id; padding is zero."""
-
-    def __init__(self, nodes: int, width: int) -> None:
-        super().__init__(nodes, width, padding_idx=PADDING)
-
-    def settle(self) -> None:
-        """No training context holds an unknown node; the centre of all others stands for it."""
-        with torch.no_grad():
-            self.weight[UNKNOWN] = self.weight[FIRST:].mean(dim=0)
-
-
-class Head(nn.Module):
-    """A linear score for each service: s(y) = w_y . h + b_y.
-
-    With ``tied`` embeddings, w_y is the embedding of service y, and ``width`` that of the embedding.
-    """
-
-    def __init__(self, width: int, services: int, tied: NodeEmbedding | None = None) -> None:
-        super().__init__()
-        self.services = services
-        self.bias = nn.Parameter(torch.zeros(services))
-        # The embedding belongs to the network; as a submodule it would be stored twice.
-        self._tied = [] if tied is None else [tied]
-        if tied is None:
-            self.weight = nn.Parameter(torch.empty(services, width))
-            bound = width**-0.5
-            nn.init.uniform_(self.weight, -bound, bound)
-            nn.init.uniform_(self.bias, -bound, bound)
-
-    def forward(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
-        """states: [R, H]; columns: [K] or None for all. Returns [R, K] or [R, C]."""
-        weight, bias = self.weights(), self.bias
-        if columns is None:
-            return nn.functional.linear(states, weight, bias)
-        return nn.functional.linear(states, weight[columns], bias[columns])
-
-    def weights(self) -> Tensor:
-        """[C, H]"""
-        if self._tied:
-            return self._tied[0].weight[FIRST : FIRST + self.services]
-        return self.weight
 
 
 class NetworkRecommender(Recommender):
     """A recommender around a network; see the module."""
 
-    Config: ClassVar[type[Optimisation]]
-    config: Optimisation
+    Config: ClassVar[type[TrainingOptions]]
+    config: TrainingOptions
 
     _network: Network | None = None
     _graph: ServiceGraph | None = None
@@ -166,16 +65,12 @@ class NetworkRecommender(Recommender):
         """How contexts are varied from epoch to epoch, where they are."""
         return None
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
-        if trainer is None:
-            raise ConfigError(
-                f"{self.name}: training needs a trainer; call fit(data, NetworkTrainer())"
-            )
+    def _fit(self, data: TrainingData) -> None:
         before = self._network, self._graph
         # Nothing of an earlier fit may answer beside the new graph, whatever happens.
         self._network, self._graph = None, data.graph
         try:
-            self._network, self.history = trainer.train(self, data)
+            self._network, self.history = train(self, data)
         except BaseException as error:
             if isinstance(error, NumericalError) and error.last_good is not None:
                 self._network, self.history = error.last_good
@@ -183,19 +78,19 @@ class NetworkRecommender(Recommender):
                 self._network, self._graph = before
             raise
 
-    def settle(self, network: Network) -> None:
+    def finish(self, network: Network) -> None:
         """Give the unknown node its vector, unless augmentation has trained one."""
         if self.augmentation is None or not self.augmentation.node_mask:
             for module in network.modules():
                 if isinstance(module, NodeEmbedding):
-                    module.settle()
+                    module.set_unknown_to_mean()
 
     def _score(self, contexts: Contexts) -> Scores:
         network, vocabulary = self._fitted(self._network), self.graph.vocabulary
         scores = np.empty((len(contexts), len(self._fitted(self._prior))), dtype=np.float32)
         units = self.units(self.read(contexts, vocabulary), training=False)
         # Units are cut where another so many pairs of nodes are full.
-        full = np.cumsum(np.asarray(units.sizes) ** 2) // PAIRS_AT_ONCE
+        full = np.cumsum(np.asarray(units.sizes) ** 2) // PAIRS_PER_PASS
         with torch.inference_mode():
             for part in np.split(np.arange(len(full)), np.flatnonzero(np.diff(full)) + 1):
                 inputs, answered = units.take(part)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from pydantic import ValidationError
-
-from dagrec.errors import ConfigError
+from dagrec.errors import ConfigError, did_you_mean
 from dagrec.models.base import Recommender
 
 MODELS: dict[str, str] = {
@@ -62,7 +60,8 @@ MODELS: dict[str, str] = {
 def recommender_class(name: str) -> type[Recommender]:
     """The class of a recommender. Raises :class:`ConfigError` for a name that is not registered."""
     if name not in MODELS:
-        raise ConfigError(f"no recommender {name!r}; there are {', '.join(MODELS)}")
+        nearest = did_you_mean(name, MODELS) or f"; there are {', '.join(MODELS)}"
+        raise ConfigError(f"no recommender {name!r}{nearest}")
     module, _, attribute = MODELS[name].partition(":")
     try:
         found: type[Recommender] = getattr(import_module(module), attribute)
@@ -100,24 +99,4 @@ def create(name: str, options: dict[str, object] | None = None, *, seed: int = 0
     Raises :class:`ConfigError` naming the hyperparameter that does not exist or does not fit.
     """
     class_ = recommender_class(name)
-    try:
-        config = class_.Config.model_validate(options or {})
-    except ValidationError as error:
-        raise ConfigError(f"recommender {name!r}: {explain(error)}") from None
-    return class_(config, seed=seed)
-
-
-def explain(error: ValidationError) -> str:
-    """What pydantic found, one clause a field: the field, the rule and the value.
-
-    A rule between fields names them itself.
-    """
-    clauses = []
-    for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"])
-        rule = item["msg"].removeprefix("Value error, ")
-        if not field and item["type"] == "value_error":
-            clauses.append(rule)
-            continue
-        clauses.append(f"{field or 'it'}: {rule}, found {item['input']!r:.80}")
-    return "; ".join(clauses)
+    return class_(class_.configure(options or {}), seed=seed)

@@ -21,13 +21,13 @@ import numpy as np
 
 from dagrec.data.texts import node_texts
 from dagrec.data.vocabulary import FIRST, Vocabulary
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 
 RUN = re.compile(r"[^\W\d_]+|\d+")
-LONGEST_TEXT = 2000
+MAX_TEXT_LENGTH = 2000
 """Characters of a text that are read."""
-MOST_TERMS = 20_000
+MAX_TERMS = 20_000
 """Terms that are told apart, those of the most texts first."""
 
 
@@ -46,7 +46,7 @@ def text_features(vocabulary: Vocabulary, texts: Mapping[str, str], dimensions: 
 
 def terms(text: str) -> Iterator[str]:
     """The words of a text, and their parts, which are marked by a leading ``#``."""
-    for run in RUN.findall(text[:LONGEST_TEXT]):
+    for run in RUN.findall(text[:MAX_TEXT_LENGTH]):
         for word in _parted(run):
             yield word
             marked = f"<{word}>"
@@ -68,8 +68,7 @@ def tf_idf(texts: Sequence[str]) -> Floats:
     counts = [Counter(terms(text)) for text in texts]
     held = Counter(term for own in counts for term in own)
     columns = {
-        term: i
-        for i, term in enumerate(sorted(held, key=lambda term: (-held[term], term))[:MOST_TERMS])
+        term: i for i, term in enumerate(sorted(held, key=lambda term: (-held[term], term))[:MAX_TERMS])
     }
     found = np.zeros((len(texts), len(columns)))
     for i, own in enumerate(counts):

@@ -13,7 +13,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +29,31 @@ from dagrec.graph.evidence import Evidence
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender
-from dagrec.models.registry import explain, recommender_class
-from dagrec.types import Options
+from dagrec.models.fitted import Fitted
+from dagrec.models.registry import recommender_class
+from dagrec.types import Options, validation_message
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 
 
-class ModelEntry(Options):
+class Quality(Options):
+    """What held-out parts of the training data say of a model."""
+
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Means over the held-out parts."""
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """95 % intervals of these means; none where there were fewer than two parts."""
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Divides scores before they become probabilities."""
+
+
+class ModelEntry(Quality):
     """What the manifest says of one model."""
 
     recommender: str
     parameters: int
-    metrics: dict[str, float] = Field(default_factory=dict)
-    """Means over the held-out parts that the training job measured on."""
-    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    """Of these means, 95 %; none where fewer than two parts were measured on."""
     fit_seconds: float
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """By which scores are divided before they become probabilities; from held-out parts."""
 
 
 class Manifest(Options):
@@ -59,43 +67,94 @@ class Manifest(Options):
     """path, fingerprint, and counts of compositions and examples."""
     vocabulary: str
     graph: str
+    mask: MaskPolicy
     config: dict[str, Any]
     champion: str
     models: dict[str, ModelEntry]
-    files: dict[str, str]
-    """Relative path -> SHA-256, of all files but this one."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Relative path -> SHA-256, of all files but this one; empty until it is written."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory."""
+    """Fitted models over one vocabulary and one graph, and the evidence for their answers."""
 
     manifest: Manifest
-    vocabulary: Vocabulary
     graph: ServiceGraph
     evidence: Evidence
-    models: Mapping[str, Recommender]
+    models: Mapping[str, Fitted]
+
+    @classmethod
+    def of(
+        cls,
+        models: Mapping[str, Fitted],
+        evidence: Evidence,
+        *,
+        champion: str,
+        data: dict[str, Any],
+        config: dict[str, Any],
+        quality: Mapping[str, Quality] | None = None,
+        fit_seconds: Mapping[str, float] | None = None,
+    ) -> Bundle:
+        """A bundle of fitted models, which share a graph and a mask.
+
+        ``data`` is what :meth:`Dataset.about` says; ``config`` is kept for the reader. Raises
+        :class:`ConfigError` for a label that cannot be the name of a folder.
+        """
+        check_labels(models)
+        fitted = models[champion]
+        entries = {
+            label: ModelEntry(
+                recommender=model.recommender.name,
+                parameters=model.recommender.parameters(),
+                fit_seconds=(fit_seconds or {}).get(label, 0.0),
+                temperature=model.temperature,
+                **(quality or {}).get(label, Quality()).model_dump(exclude={"temperature"}),
+            )
+            for label, model in models.items()
+        }
+        manifest = Manifest(
+            format=FORMAT,
+            version="",
+            created="",
+            dagrec=package_version("dagrec"),
+            data=data,
+            vocabulary=fitted.vocabulary.fingerprint,
+            graph=fitted.graph.fingerprint,
+            mask=fitted.mask,
+            config=config,
+            champion=champion,
+            models=entries,
+        )
+        return cls(manifest, fitted.graph, evidence, models).stamped()
+
+    def stamped(self) -> Bundle:
+        """The same bundle, created now, under a version of its own."""
+        now = datetime.now(UTC)
+        version = f"{now:%Y%m%dT%H%M%S%f}-{self.graph.fingerprint[:8]}"
+        created = now.isoformat(timespec="seconds")
+        return replace(
+            self, manifest=self.manifest.model_copy(update={"version": version, "created": created})
+        )
 
     @property
     def version(self) -> str:
         return self.manifest.version
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        return self.graph.vocabulary
+
+    @property
     def mask(self) -> MaskPolicy:
-        """The mask that the bundle was configured with."""
-        return MaskPolicy(self.manifest.config.get("mask", MaskPolicy.OBSERVED))
+        """The mask that the models answer under where a request names none."""
+        return self.manifest.mask
 
-    def temperature(self, label: str) -> float:
-        """By what a model's scores are divided before they become probabilities."""
-        return self.manifest.models[label].temperature
-
-    def model(self, label: str | None) -> tuple[str, Recommender]:
+    def model(self, label: str | None) -> tuple[str, Fitted]:
         """A model by its label, or the champion. Raises :class:`ConfigError` with the choices."""
         label = self.manifest.champion if label is None else label
         if label not in self.models:
-            raise ConfigError(
-                f"model must be one of {', '.join(self.models)}, found {label!r}; see /models"
-            )
+            raise ConfigError(f"model must be one of {', '.join(self.models)}, found {label!r}")
         return label, self.models[label]
 
 
@@ -109,24 +168,20 @@ def check_labels(labels: Iterable[str]) -> None:
             )
 
 
-def write_parts(
-    folder: Path,
-    vocabulary: Vocabulary,
-    graph: ServiceGraph,
-    evidence: Evidence,
-    models: Mapping[str, Recommender],
-) -> dict[str, str]:
-    """Write all files but the manifest into an empty folder; returns their SHA-256 by path."""
-    check_labels(models)
-    words = {"services": vocabulary.services, "others": vocabulary.others}
-    text = json.dumps(words, indent=0, ensure_ascii=False)
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle into an empty folder, its manifest last. Raises :class:`OSError`."""
+    vocabulary = bundle.vocabulary
+    keys = {"services": vocabulary.services, "others": vocabulary.others}
+    text = json.dumps(keys, indent=0, ensure_ascii=False)
     (folder / "vocabulary.json").write_text(text + "\n", encoding="utf-8")
-    save_file(graph.state(), folder / "graph.safetensors")
-    save_file(evidence.state(), folder / "evidence.safetensors")
-    for label, model in models.items():
-        model.save(folder / "models" / label, vocabulary)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+    save_file(bundle.graph.state(), folder / "graph.safetensors")
+    save_file(bundle.evidence.state(), folder / "evidence.safetensors")
+    for label, fitted in bundle.models.items():
+        fitted.recommender.save(folder / "models" / label, vocabulary)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+    manifest = bundle.manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -142,8 +197,8 @@ def load_bundle(folder: Path) -> Bundle:
         if _sha256(path) != expected:
             raise StoreError(f"{path}: must be as it was published, found other content; publish again")
     try:
-        words = json.loads((folder / "vocabulary.json").read_bytes())
-        vocabulary = Vocabulary(tuple(words["services"]), tuple(words["others"]))
+        keys = json.loads((folder / "vocabulary.json").read_bytes())
+        vocabulary = Vocabulary(tuple(keys["services"]), tuple(keys["others"]))
         graph = ServiceGraph.restore(load_file(folder / "graph.safetensors"), vocabulary)
         evidence = Evidence.restore(load_file(folder / "evidence.safetensors"), vocabulary)
         abouts = {
@@ -156,13 +211,14 @@ def load_bundle(folder: Path) -> Bundle:
         ) from error
     if (vocabulary.fingerprint, graph.fingerprint) != (manifest.vocabulary, manifest.graph):
         raise StoreError(f"{folder}: vocabulary and graph must be the manifest's, found others")
-    models = {
-        label: _load_model(folder / "models" / label, manifest.models[label], about, vocabulary, graph)
-        for label, about in abouts.items()
-    }
-    if manifest.champion not in models:
-        raise StoreError(f"{folder}: champion {manifest.champion!r} must be one of {list(models)}")
-    return Bundle(manifest, vocabulary, graph, evidence, models)
+    if manifest.champion not in abouts:
+        raise StoreError(f"{folder}: champion {manifest.champion!r} must be one of {list(abouts)}")
+    models = {}
+    for label, about in abouts.items():
+        entry = manifest.models[label]
+        recommender = _load_model(folder / "models" / label, entry, about, vocabulary, graph)
+        models[label] = Fitted(recommender, graph, manifest.mask, entry.temperature)
+    return Bundle(manifest, graph, evidence, models)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -181,7 +237,7 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise StoreError(f"{path}: {explain(error)}; publish again") from None
+        raise StoreError(f"{path}: {validation_message(error)}; publish again") from None
 
 
 class _AnyFormat(BaseModel):

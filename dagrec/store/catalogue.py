@@ -3,6 +3,7 @@
     STORE/bundles/<version>/    whole bundles
     STORE/current               a text file with the live version, replaced in one step
     STORE/lock                  held by the one job that trains for this store
+    STORE/lock.holder           says which process that is
     STORE/current.lock          held for the moment in which the pointer moves, or versions are removed
 
 A bundle is written under a name that starts with a dot, its manifest last; then the folder is renamed
@@ -11,36 +12,22 @@ and the pointer replaced. Whatever moment it stops at, the pointer names a whole
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import Field
 from safetensors import SafetensorError
 
-from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import StoreError
-from dagrec.graph.evidence import Evidence
-from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender
-from dagrec.store.bundle import (
-    FORMAT,
-    MANIFEST,
-    Bundle,
-    Manifest,
-    ModelEntry,
-    load_bundle,
-    read_manifest,
-    write_parts,
-)
+from dagrec.files import replace_file, sync
+from dagrec.store.bundle import Bundle, load_bundle, read_manifest, write_bundle
 from dagrec.types import Options
 
 
@@ -127,57 +114,36 @@ class Store:
 
     def publish(
         self,
+        bundle: Bundle,
         *,
-        vocabulary: Vocabulary,
-        graph: ServiceGraph,
-        evidence: Evidence,
-        models: Mapping[str, Recommender],
-        entries: Mapping[str, ModelEntry],
-        champion: str,
-        data: dict[str, Any],
-        config: dict[str, Any],
         check: Callable[[Bundle], None] | None = None,
         instead_of: str | None = None,
     ) -> str:
-        """Write a bundle, see that it loads, and make it the live one. Returns its version.
+        """Write a bundle under a new version, load it again, and make it live. Returns the version.
 
-        ``check`` is asked about it before, as it was read back. ``instead_of``: the version that must
+        ``check`` is called with the bundle as it was read back. ``instead_of``: the version that must
         be live until then; raises :class:`StoreError` where another one is.
         """
-        created = datetime.now(UTC)
-        version = f"{created:%Y%m%dT%H%M%S%f}-{graph.fingerprint[:8]}"
+        bundle = bundle.stamped()
         try:
             self.bundles.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
             draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.bundles))
             try:
-                manifest = Manifest(
-                    format=FORMAT,
-                    version=version,
-                    created=created.isoformat(timespec="seconds"),
-                    dagrec=package_version("dagrec"),
-                    data=data,
-                    vocabulary=vocabulary.fingerprint,
-                    graph=graph.fingerprint,
-                    config=config,
-                    champion=champion,
-                    models=dict(entries),
-                    files=write_parts(draft, vocabulary, graph, evidence, models),
-                )
-                text = manifest.model_dump_json(indent=1) + "\n"
-                (draft / MANIFEST).write_text(text, encoding="utf-8")
-                bundle = load_bundle(draft)
+                write_bundle(draft, bundle)
+                written = load_bundle(draft)
                 if check:
-                    check(bundle)
+                    check(written)
                 draft.chmod(0o755)
-                _sync(draft)
-                with self._pointing():
+                for path in (*draft.rglob("*"), draft):
+                    sync(path)
+                with self._pointer_lock():
                     if instead_of is not None and self.current() != instead_of:
                         raise StoreError(
                             f"{self.root}: {instead_of} was live when this began, found "
                             f"{self.current()} now, and leaves that live; start again"
                         )
-                    self._make_live(draft, version)
+                    self._make_live(draft, bundle.version)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -187,15 +153,15 @@ class Store:
                 f"{self.root}: a bundle cannot be written there: {why}; "
                 "check space and permissions; the live bundle is unchanged"
             ) from error
-        return version
+        return bundle.version
 
     def _make_live(self, draft: Path, version: str) -> None:
         """Give a draft its name, and point to it; where the one cannot be, the other is not left."""
         folder = self.bundles / version
         draft.rename(folder)
         try:
-            _sync(self.bundles)
-            replace_text(self.pointer, version + "\n")
+            sync(self.bundles)
+            replace_file(self.pointer, version + "\n")
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -225,10 +191,10 @@ class Store:
         if check:
             check(bundle)
         try:
-            with self._pointing():
+            with self._pointer_lock():
                 if version not in self.versions():
                     raise StoreError(f"{self.bundles / version}: was removed meanwhile; choose another")
-                replace_text(self.pointer, version + "\n")
+                replace_file(self.pointer, version + "\n")
         except OSError as error:
             raise StoreError(
                 f"{self.pointer}: cannot be written: {error.strerror}; {live} is still live"
@@ -241,7 +207,7 @@ class Store:
         The live one, and the one to which a rollback would go, are always kept.
         """
         try:
-            with nullcontext() if dry_run else self._pointing():
+            with nullcontext() if dry_run else self._pointer_lock():
                 live, versions = self.current(), self.versions()
                 needed = {live, *[version for version in versions if version < live][-1:]}
                 free = [version for version in versions if version not in needed]
@@ -254,44 +220,37 @@ class Store:
             raise StoreError(f"{self.bundles}: cannot be pruned: {error.strerror}") from error
         return removed
 
-    @contextmanager
-    def _pointing(self) -> Iterator[None]:
-        """Nobody else moves the pointer, or removes what it could point to; waits for a moment."""
-        with (self.root / "current.lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def _pointer_lock(self) -> FileLock:
+        """Held while the pointer moves, or what it could point to is removed; waits for a moment."""
+        return FileLock(self.root / "current.lock")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only job of this store; what ends the process, however, ends the lock as well.
+        """Be the only job of this store; whatever ends the process ends the lock as well.
 
         Raises :class:`StoreError` that says who holds it.
         """
-        path = self.root / "lock"
+        path, holder = self.root / "lock", self.root / "lock.holder"
         now = datetime.now(UTC).isoformat(timespec="seconds")
+        lock = FileLock(path)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise _no_lock(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.truncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} since {now}\n".encode())
-        except BlockingIOError:
-            holder = os.read(handle, 1000).decode(errors="replace").strip()
-            os.close(handle)
+            lock.acquire(blocking=False)
+            holder.write_text(f"process {os.getpid()} since {now}\n", encoding="utf-8")
+        except Timeout:
             raise StoreError(
-                f"{self.root}: one job at a time may train for a store, found {holder or 'another'} at "
-                "it; wait until it is done"
+                f"{self.root}: one job at a time may train for a store, found {_read_holder(holder)} "
+                "at it; wait until it is done"
             ) from None
         except OSError as error:
-            os.close(handle)
-            raise _no_lock(path, error) from error
+            lock.release()
+            raise StoreError(
+                f"{path}: the lock cannot be written: {error.strerror}; check space and permissions"
+            ) from error
         try:
             yield
         finally:
-            os.close(handle)
+            lock.release()
 
     def _remove_abandoned(self) -> None:
         """Drafts that a killed publisher left behind; one that is being written is younger."""
@@ -300,33 +259,9 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
 
 
-def _no_lock(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{path}: the lock cannot be written: {error.strerror}; check space and permissions"
-    )
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Put a text in place of a file in one step that a crash cannot divide."""
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
+def _read_holder(path: Path) -> str:
+    """Who holds the lock, as far as its file tells."""
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        return path.read_text(encoding="utf-8", errors="replace")[:1000].strip() or "another"
     except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Force a folder, and the files below it that a draft may hold, onto the disk."""
-    paths = [folder, *folder.rglob("*")] if folder.name.startswith(DRAFT) else [folder]
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        return "another"

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import MaskPolicy, successor_mask
-from dagrec.models.network import NetworkRecommender, Units
-from dagrec.models.training_data import Grouped, TrainingData
-from dagrec.training.augment import augment, reordered
+from dagrec.training.augmentation import augment, reorder
+from dagrec.training.data import Grouped, TrainingData
 from dagrec.training.distributed import Processes
-from dagrec.training.sampling import Excluded
-from dagrec.training.schedule import curriculum_share
+from dagrec.training.network import Learner, Units
 from dagrec.types import Ids, Mask
 
 
@@ -25,35 +23,24 @@ class Batch(NamedTuple):
     """R contexts and the P pairs of them.
 
     inputs: what the network reads; rows: [P] context of each pair; columns: [P] target; counts: [P]
-    examples that have it; excluded: what may not be a negative of which pair; mask: [R, C] or None.
+    examples that have it; mask: [R, C] services that may follow each context, or None.
     """
 
     inputs: Any
     rows: Tensor
     columns: Tensor
     counts: Tensor
-    excluded: Excluded
     mask: Tensor | None
 
     def to(self, device: torch.device) -> Batch:
-        if device.type == "cpu":
-            return self
-        excluded = Excluded(*(tensor.to(device) for tensor in self.excluded))
-        return Batch(
-            _moved(self.inputs, device),
-            self.rows.to(device),
-            self.columns.to(device),
-            self.counts.to(device),
-            excluded,
-            None if self.mask is None else self.mask.to(device),
-        )
+        return self if device.type == "cpu" else Batch(*(_to_device(part, device) for part in self))
 
 
-def _moved(inputs: Any, device: torch.device) -> Any:
+def _to_device(inputs: Any, device: torch.device) -> Any:
     if isinstance(inputs, Tensor):
         return inputs.to(device)
     if isinstance(inputs, tuple):
-        parts = [_moved(part, device) for part in inputs]
+        parts = [_to_device(part, device) for part in inputs]
         return type(inputs)(*parts) if hasattr(inputs, "_fields") else tuple(parts)
     return inputs
 
@@ -62,7 +49,7 @@ def _moved(inputs: Any, device: torch.device) -> Any:
 class Batches:
     """The pairs of one part of the data, laid out for one recommender."""
 
-    learner: NetworkRecommender
+    learner: Learner
     data: TrainingData
     grouped: Grouped
     units: Units
@@ -70,14 +57,14 @@ class Batches:
     """[U, C] observed successors of each context's frontier, where training is masked."""
 
     @classmethod
-    def of(cls, learner: NetworkRecommender, data: TrainingData) -> Batches:
+    def of(cls, learner: Learner, data: TrainingData) -> Batches:
         grouped = data.grouped(learner.key)
         contexts = learner.read(grouped.contexts, data.vocabulary)
         grouped = Grouped(contexts, grouped.starts, grouped.columns, grouped.counts)
         allowed = None
         if learner.config.mask_training:
             allowed, _ = successor_mask(contexts.last, data.graph, MaskPolicy.OBSERVED)
-        # Where contexts are varied, one that is the beginning of another is varied by itself.
+        # Where contexts are augmented, one that is the beginning of another has a unit of its own.
         shared = learner.augmentation is None
         return cls(learner, data, grouped, learner.units(contexts, training=shared), allowed)
 
@@ -94,13 +81,8 @@ class Batches:
                     f"{name}, found {size}; use fewer processes"
                 )
         rng = np.random.default_rng((seed % 2**64, number))
-        units = self._varied(rng)
-        share = curriculum_share(options, number)
-        order = np.arange(len(self))
-        if share < 1:
-            most = max(processes.count, round(share * len(self)))
-            order = np.argsort(self.units.sizes, kind="stable")[:most]
-        order = rng.permutation(order)
+        units = self._augmented(rng)
+        order = rng.permutation(len(self))
         cuts = list(range(options.batch_size, len(order), options.batch_size))
         if cuts and len(order) - cuts[-1] < processes.count:
             del cuts[-1]  # every process needs a share of the last batch
@@ -113,30 +95,23 @@ class Batches:
             yield self.batch(np.arange(start, min(start + size, len(self))), self.units)
 
     def batch(self, units: Ids, layout: Units) -> Batch:
+        """The batch of these units, which ``layout`` numbers."""
         inputs, answered = layout.take(units)
         rows, pairs = self.grouped.pairs_of(answered)
-        columns = self.grouped.columns[pairs]
-        if self.learner.config.exclude == "successors":
-            # Pairs of one context are neighbours: each excludes the columns of all of them.
-            of_pair, others = self.grouped.pairs_of(answered[rows])
-            excluded = (of_pair, self.grouped.columns[others])
-        else:
-            excluded = (np.arange(len(pairs)), columns)
         return Batch(
             inputs,
             torch.from_numpy(rows),
-            torch.from_numpy(columns),
+            torch.from_numpy(self.grouped.columns[pairs]),
             torch.from_numpy(self.grouped.counts[pairs].astype(np.float32)),
-            Excluded(*(torch.from_numpy(array) for array in excluded)),
             None if self.allowed is None else torch.from_numpy(self.allowed[answered]),
         )
 
-    def _varied(self, rng: np.random.Generator) -> Units:
+    def _augmented(self, rng: np.random.Generator) -> Units:
         """The units, or those of contexts that are augmented anew."""
-        how = self.learner.augmentation
-        if how is None:
+        options = self.learner.augmentation
+        if options is None:
             return self.units
         contexts = self.grouped.contexts
-        if how.reorder:
-            contexts = reordered(contexts, self.data.vocabulary, how.reorder, rng)
-        return self.learner.units(augment(contexts, how, rng), training=False)
+        if options.reorder:
+            contexts = reorder(contexts, self.data.vocabulary, options.reorder, rng)
+        return self.learner.units(augment(contexts, options, rng), training=False)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,17 +23,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dagrec.errors import DagrecError
-from dagrec.models.base import Epoch
-from dagrec.models.network import NetworkRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.files import remove_drafts, replace_file
+from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
+from dagrec.training.network import Learner
+from dagrec.training.runtime import Epoch
 
-FORMAT = "2"
+FORMAT = "3"
 Weights = dict[str, Tensor]
 
 
 @dataclass
-class Course:
+class TrainingState:
     """How far a training has come.
 
     best: the weights with the best validation value, None where nothing is held out.
@@ -60,7 +59,7 @@ class Checkpoint:
     def of(
         cls,
         folder: Path,
-        learner: NetworkRecommender,
+        learner: Learner,
         data: TrainingData,
         device: torch.device,
         processes: Processes,
@@ -86,14 +85,18 @@ class Checkpoint:
         return waited or (done and self.path.exists())
 
     def write(
-        self, course: Course, weights: Weights, optimiser: torch.optim.Optimizer, generators: Tensor
+        self,
+        state: TrainingState,
+        weights: Weights,
+        optimiser: torch.optim.Optimizer,
+        generators: Tensor,
     ) -> None:
         """Replace the file. Raises :class:`DagrecError` where it cannot be written.
 
         generators: [processes, ...] states of the random generators, one row a process.
         """
         tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in (course.best or {}).items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in (state.best or {}).items()}
         tensors["generators"] = generators
         plain: dict[str, dict[str, Any]] = {}
         for number, values in optimiser.state_dict()["state"].items():
@@ -103,25 +106,18 @@ class Checkpoint:
                 else:
                     plain.setdefault(str(number), {})[key] = value
         about = {
-            "history": [astuple(epoch) for epoch in course.history],
-            "best_value": course.best_value,
-            "best_epoch": course.best_epoch,
-            "done": course.done,
+            "history": [astuple(epoch) for epoch in state.history],
+            "best_value": state.best_value,
+            "best_epoch": state.best_epoch,
+            "done": state.done,
             "optimiser": plain,
         }
-        draft = self.path.with_name(f"{self._draft}{os.getpid()}")
         # Tensors that share memory cannot be stored together; copies are.
         copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        told = json.dumps(about)
+        header = json.dumps(about)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                # Not by safetensors itself, whose own draft would be left by a kill under another name.
-                about_it = {"course": told, "digest": self._digest(told, copies)}
-                draft.write_bytes(save(copies, about_it))
-                draft.replace(self.path)
-            finally:
-                draft.unlink(missing_ok=True)
+            metadata = {"state": header, "digest": self._digest(header, copies)}
+            replace_file(self.path, save(copies, metadata))
         except (OSError, SafetensorError) as error:
             raise DagrecError(
                 f"{self.path}: a checkpoint must be written, found {error}; make room, or choose "
@@ -131,18 +127,16 @@ class Checkpoint:
 
     def read(
         self, network: torch.nn.Module, optimiser: torch.optim.Optimizer
-    ) -> tuple[Course, Tensor] | None:
-        """Put weights and optimiser back to where the file was written; its course and generators.
+    ) -> tuple[TrainingState, Tensor] | None:
+        """Put weights and optimiser back to where the file was written; its state and generators.
 
         None where there is no file, or one that is damaged: then training starts from the beginning.
         """
-        for draft in self.path.parent.glob(f"{self._draft}*"):
-            with suppress(OSError):
-                draft.unlink()  # of a process that was killed while it wrote
-        found = self._content()
-        if found is None:
+        remove_drafts(self.path)
+        content = self._content()
+        if content is None:
             return None
-        about, tensors = found
+        about, tensors = content
         parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimiser": {}}
         generators = tensors.pop("generators")
         for name, tensor in tensors.items():
@@ -151,28 +145,23 @@ class Checkpoint:
         if _shapes(parts["weights"]) != _shapes(network.state_dict()):
             return None  # of a network that another version of its code made
         network.load_state_dict(parts["weights"])
-        state: dict[int, dict[str, Any]] = {
+        moments: dict[int, dict[str, Any]] = {
             int(number): dict(values) for number, values in about["optimiser"].items()
         }
         for name, tensor in parts["optimiser"].items():
             number, _, key = name.partition("/")
-            state.setdefault(int(number), {})[key] = tensor
+            moments.setdefault(int(number), {})[key] = tensor
         optimiser.load_state_dict(
-            {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+            {"state": moments, "param_groups": optimiser.state_dict()["param_groups"]}
         )
-        course = Course(
+        state = TrainingState(
             [Epoch(*line) for line in about["history"]],
             about["best_value"],
             about["best_epoch"],
             parts["best"] or None,
             about["done"],
         )
-        return course, generators
-
-    @property
-    def _draft(self) -> str:
-        """How the names of unfinished files begin."""
-        return f".{self.path.name}-"
+        return state, generators
 
     def _content(self) -> tuple[dict[str, Any], Weights] | None:
         """What was written, if all of it is there and nothing else."""
@@ -180,15 +169,15 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 about = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if about["digest"] != self._digest(about["course"], tensors):
+            if about["digest"] != self._digest(about["state"], tensors):
                 return None
-            return json.loads(about["course"]), tensors
+            return json.loads(about["state"]), tensors
         except (OSError, SafetensorError, KeyError, TypeError):
             return None
 
-    def _digest(self, told: str, tensors: Mapping[str, Tensor]) -> str:
+    def _digest(self, header: str, tensors: Mapping[str, Tensor]) -> str:
         """A hash of the content and of the training that it is of."""
-        total = hashlib.sha256(f"{self.path.name} {told}".encode())
+        total = hashlib.sha256(f"{self.path.name} {header}".encode())
         for name, tensor in sorted(tensors.items()):
             total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

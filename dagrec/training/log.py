@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dagrec.errors import DagrecError
-from dagrec.models.base import Epoch
-from dagrec.models.network import NetworkRecommender
+from dagrec.training.network import Learner
+from dagrec.training.runtime import Epoch
 
 
 def write_line(
-    path: Path, learner: NetworkRecommender, data: str, epoch: Epoch, epochs: int, seconds: float
+    path: Path, learner: Learner, data: str, epoch: Epoch, epochs: int, seconds: float
 ) -> None:
     """Append an epoch of ``epochs`` at most. ``data``: fingerprint of the training data; ``seconds``:
     how long it took.

@@ -1,10 +1,6 @@
-"""What trains every gradient-trained recommender: devices, processes, checkpoints and who is told."""
+"""Trains a network: chooses the device, joins the other processes, resumes from a checkpoint."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -12,18 +8,58 @@ import torch
 import torch._dynamo
 
 from dagrec.errors import ConfigError
-from dagrec.models.base import Epoch
-from dagrec.models.network import Network, NetworkRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.progress import EpochProgress, Progress
 from dagrec.training.checkpoint import Checkpoint
-from dagrec.training.descent import Descent
+from dagrec.training.data import TrainingData
 from dagrec.training.distributed import joined, local_device
 from dagrec.training.log import write_line
+from dagrec.training.network import Learner, Network
+from dagrec.training.runtime import Epoch, current_runtime
 from dagrec.training.seed import seeded
+from dagrec.training.trainer import Trainer
 from dagrec.types import Device
 
 SEED_STEP = 7919
-"""From the seed of one process to that of the next, so that they do not drop the same."""
+"""Between the seeds of two processes, so that their dropout differs."""
+
+
+def train(learner: Learner, data: TrainingData) -> tuple[Network, list[Epoch]]:
+    """The trained network of a learner, on the CPU and in evaluation mode, and the history.
+
+    Runs as the current :class:`~dagrec.training.runtime.Runtime` says. With ``patience`` set, a
+    validation part is held out of the data, and the weights of the epoch with the best value on it are
+    restored. Raises :class:`NumericalError`, with the last good weights, when a loss, a gradient or a
+    weight is not finite.
+    """
+    runtime = current_runtime()
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    device = choose_device(runtime.device)
+    processes = joined(device)
+    with (
+        seeded(learner.seed + SEED_STEP * processes.rank, device),
+        Progress(enabled=runtime.progress == "auto" and processes.first) as bars,
+    ):
+        show_epoch = EpochProgress(bars) if runtime.progress == "auto" else runtime.progress
+        checkpoint = None
+        if runtime.checkpoints is not None:
+            checkpoint = Checkpoint.of(
+                runtime.checkpoints, learner, data, device, processes, runtime.checkpoint_seconds
+            )
+        trainer = Trainer(learner, data, device, processes, checkpoint)
+        fingerprint = data.fingerprint if runtime.log else ""
+
+        def report(epoch: Epoch, seconds: float) -> None:
+            epochs = trainer.options.epochs
+            if show_epoch is not None and processes.first:
+                show_epoch(learner.name, epoch, epochs)
+            if runtime.log and processes.first:
+                write_line(runtime.log, learner, fingerprint, epoch, epochs, seconds)
+
+        result = trainer.run(report)
+    if checkpoint is not None and processes.first:
+        runtime.finished.append(checkpoint.path)
+    return result
 
 
 def choose_device(device: Device) -> torch.device:
@@ -35,76 +71,3 @@ def choose_device(device: Device) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return local_device(torch.device(device))
-
-
-def use_threads(threads: int) -> None:
-    """How many threads torch takes for one operation, in this process."""
-    torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True)
-class NetworkTrainer:
-    """Descends gradients, on several processes and from checkpoints where there are such.
-
-    ``progress`` is told (name, epoch, epochs at most) after every epoch; ``log`` is a file that gets a
-    line for each. With a folder for ``checkpoints``, a training that was ended goes on where it was
-    (written every ``checkpoint_seconds`` at most), and one that had finished is not done again until
-    :meth:`forget`.
-    """
-
-    device: Device = "auto"
-    progress: Callable[[str, Epoch, int], None] | None = None
-    log: Path | None = None
-    checkpoints: Path | None = None
-    checkpoint_seconds: float = 30.0
-    _files: list[Path] = field(default_factory=list, repr=False)
-
-    def train(self, learner: NetworkRecommender, data: TrainingData) -> tuple[Network, list[Epoch]]:
-        """The trained network, on the CPU and in evaluation mode, and the history.
-
-        With ``patience`` set, a validation part is held out of the data, and the weights of the epoch
-        with the best value on it are restored. Raises :class:`NumericalError`, with the last good
-        weights, when a loss, a gradient or a weight is not finite.
-        """
-        device = choose_device(self.device)
-        _check_precision(learner, device)
-        processes = joined(device)
-        with seeded(learner.seed + SEED_STEP * processes.rank, device):
-            checkpoint = None
-            if self.checkpoints is not None:
-                checkpoint = Checkpoint.of(
-                    self.checkpoints, learner, data, device, processes, self.checkpoint_seconds
-                )
-
-            descent = Descent(learner, data, device, processes, checkpoint)
-            training = data.fingerprint if self.log else ""
-
-            def tell(epoch: Epoch, seconds: float) -> None:
-                epochs = descent.options.epochs
-                if self.progress and processes.first:
-                    self.progress(learner.name, epoch, epochs)
-                if self.log and processes.first:
-                    write_line(self.log, learner, training, epoch, epochs, seconds)
-
-            result = descent.run(tell)
-        if checkpoint is not None and processes.first:
-            self._files.append(checkpoint.path)
-        return result
-
-    def forget(self) -> None:
-        """Remove the checkpoints of trainings that this trainer has finished."""
-        for path in self._files:
-            path.unlink(missing_ok=True)
-        self._files.clear()
-
-
-def _check_precision(learner: NetworkRecommender, device: torch.device) -> None:
-    if (
-        learner.config.precision == "bf16"
-        and device.type == "cuda"
-        and not torch.cuda.is_bf16_supported()
-    ):
-        raise ConfigError(
-            f"{learner.name}: precision 'bf16' needs a device that computes in bfloat16, found "
-            f"{torch.cuda.get_device_name(device)}; choose fp32"
-        )

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dagrec.models.optimisation import Optimisation
+from dagrec.training.options import TrainingOptions
+
+GBCE_T = 0.75
+"""Calibration t of gBCE, the default of its authors; 0 is bce."""
+SCORE_PENALTY, ELU = 1.0, 0.5
+"""BPR-max: weight of the squared scores, and the bound -ELU below which no score falls."""
+INFONCE_TEMPERATURE = 0.1
 
 
 class Candidates(NamedTuple):
@@ -164,35 +170,18 @@ def sampled_softmax(candidates: Candidates) -> Tensor:
     return _against(candidates, gaps)
 
 
-LOSSES: dict[str, Callable[[Candidates, Optimisation], Tensor]] = {
+LOSSES: dict[str, Callable[[Candidates, TrainingOptions], Tensor]] = {
     "bce": lambda candidates, _: bce(candidates),
-    "gbce": lambda candidates, options: gbce(candidates, t=options.gbce_t),
+    "gbce": lambda candidates, _: gbce(candidates, t=GBCE_T),
     "bpr": lambda candidates, _: bpr(candidates),
-    "bpr-max": lambda candidates, options: bpr_max(
-        candidates, score_penalty=options.score_penalty, elu=options.elu
-    ),
+    "bpr-max": lambda candidates, _: bpr_max(candidates, score_penalty=SCORE_PENALTY, elu=ELU),
     "top1": lambda candidates, _: top1(candidates),
     "top1-max": lambda candidates, _: top1_max(candidates),
     "hinge": lambda candidates, options: hinge(candidates, margin=options.margin),
-    "infonce": lambda candidates, options: infonce(candidates, temperature=options.temperature),
+    "infonce": lambda candidates, _: infonce(candidates, temperature=INFONCE_TEMPERATURE),
     "sampled-softmax": lambda candidates, _: sampled_softmax(candidates),
 }
 """Name of a loss with negatives -> the loss, with its hyperparameters from the options."""
-
-
-def harden(candidates: Candidates, share: float) -> Candidates:
-    """The same pairs, of whose k valid negatives only the ceil(share k) with the highest scores count.
-
-    share is in (0, 1]: a pair with negatives keeps at least one, and a share of 1 keeps all.
-    ``log_expected`` stays: it speaks of the draws, not of this choice among them.
-    """
-    # In floating point 0.07 * 100 is a little above 7.
-    kept = torch.ceil(candidates.valid.sum(dim=1, dtype=torch.float64) * share - 1e-9)
-    scores = candidates.others.detach().masked_fill(~candidates.valid, -torch.inf)
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    first = torch.arange(order.shape[1], device=order.device) < kept[:, None]
-    hard = torch.zeros_like(candidates.valid).scatter(1, order, first)
-    return candidates._replace(valid=hard)
 
 
 def _softplus(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from dagrec.request import MOST_NODES
+from dagrec.recommend.request import MAX_NODES
 from tests.contract.samples import places, value_at
 
 Json = Any
@@ -123,7 +123,7 @@ def shape(random: Random, size: int) -> tuple[int, Links]:
 
 def large(random: Random) -> tuple[int, Links]:
     """As many nodes as are allowed, or one more."""
-    return shape(random, MOST_NODES + random.choice([0, 0, 0, 1]))
+    return shape(random, MAX_NODES + random.choice([0, 0, 0, 1]))
 
 
 def chain(_: Random, size: int) -> tuple[int, Links]:

@@ -21,7 +21,7 @@ from dagrec.data.splits import Split, split_pairs
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.data.vocabulary import FIRST
 from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
-from dagrec.evaluation.metrics import COVERAGE_DEPTH, METRICS
+from dagrec.metrics.ranking import COVERAGE_DEPTH, METRICS
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.bipartite.graph import BipartiteRecommender
 from dagrec.models.factorisation.base import SetInputs

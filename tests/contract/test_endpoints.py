@@ -17,8 +17,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from dagrec.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
-from service.app import create_app
-from service.settings import make_settings
+from dagrec_service.app import create_app
+from dagrec_service.settings import make_settings
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 OPERATIONS = {

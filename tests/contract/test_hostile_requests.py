@@ -17,13 +17,13 @@ from dagrec.data.formats import read, read_composition
 from dagrec.errors import DataError, RequestError
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
-from dagrec.predict import Predictor
-from dagrec.request import MOST_ENDS, MOST_NODES, make_request
+from dagrec.recommend.predictor import Predictor
+from dagrec.recommend.request import MAX_OPEN_ENDS, MAX_NODES, make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
-from service.app import create_app
-from service.settings import make_settings
+from dagrec_service.app import create_app
+from dagrec_service.settings import make_settings
 from tests.contract import hostile
 from tests.contract.samples import holds_together
 
@@ -114,10 +114,10 @@ def test_very_many_hostile_compositions_and_requests(client: TestClient, tmp_pat
 
 RANDOM = Random(0)
 COSTLY: dict[str, tuple[tuple[int, hostile.Links], int | None]] = {
-    "many ends that share almost all nodes": (hostile.broom(RANDOM, MOST_NODES, MOST_ENDS), None),
-    "a comb of many ends": (hostile.comb(RANDOM, 2 * MOST_ENDS), None),
-    "a chain": (hostile.chain(RANDOM, MOST_NODES), MOST_NODES - 1),
-    "all links that are allowed": (hostile.layers(RANDOM, MOST_NODES, 5), MOST_NODES - 1),
+    "many ends that share almost all nodes": (hostile.broom(RANDOM, MAX_NODES, MAX_OPEN_ENDS), None),
+    "a comb of many ends": (hostile.comb(RANDOM, 2 * MAX_OPEN_ENDS), None),
+    "a chain": (hostile.chain(RANDOM, MAX_NODES), MAX_NODES - 1),
+    "all links that are allowed": (hostile.layers(RANDOM, MAX_NODES, 5), MAX_NODES - 1),
 }
 """Shapes of what costs most among the requests that are allowed, and the node to extend."""
 

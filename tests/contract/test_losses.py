@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.models.optimisation import LossName, Optimisation
+from dagrec.training.options import LossName, Optimisation
 from dagrec.training.losses import LOSSES, Candidates, cross_entropy
 
 Loss = Callable[[Candidates], Tensor]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from dagrec.evaluation.metrics import METRICS, Outcome
+from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.types import Floats, Ids
 
 Metric = Callable[[Outcome], float]

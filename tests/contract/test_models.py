@@ -20,7 +20,7 @@ from dagrec.data.vocabulary import Contexts
 from dagrec.errors import ConfigError, DataError, NotFittedError
 from dagrec.models.base import Recommender
 from dagrec.models.registry import MODELS, create, recommender_class
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Scores
 from tests.checks import says
 from tests.contract.recommenders import (

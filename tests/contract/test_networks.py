@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from dagrec.data.examples import ExampleOptions, extract
-from dagrec.models.base import Epoch
-from dagrec.models.network import Network, NetworkRecommender
+from dagrec.training.runtime import Epoch
+from dagrec.training.network import Network
+from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import MODELS, recommender_class
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batches
 from dagrec.training.distributed import Processes
 from dagrec.training.loop import NetworkTrainer

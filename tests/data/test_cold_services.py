@@ -15,7 +15,7 @@ from dagrec.data.splits import (
     split_cold_services,
 )
 from dagrec.errors import DataError
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.checks import says
 from tests.data.dags import dag
 from tests.data.parts import SHARES, pairs_of, rng

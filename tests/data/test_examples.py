@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dagrec.data.compositions import Composition, Node, compose
 from dagrec.data.examples import (
-    LONGEST_CONTEXT,
+    MAX_CONTEXT_LENGTH,
     Example,
     ExampleOptions,
     context_at,
@@ -140,14 +140,14 @@ def test_a_context_without_a_composition_has_no_upstream() -> None:
 @pytest.mark.parametrize("more", [-1, 0, 1, 2])
 def test_a_long_context_keeps_its_newest_nodes_and_is_counted(form: str, more: int) -> None:
     """A chain of n nodes has contexts of 1 to n - 1; those above the bound are cut."""
-    length = LONGEST_CONTEXT + 1 + more
+    length = MAX_CONTEXT_LENGTH + 1 + more
     composition = chain(length)
     examples, report = extract([composition], ExampleOptions(form=form))
     assert report.shortened == max(more, 0)
     newest = tuple(f"service_{i}" for i in range(max(more, 0), length - 1))
     assert examples[-1].context.path == newest
     assert [len(e.context.path) for e in examples] == [
-        min(i, LONGEST_CONTEXT) for i in range(1, length)
+        min(i, MAX_CONTEXT_LENGTH) for i in range(1, length)
     ]
 
 

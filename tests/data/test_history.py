@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dagrec.data.compositions import Composition, Node, compose
 from dagrec.data.examples import Call, extract
-from dagrec.data.history import LONGEST_HISTORY, Histories
+from dagrec.data.history import MAX_HISTORY_LENGTH, Histories
 from tests.worlds import DAY, composition
 
 
@@ -63,9 +63,9 @@ def test_a_call_that_compositions_share_is_one() -> None:
 
 
 def test_the_newest_calls_are_kept() -> None:
-    many = [composition(f"c{i}", ("t", f"x{i}"), time=float(i)) for i in range(LONGEST_HISTORY + 5)]
+    many = [composition(f"c{i}", ("t", f"x{i}"), time=float(i)) for i in range(MAX_HISTORY_LENGTH + 5)]
     found = Histories.of(extract(many)[0]).before("ann", 1e9)
-    assert [call.service for call in found] == [f"x{i}" for i in range(5, LONGEST_HISTORY + 5)]
+    assert [call.service for call in found] == [f"x{i}" for i in range(5, MAX_HISTORY_LENGTH + 5)]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ann", "bob", None]), st.integers(0, 5)), min_size=1))
@@ -76,7 +76,7 @@ def test_no_example_is_told_of_itself_or_of_what_came_later(made: list[tuple[str
             for i, (owner, time) in enumerate(made)
         ]
     )
-    told = Histories.of(examples).told(examples)
+    told = Histories.of(examples).with_history(examples)
     for (owner, time), example in zip(made, told, strict=True):
         expected = [
             (t, f"x{j}") for j, (o, t) in enumerate(made) if o == owner is not None and t < time
@@ -84,4 +84,4 @@ def test_no_example_is_told_of_itself_or_of_what_came_later(made: list[tuple[str
         assert sorted((call.time, call.service) for call in example.context.history) == sorted(expected)
         times = [call.time for call in example.context.history]
         assert times == sorted(times)
-    assert Histories.of(examples).told(told) == told
+    assert Histories.of(examples).with_history(told) == told

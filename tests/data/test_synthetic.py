@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import Example, ExampleOptions, extract
 from dagrec.data.formats import read, read_composition
-from dagrec.data.synthetic import FIRST_MID, LONGEST_CHAIN, World, WorldOptions, dump
+from dagrec.data.synthetic import FIRST_MID, MAX_CHAIN_LENGTH, World, WorldOptions, dump
 
 BUNDLED = Path(__file__).parents[2] / "data" / "compositions.json"
 LARGE = WorldOptions(compositions=6000, seed=11)
@@ -77,7 +77,7 @@ def test_after_a_side_table_the_places_of_a_chain_count_as_often_as_they_are_rea
     for theme in range(world.options.themes):
         expected = np.zeros(world.options.services)
         last = world.favourite[theme, -1]
-        for place in range(1, LONGEST_CHAIN):
+        for place in range(1, MAX_CHAIN_LENGTH):
             last = world.favourite[theme, last]
             expected[last] += 0.4**place
         assert world.joins[theme] == pytest.approx(expected / expected.sum())
@@ -196,7 +196,7 @@ def test_chains_are_bounded_and_owned_and_go_forward_in_time() -> None:
     last = 0.0
     for document in World(options).draw():
         composition = read_composition(document)
-        assert sum(node.is_service for node in composition.nodes) == LONGEST_CHAIN
+        assert sum(node.is_service for node in composition.nodes) == MAX_CHAIN_LENGTH
         assert composition.owner in {f"owner-{i + 1}" for i in range(options.owners)}
         times = [node.time for node in composition.nodes if node.time is not None]
         assert times == sorted(times)

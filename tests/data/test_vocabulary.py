@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagrec.data.compositions import Composition
-from dagrec.data.examples import LONGEST_CONTEXT, Context, Example, extract
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example, extract
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Vocabulary
 from tests.data.dags import dag
 
@@ -81,8 +81,8 @@ def test_encoding_nothing_gives_no_rows() -> None:
 
 
 def test_encoding_keeps_the_newest_nodes_of_a_path_that_is_too_long() -> None:
-    encoded = VOCABULARY.encode([Context(("t", *["a"] * LONGEST_CONTEXT, "b"))])
-    assert encoded.nodes.shape == (1, LONGEST_CONTEXT)
+    encoded = VOCABULARY.encode([Context(("t", *["a"] * MAX_CONTEXT_LENGTH, "b"))])
+    assert encoded.nodes.shape == (1, MAX_CONTEXT_LENGTH)
     assert encoded.nodes[0, 0] == VOCABULARY.ids["a"]
     assert encoded.last[0] == VOCABULARY.ids["b"]
 

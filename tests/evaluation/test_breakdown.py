@@ -7,7 +7,7 @@ from dagrec.data.examples import Context, Example
 from dagrec.data.splits import Split
 from dagrec.evaluation.breakdown import breakdown, summed
 from dagrec.evaluation.evaluator import prepare, run_cell
-from dagrec.evaluation.metrics import METRICS
+from dagrec.metrics.ranking import METRICS
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.counting.markov import Markov
 

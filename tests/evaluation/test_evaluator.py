@@ -23,7 +23,7 @@ from dagrec.evaluation.evaluator import (
     run_cell,
     scorer,
 )
-from dagrec.evaluation.metrics import METRICS
+from dagrec.metrics.ranking import METRICS
 from dagrec.graph.mask import MaskPolicy, successor_mask
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.counting.markov import Markov, MarkovConfig
@@ -189,7 +189,7 @@ def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
 def test_rows_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     part = prepare(Split(everything().examples, everything().examples), MaskPolicy.OBSERVED)
     expected = run_cell(Markov, [part], None).outcome
-    monkeypatch.setattr(evaluator, "ROWS_AT_ONCE", size)
+    monkeypatch.setattr(evaluator, "ROWS_PER_PASS", size)
     found = run_cell(Markov, [part], None).outcome
     np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
     assert np.array_equal(found.targets, expected.targets)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagrec.evaluation.ranks import Ranks
+from dagrec.metrics.ranks import Ranks
 from dagrec.types import Floats
 
 GAINS: dict[str, Callable[[int], Floats]] = {

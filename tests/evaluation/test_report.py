@@ -8,7 +8,7 @@ import pytest
 
 from dagrec.data.splits import split_compositions
 from dagrec.evaluation.evaluator import Cell, HeldOut, prepare, run_cell
-from dagrec.evaluation.metrics import METRICS
+from dagrec.metrics.ranking import METRICS
 from dagrec.evaluation.report import (
     BOOTSTRAP_DRAWS,
     COMPARED,
@@ -17,7 +17,7 @@ from dagrec.evaluation.report import (
     identical,
     summarise,
 )
-from dagrec.evaluation.statistics import bootstrap_p, holm, mcnemar_p, over_splits, paired_p
+from dagrec.metrics.statistics import bootstrap_p, holm, mcnemar_p, over_splits, paired_p
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.base import Recommender
 from dagrec.models.counting.markov import Markov, MarkovConfig

@@ -10,7 +10,7 @@ import pytest
 from dagrec.data.examples import Example
 from dagrec.data.splits import Split, split_pairs
 from dagrec.evaluation.evaluator import HeldOut, prepare, run_cell, scorer
-from dagrec.evaluation.metrics import METRICS, Outcome
+from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.graph.mask import MaskPolicy, rivals, successor_mask
 from dagrec.models.registry import create
 from tests.worlds import everything

@@ -14,7 +14,7 @@ from dagrec.data.compositions import Composition, Node, compose
 from dagrec.data.examples import Example, extract
 from dagrec.data.vocabulary import UNKNOWN, Vocabulary
 from dagrec.errors import StoreError
-from dagrec.graph.evidence import LONGEST_SUFFIX, Evidence, composition_hash
+from dagrec.graph.evidence import MAX_SUFFIX_LENGTH, Evidence, composition_hash
 
 
 def chain(id_: str, keys: Sequence[str]) -> Composition:
@@ -89,10 +89,10 @@ def test_the_nearest_contexts_end_alike_then_share_the_most_nodes(
 
 
 def test_ends_are_compared_up_to_a_bound() -> None:
-    long = ["a", "b"] * LONGEST_SUFFIX
+    long = ["a", "b"] * MAX_SUFFIX_LENGTH
     evidence, vocabulary, _ = evidence_of([*long, "c"])
     (step,) = evidence.steps([vocabulary.ids[key] for key in long], [vocabulary.columns["c"]])
-    assert (step.nodes, step.compositions) == (LONGEST_SUFFIX, 1)
+    assert (step.nodes, step.compositions) == (MAX_SUFFIX_LENGTH, 1)
 
 
 def test_what_is_stored_comes_back() -> None:

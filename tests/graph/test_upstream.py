@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagrec.data.compositions import Composition, Node, compose
-from dagrec.data.examples import LONGEST_CONTEXT, Context, Example, context_at
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example, context_at
 from dagrec.data.vocabulary import FIRST, UNKNOWN, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.graph.upstream import Upstream, Upstreams
@@ -114,12 +114,12 @@ def test_an_empty_context_has_nothing_upstream() -> None:
 
 
 def test_of_a_long_chain_the_newest_nodes_are_kept() -> None:
-    composition = chain(LONGEST_CONTEXT + 50)
-    at = str(LONGEST_CONTEXT + 49)
+    composition = chain(MAX_CONTEXT_LENGTH + 50)
+    at = str(MAX_CONTEXT_LENGTH + 49)
     _, found = of(composition, at)
-    assert found.keys == tuple(f"service_{i}" for i in range(50, LONGEST_CONTEXT + 50))
-    assert found.levels[-1] == LONGEST_CONTEXT - 1
-    path = tuple(f"service_{i}" for i in range(LONGEST_CONTEXT + 50))
+    assert found.keys == tuple(f"service_{i}" for i in range(50, MAX_CONTEXT_LENGTH + 50))
+    assert found.levels[-1] == MAX_CONTEXT_LENGTH - 1
+    path = tuple(f"service_{i}" for i in range(MAX_CONTEXT_LENGTH + 50))
     assert Upstream.of(Context(path)) == found
 
 
@@ -128,9 +128,9 @@ def test_of_a_wide_dag_the_nearest_nodes_are_kept() -> None:
     links = [(q, p) for q, p in zip(far, parents, strict=True)] + [(p, "end") for p in parents]
     nodes = [Node(name, name) for name in (*far, *parents, "end")]
     _, found = of(compose("wide", nodes, links)[0], "end")
-    assert len(found.keys) == LONGEST_CONTEXT
+    assert len(found.keys) == MAX_CONTEXT_LENGTH
     assert set(parents) < set(found.keys)
-    assert sum(key.startswith("q") for key in found.keys) == LONGEST_CONTEXT - 101
+    assert sum(key.startswith("q") for key in found.keys) == MAX_CONTEXT_LENGTH - 101
     assert found.keys[-1] == "end"
 
 

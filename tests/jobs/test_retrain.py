@@ -18,7 +18,7 @@ from dagrec.data.formats import read, read_composition
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.errors import ConfigError, DataError, NumericalError, StoreError
 from dagrec.jobs import retrain as module
-from dagrec.jobs.contest import AS_PUBLISHED, FITTED_AGAIN, hold_back
+from dagrec.jobs.comparison import AS_PUBLISHED, FITTED_AGAIN, hold_back
 from dagrec.jobs.retrain import Job, Report, make_retrain_options, retrain
 from dagrec.jobs.train import train
 from dagrec.models.base import Trainer

@@ -11,9 +11,9 @@ from dagrec.data.examples import need_examples
 from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DataError
 from dagrec.jobs.train import CHAMPION_METRIC, train
-from dagrec.models.training_data import TrainingData
-from dagrec.predict import predict
-from dagrec.request import make_request
+from dagrec.training.data import TrainingData
+from dagrec.recommend.predictor import predict
+from dagrec.recommend.request import make_request
 from dagrec.store.bundle import load_bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer

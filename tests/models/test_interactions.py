@@ -14,7 +14,7 @@ from dagrec.data.examples import Context, Example, ExampleOptions, context_at, e
 from dagrec.data.vocabulary import FIRST, UNKNOWN
 from dagrec.models import interactions
 from dagrec.models.interactions import Interactions, Read, SetOptions, Sets, set_key
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Ragged
 from tests.worlds import composition, everything
 
@@ -184,7 +184,7 @@ def test_gram_counts_the_examples_that_hold_both(
             for j in row:
                 expected[i, j] += weight
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interactions, "ROWS_AT_ONCE", at_once)
+        patch.setattr(interactions, "ROWS_PER_PASS", at_once)
         np.testing.assert_array_equal(found.gram(), expected)
     dense = found.dense()
     np.testing.assert_array_equal(dense.T @ (dense * found.weights[:, None]), expected)

@@ -13,8 +13,9 @@ from torch import nn
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN
 from dagrec.errors import ConfigError, StoreError
 from dagrec.models import network as network_module
-from dagrec.models.base import Epoch, Recommender, Trainer
-from dagrec.models.network import Head, NodeEmbedding
+from dagrec.training.runtime import Epoch
+from dagrec.models.base import Recommender, Trainer
+from dagrec.training.network import Head, NodeEmbedding
 from dagrec.models.registry import create
 from tests.checks import says
 from tests.worlds import WORLDS, chain, everything
@@ -90,7 +91,7 @@ def test_many_contexts_are_scored_in_parts(
 ) -> None:
     contexts = everything().data.contexts
     whole = fitted.score(contexts)
-    monkeypatch.setattr(network_module, "PAIRS_AT_ONCE", rows)
+    monkeypatch.setattr(network_module, "PAIRS_PER_PASS", rows)
     np.testing.assert_allclose(fitted.score(contexts), whole, rtol=1e-5, atol=1e-6)
 
 

@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.models.text import key_texts, projected, terms, text_features, tf_idf
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.worlds import everything
 
 TEXTS = ["read table", "plot table table", "plotting of a map", "cluster points", "read points"]

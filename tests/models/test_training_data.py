@@ -13,7 +13,7 @@ import pytest
 from dagrec.data.compositions import Node
 from dagrec.data.examples import Call, Context, Example, extract
 from dagrec.errors import DataError
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.checks import says
 from tests.worlds import DAY, WORLDS, World, branching, chain, composition, everything
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from service.routes.playground import STATIC
+from dagrec_service.routes.playground import STATIC
 
 FILES = sorted(
     path.relative_to(STATIC).as_posix()

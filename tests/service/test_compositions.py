@@ -17,9 +17,9 @@ from dagrec.data.formats import read
 from dagrec.data.paths import count_pairs, count_paths
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
-from service.app import create_app
-from service.routes.compositions import EXAMPLES
-from service.settings import make_settings
+from dagrec_service.app import create_app
+from dagrec_service.routes.compositions import EXAMPLES
+from dagrec_service.settings import make_settings
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 

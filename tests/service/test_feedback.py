@@ -18,11 +18,11 @@ from dagrec.errors import DagrecError
 from dagrec.feedback.outcomes import finals, read_feedback, training_documents
 from dagrec.feedback.record import Feedback
 from dagrec.jobs.train import train
-from dagrec.predict import Predictor
-from dagrec.request import make_request
+from dagrec.recommend.predictor import Predictor
+from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from service.feedback_log import FeedbackLog
+from dagrec_service.feedback_log import FeedbackLog
 
 ASKED: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 3}
 

@@ -11,7 +11,7 @@ from dagrec.errors import NumericalError, StoreError
 from dagrec.jobs.train import train
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from service.holder import Holder, self_check
+from dagrec_service.holder import Holder, self_check
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 

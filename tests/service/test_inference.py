@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from dagrec.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
-from service.app import create_app
-from service.settings import make_settings
+from dagrec_service.app import create_app
+from dagrec_service.settings import make_settings
 from tests.asking import chain
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"

@@ -17,8 +17,8 @@ from fastapi.routing import APIRoute
 
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from service.access import OPEN
-from service.routes import ROUTERS
+from dagrec_service.access import OPEN
+from dagrec_service.routes import ROUTERS
 
 Start = Callable[..., Any]
 PATH = {"path": ["table_1001002", "service_301"]}

@@ -8,10 +8,10 @@ import pytest
 
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
-from dagrec.predict import Predictor, predict
-from dagrec.request import make_request
+from dagrec.recommend.predictor import Predictor, predict
+from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
-from service.routes.predict import EXAMPLES
+from dagrec_service.routes.predict import EXAMPLES
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "path": {"path": ["table_1001002", "service_301"], "k": 5},

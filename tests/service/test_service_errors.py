@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from dagrec.errors import StoreError
 from dagrec.models.registry import MODELS
-from service import errors
+from dagrec_service import errors
 
 JSON = {"content-type": "application/json"}
 

@@ -7,7 +7,7 @@ import typer.main
 
 from dagrec import cli
 from dagrec.errors import ConfigError
-from service.settings import SECRETS, Settings, make_settings, unknown_variables
+from dagrec_service.settings import SECRETS, Settings, make_settings, unknown_variables
 
 
 def test_defaults_bind_this_machine_only(tmp_path: Path) -> None:

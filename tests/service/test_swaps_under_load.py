@@ -20,8 +20,8 @@ import pytest
 
 from dagrec.config import load_config
 from dagrec.jobs.train import train
-from dagrec.predict import Answer, Answers, Prediction, Predictor
-from dagrec.request import make_request
+from dagrec.recommend.predictor import Answer, Answers, Prediction, Predictor
+from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer

@@ -13,7 +13,7 @@ from dagrec.data.formats import read_composition
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.graph.evidence import Evidence
 from dagrec.models.registry import MODELS
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.store.bundle import ModelEntry
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer

@@ -14,7 +14,7 @@ from dagrec.data.examples import Context
 from dagrec.errors import ConfigError, StoreError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.store.bundle import FORMAT, MANIFEST, load_bundle, read_manifest
 from dagrec.store.catalogue import Store
 

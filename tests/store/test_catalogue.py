@@ -20,7 +20,7 @@ from dagrec.data.synthetic import World, WorldOptions
 from dagrec.errors import StoreError
 from dagrec.graph.evidence import Evidence
 from dagrec.models.counting.markov import Markov
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.store.bundle import MANIFEST, Bundle, ModelEntry, load_bundle
 from dagrec.store.catalogue import DRAFT, Store, replace_text
 from tests.consoles import PROCESSES

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagrec.models.base import Epoch
+from dagrec.training.runtime import Epoch
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 from tests.training.learners import gru
 from tests.worlds import everything

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dagrec.models.base import Epoch
+from dagrec.training.runtime import Epoch
 from dagrec.training.loop import NetworkTrainer
 from tests.training.learners import gru
 from tests.worlds import everything

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.models.network import Network, NetworkRecommender
-from dagrec.models.optimisation import Optimisation
+from dagrec.training.network import Network
+from dagrec.models.network import NetworkRecommender
+from dagrec.training.options import Optimisation
 from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 from dagrec.types import Floats, Ids
 

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from dagrec.data.compositions import Composition, Node, compose
-from dagrec.data.examples import LONGEST_CONTEXT, Context, Example
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.errors import DataError
 from dagrec.graph.upstream import linear_extension
-from dagrec.models.augmentation import Augmentation
-from dagrec.training.augment import augment, reordered
+from dagrec.training.augmentation import Augmentation
+from dagrec.training.augmentation import augment, reordered
 from tests.checks import says
 from tests.data.dags import chain, dag, dags, diamonds
 
@@ -309,13 +309,13 @@ def test_a_shorter_reading_leaves_nothing_of_the_row_before() -> None:
 
 
 def test_a_reading_keeps_the_newest_nodes_of_a_dag_that_is_too_large() -> None:
-    size = LONGEST_CONTEXT + 20
+    size = MAX_CONTEXT_LENGTH + 20
     nodes = [Node(key, key) for key in KEYS[: size + 1]]
     wide, _ = compose("wide", nodes, [(key, KEYS[size]) for key in KEYS[:size]])
     encoded = frozen(NUMBERS.encode([Context(tuple(KEYS[: size + 1]), wide, KEYS[size])]))
     (row,) = rows_of(reordered(encoded, NUMBERS, 1, random()))
-    assert len(row) == LONGEST_CONTEXT
-    assert len(set(row)) == LONGEST_CONTEXT
+    assert len(row) == MAX_CONTEXT_LENGTH
+    assert len(set(row)) == MAX_CONTEXT_LENGTH
     assert row[-1] == size + FIRST
     assert min(row) < 20 + FIRST  # the oldest of the given order, which is none of the drawn
 

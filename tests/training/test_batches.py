@@ -11,7 +11,7 @@ from torch import Tensor
 from dagrec.data.vocabulary import UNKNOWN
 from dagrec.errors import ConfigError
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batch, Batches
 from dagrec.training.distributed import Processes
 from dagrec.training.sampling import Excluded

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from dagrec.errors import DagrecError
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training import checkpoint as checkpoint_module
 from dagrec.training import loop as loop_module
 from dagrec.training.checkpoint import Checkpoint

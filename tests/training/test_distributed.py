@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dagrec.models.base import Epoch
+from dagrec.training.runtime import Epoch
 from dagrec.training.distributed import Processes, joined, local_device
 from dagrec.training.loop import SEED_STEP
 from tests.training.learners import fitted, gru

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dagrec.errors import DagrecError, NotFittedError, NumericalError
-from dagrec.models.base import Epoch
-from dagrec.models.network import Network
+from dagrec.training.runtime import Epoch
+from dagrec.training.network import Network
 from dagrec.training.batches import Batches
 from dagrec.training.loop import NetworkTrainer
 from tests.checks import says

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dagrec.data.vocabulary import FIRST, UNKNOWN
 from dagrec.errors import ConfigError
-from dagrec.models.base import Epoch
+from dagrec.training.runtime import Epoch
 from dagrec.training.loop import NetworkTrainer, choose_device, use_threads
 from dagrec.training.schedule import learning_rate
 from tests.checks import says

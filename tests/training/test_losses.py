@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.models.optimisation import Optimisation
+from dagrec.training.options import Optimisation
 from dagrec.training import losses
 from dagrec.training.losses import LOSSES, Candidates, cross_entropy, harden
 from dagrec.training.sampling import Excluded, Sampler

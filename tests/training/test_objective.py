@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dagrec.data.examples import Context, Example
 from dagrec.errors import ConfigError
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.optimisation import LossName
-from dagrec.models.training_data import TrainingData
+from dagrec.training.options import LossName
+from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batch, Batches
 from dagrec.training.losses import LOSSES, Candidates
 from dagrec.training.objective import Objective

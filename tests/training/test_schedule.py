@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagrec.models.optimisation import Optimisation
+from dagrec.training.options import Optimisation
 from dagrec.training.schedule import curriculum_share, hard_share, learning_rate
 
 WARM = Optimisation(schedule="warmup-cosine", learning_rate=0.02, epochs=200, warmup_epochs=5)

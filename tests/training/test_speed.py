@@ -25,11 +25,11 @@ from dagrec.data.paths import draw_paths
 from dagrec.data.splits import PROTOCOLS
 from dagrec.data.vocabulary import FIRST
 from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
-from dagrec.evaluation.metrics import METRICS
+from dagrec.metrics.ranking import METRICS
 from dagrec.graph.mask import MaskPolicy
-from dagrec.models.base import Epoch
+from dagrec.training.runtime import Epoch
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 from tests.oracles.session_parallel import Sessions
 

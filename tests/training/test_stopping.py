@@ -8,11 +8,11 @@ import pytest
 from torch import Tensor
 
 from dagrec.errors import DataError, NumericalError
-from dagrec.evaluation.metrics import METRICS, Outcome
+from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.graph.mask import MaskPolicy, apply_mask
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.optimisation import LESS_IS_BETTER, Optimisation
-from dagrec.models.training_data import TrainingData
+from dagrec.training.options import LESS_IS_BETTER, Optimisation
+from dagrec.training.data import TrainingData
 from tests.checks import says
 from tests.training.learners import (
     STILL,

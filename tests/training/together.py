@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from dagrec.errors import DagrecError
-from dagrec.models.base import Epoch
+from dagrec.training.runtime import Epoch
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 from tests.training.learners import RANK, STILL, gru, spoiled, table
 from tests.worlds import chain, everything

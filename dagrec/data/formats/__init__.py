@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dagrec.data.compositions import Composition, compose, fingerprint
+from dagrec.data.compositions import Composition, compose
+from dagrec.data.dataset import Dataset, ReadReport
 from dagrec.data.formats import calls, galaxy_ga, galaxy_tsv, n8n, native
 from dagrec.data.formats.documents import (
     Document,
@@ -15,8 +16,8 @@ from dagrec.data.formats.documents import (
     read_text,
     show,
 )
-from dagrec.data.formats.draft import Dataset, Format, ReadOptions, ReadReport
-from dagrec.errors import ConfigError, DataError
+from dagrec.data.formats.draft import Format, ReadOptions
+from dagrec.errors import ConfigError, DataError, did_you_mean
 
 FORMATS: dict[str, Format] = {
     f.name: f for f in (native.FORMAT, n8n.FORMAT, calls.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT)
@@ -38,7 +39,8 @@ def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | N
     """
     options = options or ReadOptions()
     if options.format not in ("auto", *FORMATS):
-        raise ConfigError(f"no format {options.format!r}; there are auto, {', '.join(FORMATS)}")
+        nearest = did_you_mean(options.format, FORMATS) or f"; there are auto, {', '.join(FORMATS)}"
+        raise ConfigError(f"no format {options.format!r}{nearest}")
     report = ReadReport()
     found: list[Composition] = []
     for file in _files(path, report):
@@ -59,7 +61,7 @@ def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | N
             f"{path}: at least one composition is needed, found none{why}; check the file",
             rule="empty",
         )
-    return Dataset(tuple(found), report, fingerprint(found))
+    return Dataset.of(found, report, source=str(path))
 
 
 def read_composition(document: Json, options: ReadOptions | None = None) -> Composition:
@@ -179,10 +181,8 @@ def _recognise(
 
 __all__ = [
     "FORMATS",
-    "Dataset",
     "Format",
     "ReadOptions",
-    "ReadReport",
     "read",
     "read_composition",
     "recognise_document",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from dagrec.data.compositions import Composition, Link, Node, OnCycle
+from dagrec.data.compositions import Link, Node, OnCycle
 from dagrec.data.formats.documents import Document, Json, show
 from dagrec.errors import DataError
 from dagrec.types import Options
@@ -74,40 +74,6 @@ class Format:
     draft: Callable[[Json, ReadOptions], Draft]
     rows: Callable[[str, ReadOptions, list[DataError] | None], Iterator[Document]] | None = None
     """The documents of a file that is not JSON; errors go where ``json_documents`` says."""
-
-
-@dataclass
-class ReadReport:
-    """Counts of everything a reader met; nothing is dropped without being counted here."""
-
-    files: int = 0
-    ignored_files: int = 0
-    formats: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
-    """Compositions (or whole files) left out, by the rule they broke."""
-    cycles: int = 0
-    """Compositions that had at least one cycle."""
-    broken_links: int = 0
-    """Links dropped to break cycles."""
-    notes: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    """The first messages, in full."""
-
-    MOST_PROBLEMS = 20
-
-    def skip(self, error: DataError) -> None:
-        self.skipped[error.rule] += 1
-        if len(self.problems) < self.MOST_PROBLEMS:
-            self.problems.append(str(error))
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The compositions of a file or a folder, what reading them met, and a hash of them all."""
-
-    compositions: tuple[Composition, ...]
-    report: ReadReport
-    fingerprint: str
 
 
 def parse_time(value: Json, what: str) -> float | None:

@@ -29,7 +29,7 @@ ENTRIES_AT_ONCE = 2**22
 BAND = (0.2, 0.5)
 """From where to where in a ranking the negatives are hard: not so near that they may be right, not so
 far that they are easy. In PinSage, ranks 2,000 to 5,000 of a catalogue that is far larger than ours."""
-MOST_HARD = 128
+MAX_HARD_NEGATIVES = 128
 """Of so many services, at most, are the hard negatives of a node drawn."""
 
 
@@ -144,6 +144,6 @@ def hard_band(ranks: Floats, allowed: Mask) -> Ids:
     columns = columns[np.argsort(-ranks[columns], kind="stable")]
     low, high = (int(np.ceil(edge * len(columns))) for edge in BAND)
     band = columns[low:high]
-    if len(band) > MOST_HARD:
-        band = band[np.linspace(0, len(band) - 1, MOST_HARD).astype(np.int64)]
+    if len(band) > MAX_HARD_NEGATIVES:
+        band = band[np.linspace(0, len(band) - 1, MAX_HARD_NEGATIVES).astype(np.int64)]
     return band

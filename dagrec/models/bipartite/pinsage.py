@@ -40,9 +40,9 @@ from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import State, Traits
 from dagrec.models.bipartite.tables import TableOptions, Tables
 from dagrec.models.factorisation.base import FactorOptions, SetInputs, SetRecommender, set_sums
-from dagrec.models.network import Network
-from dagrec.models.optimisation import LossName
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Network
+from dagrec.training.options import LossName
 
 
 class PinSageConfig(TableOptions, FactorOptions):
@@ -101,7 +101,7 @@ class Layer(nn.Module):
 class PinSageNetwork(Network):
     """Sets -> scores [R, C]; a state is z of the context, times the scale."""
 
-    informed = True
+    has_prior_weights = True
     features: Tensor
     neighbours: Tensor
     weights: Tensor

@@ -31,7 +31,7 @@ from dagrec.models.factorisation.base import (
     set_sums,
 )
 from dagrec.models.interactions import Interactions
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 
 
 class SVDGCNBConfig(SpectrumOptions, FactorOptions):

@@ -23,10 +23,10 @@ import numpy as np
 
 from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
+from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.bipartite.spectrum import Features, SpectrumOptions
 from dagrec.models.interactions import Interactions, Sets
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Scores
 
 
@@ -46,7 +46,7 @@ class SVDGCNS(Recommender):
     _features: Features | None = None
     _vocabulary: Vocabulary | None = None
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         rows = Interactions.of_examples(data, self.config)
         self._features = Features.of(rows, self.config, len(data.vocabulary.services))
         self._vocabulary = data.vocabulary

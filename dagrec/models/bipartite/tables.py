@@ -19,7 +19,7 @@ from dagrec.models.base import State
 from dagrec.models.bipartite.pagerank import hard_band, nearest, pageranks
 from dagrec.models.interactions import Interactions
 from dagrec.models.text import key_texts, text_features
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options
 
 BESIDE = 0.1

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.training_data import TrainingData
+from dagrec.models.base import Recommender, State, Traits
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options, Scores
 
 Suffix = tuple[int, ...]
@@ -59,7 +59,7 @@ class Markov(Recommender):
     _table: Table | None = None
     _mu: float | None = None
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         self._mu = self._choose_mu(data) if self.config.mu is None else self.config.mu
         self._table = count_suffixes(data, self.config.order)
 

@@ -22,11 +22,11 @@ from pydantic import Field
 
 from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer
-from dagrec.models.training_data import TrainingData
+from dagrec.models.base import Recommender, State
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options, Ragged, Scores
 
-CELLS_AT_ONCE = 2_000_000
+CELLS_PER_PASS = 2_000_000
 """Similarities (contexts by sessions) in memory at a time."""
 TIE = 1e-9
 """Equal similarities can differ in their last bits, by the order of a sum."""
@@ -171,14 +171,14 @@ class NeighbourRecommender(Recommender):
     def decay(self, steps: Ids, distances: Ids) -> Floats:
         """[n] of services ``distances`` behind a node that is ``steps`` from the context's end."""
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         self._sessions = Sessions.of(data)
 
     def _score(self, contexts: Contexts) -> Scores:
         sessions, prior = self._fitted(self._sessions), np.exp(self._fitted(self._prior))
         mu = self.config.mu
         probabilities = np.empty((len(contexts), len(prior)))
-        at_once = max(1, CELLS_AT_ONCE // len(sessions))
+        at_once = max(1, CELLS_PER_PASS // len(sessions))
         for start in range(0, len(contexts), at_once):
             rows = slice(start, start + at_once)
             nodes, lengths = contexts.nodes[rows], contexts.lengths[rows]

@@ -12,8 +12,8 @@ import numpy as np
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.training_data import TrainingData
+from dagrec.models.base import Recommender, State, Traits
+from dagrec.training.data import TrainingData
 from dagrec.types import Options, Scores
 
 
@@ -29,7 +29,7 @@ class Popularity(Recommender):
     Config = PopularityConfig
     traits = Traits()
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         """Nothing beyond the prior, which the base has counted."""
 
     def _score(self, contexts: Contexts) -> Scores:

@@ -24,7 +24,7 @@ from dagrec.errors import DataError
 from dagrec.graph.upstream import Upstream
 from dagrec.models.attention import Attention
 from dagrec.models.dag.graphs import GraphInputs, GraphRecommender, softmax_over
-from dagrec.models.network import Network
+from dagrec.training.network import Network
 
 
 class Looks(NamedTuple):

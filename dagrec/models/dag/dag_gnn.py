@@ -31,8 +31,8 @@ from dagrec.models.dag.graphs import (
     Readout,
     mean_over,
 )
-from dagrec.models.network import Head, Network, NodeEmbedding
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, Network, NodeEmbedding
 
 
 class DagGnnConfig(GraphOptions):

@@ -40,8 +40,8 @@ from dagrec.models.dag.attention import (
     with_self,
 )
 from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender, Readout
-from dagrec.models.network import Head, NodeEmbedding
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, NodeEmbedding
 
 
 class DAGformerConfig(AttentionSizes, GraphOptions):

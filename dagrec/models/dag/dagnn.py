@@ -43,8 +43,8 @@ from dagrec.models.dag.graphs import (
     Readout,
     softmax_over,
 )
-from dagrec.models.network import Head, NodeEmbedding
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, NodeEmbedding
 
 
 class DAGNNConfig(GraphOptions):

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender
-from dagrec.models.network import Head, Network, NodeEmbedding
-from dagrec.models.optimisation import ScheduleName
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, Network, NodeEmbedding
+from dagrec.training.options import ScheduleName
 
-FURTHEST = 3
+MAX_DISTANCE = 3
 """Links from which on distances are no longer told apart."""
 
 
@@ -34,9 +34,7 @@ class DagSetConfig(GraphOptions):
     """Hyperparameters of the network; those of the optimisation come with them."""
 
     epochs: int = Field(30, ge=1, description="passes over the contexts, at most")
-    least_steps: int = Field(
-        300, ge=0, description="on small data, more epochs until there are so many"
-    )
+    min_steps: int = Field(300, ge=0, description="on small data, more epochs until there are so many")
     batch_size: int = Field(128, ge=1, description="contexts a step")
     schedule: ScheduleName = Field("warmup-cosine", description="of the step size")
     embedding: int = Field(128, ge=1, description="width of a node's embedding")
@@ -57,7 +55,7 @@ class DagSetNetwork(Network):
         self.levels = nn.Embedding(config.levels, width)
         self.node_dropout = config.node_dropout
         self.drop = nn.Dropout(config.embedding_dropout)
-        self.hidden = nn.Linear((FURTHEST + 3) * width, config.hidden)
+        self.hidden = nn.Linear((MAX_DISTANCE + 3) * width, config.hidden)
         with torch.no_grad():
             # Where no training context has children, those of a request must not move its answer.
             self.hidden.weight[:, -2 * width : -width] = 0
@@ -67,8 +65,8 @@ class DagSetNetwork(Network):
     def states(self, inputs: GraphInputs) -> Tensor:
         last = self.embed(inputs.nodes[inputs.frontiers])  # [R, D]
         parts = [last]
-        for far in range(1, FURTHEST + 1):
-            own = inputs.hops == far if far < FURTHEST else inputs.hops >= FURTHEST
+        for far in range(1, MAX_DISTANCE + 1):
+            own = inputs.hops == far if far < MAX_DISTANCE else inputs.hops >= MAX_DISTANCE
             parts.append(self._sums(inputs.nodes[own], inputs.graph[own], last))
         parts.append(self._sums(inputs.children, inputs.child_rows, last))
         level = inputs.levels[inputs.frontiers].clamp(max=self.levels.num_embeddings - 1)

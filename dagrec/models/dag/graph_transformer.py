@@ -19,7 +19,7 @@ hidden from anybody.
 
 All pairs of a DAG are n^2: pairs are computed a stretch of nodes at a time, and what a stretch needs
 for the gradient is computed again in the backward pass where there are several; memory is bounded by
-PAIRS_AT_ONCE.
+PAIRS_PER_PASS.
 
 In: DAGs. Out: scores [R, C].
 """
@@ -40,14 +40,14 @@ from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import AttendingNetwork, Looks, PairAttention, attention_of
 from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender, Readout
-from dagrec.models.network import Head, NodeEmbedding
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, NodeEmbedding
 
-FURTHEST = 4
+MAX_DISTANCE = 4
 """Links up to which distances are told apart."""
-SELF, FORWARD, BACKWARD, APART = 0, 0, FURTHEST, 2 * FURTHEST + 1
+SELF, FORWARD, BACKWARD, APART = 0, 0, MAX_DISTANCE, 2 * MAX_DISTANCE + 1
 """Relations: itself; FORWARD + d, it reaches the other by d links; BACKWARD + d; anything else."""
-PAIRS_AT_ONCE = 1 << 18
+PAIRS_PER_PASS = 1 << 18
 """Pairs that are computed together, unless one node alone has more."""
 
 
@@ -88,7 +88,7 @@ def all_pairs(inputs: GraphInputs) -> Pairs:
     queries = every.repeat_interleave(sizes)
     keys = torch.arange(len(queries), device=order.device) - row[queries]
 
-    near = inputs.distances <= FURTHEST
+    near = inputs.distances <= MAX_DISTANCE
     up, down = place[inputs.ancestors[near]], place[inputs.descendants[near]]
     relations = torch.full_like(queries, APART)
     relations[row + every] = SELF
@@ -119,7 +119,7 @@ class Block(nn.Module):
         return h + self.drop(self.feed(self.norm_feed(h))), weights
 
     def _look(self, x: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        if len(pairs.queries) <= PAIRS_AT_ONCE:
+        if len(pairs.queries) <= PAIRS_PER_PASS:
             return self._part(x, pairs.queries, pairs.keys, pairs.relations)
         seen, weights = [], []
         for nodes, *part in stretches(pairs):
@@ -136,9 +136,9 @@ class Block(nn.Module):
 
 
 def stretches(pairs: Pairs) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Nodes and their pairs (queries, keys, relations), about PAIRS_AT_ONCE at a time."""
+    """Nodes and their pairs (queries, keys, relations), about PAIRS_PER_PASS at a time."""
     before = pairs.sizes.cumsum(0) - pairs.sizes
-    number = torch.unique(before // PAIRS_AT_ONCE, return_inverse=True)[1]
+    number = torch.unique(before // PAIRS_PER_PASS, return_inverse=True)[1]
     nodes = torch.bincount(number).tolist()
     size = [int(part.sum()) for part in pairs.sizes.split(nodes)]
     yield from zip(

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import UNKNOWN, Contexts
 from dagrec.graph.upstream import Upstream, Upstreams
-from dagrec.models.network import NetworkRecommender, NodeEmbedding
-from dagrec.models.optimisation import Optimisation
+from dagrec.models.network import NetworkRecommender
+from dagrec.training.network import NodeEmbedding
+from dagrec.training.options import TrainingOptions
 from dagrec.types import Ids
 
 
-class GraphOptions(Optimisation):
+class GraphOptions(TrainingOptions):
     """What of a composition a DAG recommender reads."""
 
     graph: Literal["upstream", "global"] = Field(

@@ -23,15 +23,16 @@ from torch import Tensor, nn
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST, Contexts
 from dagrec.models.interactions import SetOptions, Sets, set_key
-from dagrec.models.network import Network, NetworkRecommender, NodeEmbedding
-from dagrec.models.optimisation import PairwiseOptimisation
+from dagrec.models.network import NetworkRecommender
+from dagrec.training.network import Network, NodeEmbedding
+from dagrec.training.options import PairwiseOptions
 from dagrec.types import Ids
 
 INIT = 0.1
 """Standard deviation of first vectors: small enough that first scores are near 0."""
 
 
-class FactorOptions(SetOptions, PairwiseOptimisation):
+class FactorOptions(SetOptions, PairwiseOptions):
     """Widths, regularisation, and the optimisation of these recommenders."""
 
     width: int = Field(64, ge=1, description="width of the vectors")
@@ -39,9 +40,7 @@ class FactorOptions(SetOptions, PairwiseOptimisation):
     l2: float = Field(
         1e-4, ge=0, description="weight of the squared vectors of a pair and of a service beside it"
     )
-    least_steps: int = Field(
-        600, ge=0, description="on small data, more epochs until there are so many"
-    )
+    min_steps: int = Field(600, ge=0, description="on small data, more epochs until there are so many")
 
 
 class SetInputs(NamedTuple):

@@ -26,7 +26,7 @@ from dagrec.models.factorisation.base import (
     SetInputs,
     SetRecommender,
 )
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 
 
 class BPRMFConfig(FactorOptions):

@@ -35,8 +35,8 @@ from dagrec.models.factorisation.base import (
     SetInputs,
     SetRecommender,
 )
-from dagrec.models.optimisation import MOST_NEGATIVES, LossName
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.options import MAX_NEGATIVES, LossName
 
 
 class GMFConfig(FactorOptions):
@@ -46,7 +46,7 @@ class GMFConfig(FactorOptions):
     negatives: int | None = Field(
         4,
         ge=0,
-        le=MOST_NEGATIVES,
+        le=MAX_NEGATIVES,
         description="services drawn against each target, for losses other than ce; null: all others; "
         "0: those of the batch alone",
     )

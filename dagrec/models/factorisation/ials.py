@@ -29,9 +29,9 @@ from pydantic import Field
 
 from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.interactions import ROWS_AT_ONCE, Interactions, SetOptions, Sets
-from dagrec.models.training_data import TrainingData
+from dagrec.models.base import Recommender, State, Traits
+from dagrec.models.interactions import ROWS_PER_PASS, Interactions, SetOptions, Sets
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Ragged, Scores
 
 INIT = 0.1
@@ -62,7 +62,7 @@ class IALS(Recommender):
     _items: Floats | None = None
     _vocabulary: Vocabulary | None = None
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         rows = Interactions.of_examples(data, self.config)
         width = self.config.width
         users = np.random.default_rng(self.seed).normal(0, INIT / width**0.5, (len(rows), width))
@@ -126,8 +126,8 @@ def solve(
     width = vectors.shape[1]
     found = np.zeros((len(l2), width))
     holding = np.flatnonzero(rows.lengths)
-    for start in range(0, len(holding), ROWS_AT_ONCE):
-        part = holding[start : start + ROWS_AT_ONCE]
+    for start in range(0, len(holding), ROWS_PER_PASS):
+        part = holding[start : start + ROWS_PER_PASS]
         left, right = np.empty((len(part), width, width)), np.empty((len(part), width))
         for i, row in enumerate(part):
             own = slice(rows.starts[row], rows.starts[row + 1])

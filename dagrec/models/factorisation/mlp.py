@@ -27,7 +27,7 @@ from dagrec.data.vocabulary import Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.factorisation.base import INIT, FactorNetwork, SetInputs, SetRecommender, vectors
 from dagrec.models.factorisation.gmf import GMFConfig
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 
 AT_ONCE = 2**20
 """Numbers in the first layer of so many rows as are computed in one pass, roughly."""

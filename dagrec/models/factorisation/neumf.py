@@ -15,19 +15,19 @@ In: sets of nodes and their last. Out: scores [R, C].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from dagrec.data.vocabulary import Vocabulary
-from dagrec.models.base import PRIOR, Trainer, Traits
+from dagrec.models.base import PRIOR, Traits
 from dagrec.models.factorisation.base import SetInputs, SetRecommender
 from dagrec.models.factorisation.gmf import GMF, GMFConfig, GMFNetwork
 from dagrec.models.factorisation.mlp import MLP, MLPConfig, MLPNetwork
-from dagrec.models.network import Network, NetworkRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.models.network import NetworkRecommender
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Network
 
 Weights = Mapping[str, Tensor]
 
@@ -38,14 +38,6 @@ class NeuMFConfig(MLPConfig):
     pretrain: bool = Field(
         False, description="train GMF and MLP first, and start from the mean of both"
     )
-
-    @model_validator(mode="after")
-    def _starts(self) -> Self:
-        if self.pretrain and self.init_scale != 1:
-            raise ValueError(
-                f"pretrain starts from trained weights: init_scale must be 1, found {self.init_scale:g}"
-            )
-        return self
 
 
 class NeuMFNetwork(Network):
@@ -112,12 +104,12 @@ class NeuMF(SetRecommender):
         mlp = MLPConfig.model_validate({name: given[name] for name in MLPConfig.model_fields})
         return GMF(gmf, seed=self.seed), MLP(mlp, seed=self.seed)
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         try:
-            if self.config.pretrain and trainer is not None:
+            if self.config.pretrain:
                 gmf, mlp = self.parts()
-                self._start = _weights(gmf.fit(data, trainer)), _weights(mlp.fit(data, trainer))
-            super()._fit(data, trainer)
+                self._start = _weights(gmf.fit(data)), _weights(mlp.fit(data))
+            super()._fit(data)
         finally:
             self._start = None
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from dagrec.models.base import Recommender
 from dagrec.models.hybrid.blending import BlendOptions, BlendRecommender
 from dagrec.models.hybrid.nested import make_members
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 
 CANDIDATES = ("markov", "vsknn", "ridge", "dagset", "cache", "ranker")
 

@@ -2,9 +2,8 @@
 
     p(y | c) = sum_m w_m(c) softmax(s_m(c) / T_m)_y
 
-Each member is fitted without one fold of the training compositions at a time and asked about that fold,
-so every training example is foreseen by members that have not seen its composition. On these answers
-each member's temperature T_m is fitted first (``dagrec.models.calibration``), then the weights by
+Members are weighed on their out-of-fold predictions (``dagrec.models.hybrid.out_of_fold``): each
+member's temperature T_m is fitted first (``dagrec.metrics.temperature``), then the weights by
 expectation-maximisation: there the blend is no less likely than its best member. Then all members are
 fitted on everything.
 
@@ -24,13 +23,13 @@ import numpy as np
 from pydantic import Field
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import LEAST, fit_temperature
+from dagrec.metrics.temperature import MIN_PROBABILITY, fit_temperature, log_softmax
+from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.hybrid.mixture import grouped_weights, heaviest_first, mixture_weights
 from dagrec.models.hybrid.nested import nest, restored
-from dagrec.models.training_data import TrainingData
+from dagrec.models.hybrid.out_of_fold import out_of_fold
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options, Scores
 
 SUPPORTS = (1, 5, 25, 125)
@@ -44,7 +43,7 @@ class BlendOptions(Options):
     """How weights are found."""
 
     folds: int = Field(
-        3, ge=2, le=20, description="parts of the training compositions; each is foreseen by the others"
+        3, ge=2, le=20, description="folds of the training compositions for out-of-fold predictions"
     )
     conditioned: bool = Field(
         True, description="weights depend on the last node's support and the context's length"
@@ -74,10 +73,6 @@ class BlendRecommender(Recommender):
         super().__init__(config, seed=seed)
         self.candidates()  # what is wrong with a member is told at once
 
-    @property
-    def needs_trainer(self) -> bool:
-        return any(member.needs_trainer for member in self.candidates().values())
-
     @abstractmethod
     def candidates(self) -> dict[str, Recommender]:
         """Unfitted members, of which some may be left out."""
@@ -86,9 +81,9 @@ class BlendRecommender(Recommender):
         """The candidates that these data are for."""
         return self.candidates()
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         members = self.usable(data)
-        temperatures, likelihoods, groups = self._foresee(members, data, trainer)
+        temperatures, likelihoods, groups = self._out_of_fold(members, data)
         weights = mixture_weights(likelihoods)
         kept = weights >= min(self.config.least_weight, weights.max())
         overall, own = grouped_weights(likelihoods[:, kept], groups, GROUPS, self.config.strength)
@@ -96,37 +91,34 @@ class BlendRecommender(Recommender):
         self._temperatures = temperatures[kept]
         self._supports = data.graph.continued
         self._members = {
-            label: self.candidates()[label].fit(data, trainer)
+            label: self.candidates()[label].fit(data)
             for label, keep in zip(members, kept, strict=True)
             if keep
         }
 
-    def _foresee(
-        self, members: dict[str, Recommender], data: TrainingData, trainer: Trainer | None
+    def _out_of_fold(
+        self, members: dict[str, Recommender], data: TrainingData
     ) -> tuple[Floats, Floats, Ids]:
         """Temperatures [m]; log p of each target by each member, calibrated [n, m]; groups [n]."""
-        compositions = len({example.composition for example in data.examples})
-        if compositions < 2:  # nothing can be held out: all members weigh the same
-            return np.ones(len(members)), np.zeros((0, len(members))), np.zeros(0, dtype=np.int64)
-        scores: list[list[Scores]] = [[] for _ in members]
+        scores: list[list[Floats]] = [[] for _ in members]
         targets, groups = [], []
-        for number, (rest, fold) in enumerate(
-            data.folds(min(self.config.folds, compositions), self.seed)
-        ):
-            contexts = data.vocabulary.encode([example.context for example in fold.examples])
+        for number, fold in enumerate(out_of_fold(data, self.config.folds, self.seed)):
             targets.append(fold.targets)
-            groups.append(group_of(contexts, rest.graph.continued))
-            for own, (label, _) in zip(scores, members.items(), strict=True):
+            groups.append(group_of(fold.contexts, fold.rest.graph.continued))
+            for scores_of_member, label in zip(scores, members, strict=True):
                 member = self.candidates()[label]
                 member.seed = self.seed + number
-                own.append(member.fit(rest, trainer).score(contexts))
-        wanted = np.concatenate(targets)
+                scores_of_member.append(fold.scores(member))
+        if not targets:  # nothing can be held out: all members weigh the same
+            return np.ones(len(members)), np.zeros((0, len(members))), np.zeros(0, dtype=np.int64)
+        all_targets = np.concatenate(targets)
         temperatures, likelihoods = [], []
-        for own in scores:
-            values = np.concatenate(own).astype(np.float64)
-            temperatures.append(fit_temperature(values, wanted))
+        for scores_of_member in scores:
+            values = np.concatenate(scores_of_member)
+            temperatures.append(fit_temperature(values, all_targets))
             logs = log_softmax(values / temperatures[-1])
-            likelihoods.append(np.maximum(logs[np.arange(len(wanted)), wanted], np.log(LEAST)))
+            of_targets = logs[np.arange(len(all_targets)), all_targets]
+            likelihoods.append(np.maximum(of_targets, np.log(MIN_PROBABILITY)))
         return np.array(temperatures), np.stack(likelihoods, axis=1), np.concatenate(groups)
 
     def _score(self, contexts: Contexts) -> Scores:
@@ -137,7 +129,7 @@ class BlendRecommender(Recommender):
             zip(members.values(), self._temperatures, strict=True)
         ):
             own = np.exp(log_softmax(member.score(contexts).astype(np.float64) / temperature))
-            p += weights[:, i, None] * np.maximum(own, LEAST)
+            p += weights[:, i, None] * np.maximum(own, MIN_PROBABILITY)
         scores: Scores = np.log(p).astype(np.float32)
         return scores
 

@@ -24,8 +24,8 @@ import numpy as np
 from pydantic import Field
 
 from dagrec.data.vocabulary import Contexts
+from dagrec.metrics.temperature import MIN_PROBABILITY
 from dagrec.models.base import State
-from dagrec.models.calibration import LEAST
 from dagrec.models.hybrid.events import ANY, CACHES, HALF_LIVES, Past
 from dagrec.models.hybrid.mixture import heaviest_first, mixture_weights
 from dagrec.models.hybrid.over_base import OverBase, OverBaseOptions, Question
@@ -66,7 +66,7 @@ class Cache(OverBase):
 
     def _learn(self, questions: list[Question]) -> State:
         likelihoods = np.stack([components(q.past, q.base)[:, q.target] for q in questions])
-        logs = np.log(np.maximum(likelihoods, LEAST))
+        logs = np.log(np.maximum(likelihoods, MIN_PROBABILITY))
         supported = np.stack([q.past.supported for q in questions])
         count = logs.shape[1]
         # One imaginary example in equal parts: a pattern never seen needs a weight for what it has.
@@ -97,7 +97,7 @@ class Cache(OverBase):
                 for past, own in zip(pasts, base, strict=True)
             ]
         )
-        found: Floats = np.log(np.maximum(mixed, LEAST))
+        found: Floats = np.log(np.maximum(mixed, MIN_PROBABILITY))
         return found
 
     def _weights_of(self, supported: Mask) -> Floats:

@@ -24,12 +24,12 @@ from pydantic import Field, model_validator
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.graph.upstream import Upstream, linear_extension
-from dagrec.models.base import Recommender, State, Trainer, Traits
+from dagrec.metrics.temperature import log_softmax
+from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.hybrid.nested import BaseOptions, nest, restored
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Scores
 
 
@@ -68,15 +68,11 @@ class Ensemble(Recommender):
     _vocabulary: Vocabulary
     _trained: list[Recommender] | None = None
 
-    @property
-    def needs_trainer(self) -> bool:
-        return self._bases()[0].needs_trainer
-
     def _bases(self) -> list[Recommender]:
         return [self.config.new_base(self.seed + number) for number in range(self.config.seeds)]
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
-        self._trained = [base.fit(data, trainer) for base in self._bases()]
+    def _fit(self, data: TrainingData) -> None:
+        self._trained = [base.fit(data) for base in self._bases()]
         self._vocabulary = data.vocabulary
 
     def _score(self, contexts: Contexts) -> Scores:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dagrec.data.examples import Context
-from dagrec.data.history import LONGEST_HISTORY
+from dagrec.data.history import MAX_HISTORY_LENGTH
 from dagrec.types import Floats, Ids, Mask
 
 CACHES = ("any", "node", "path", "call", "calls", "path and call")
@@ -45,7 +45,7 @@ class Past:
     @classmethod
     def of(cls, context: Context, columns: Mapping[str, int]) -> Past:
         """The history of a context; ``columns`` are those of the vocabulary."""
-        calls, path = context.history[-LONGEST_HISTORY:], context.path
+        calls, path = context.history[-MAX_HISTORY_LENGTH:], context.path
         numbers: dict[str, int] = {}
         called = np.array([numbers.setdefault(c.service, len(numbers)) for c in calls], dtype=np.int64)
         services = np.array([columns.get(call.service, -1) for call in calls], dtype=np.int64)

@@ -22,9 +22,9 @@ from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.text import unit
 from dagrec.types import Floats
 
-MOST_SHARP = 20.0
+MAX_SHARPNESS = 20.0
 """The largest k."""
-FIRST_SHARP = 1.0
+INITIAL_SHARPNESS = 1.0
 """The first k: a product of length-1 vectors in 64 dimensions varies by 1 / 8, and so do the scores."""
 AWAY = -1e4
 """A score without a share in any softmax, and yet finite."""
@@ -46,7 +46,7 @@ class TextExpert(nn.Module):
         nn.init.orthogonal_(self.project.weight)
         self.sharp = nn.Linear(width, 1)
         nn.init.zeros_(self.sharp.weight)
-        nn.init.constant_(self.sharp.bias, -math.log(MOST_SHARP / FIRST_SHARP - 1))
+        nn.init.constant_(self.sharp.bias, -math.log(MAX_SHARPNESS / INITIAL_SHARPNESS - 1))
 
     def forward(self, h: Tensor, last: Tensor, among: Tensor | None = None) -> Tensor:
         """among: [C], True for the services that compete; all, where it is not given."""
@@ -65,7 +65,7 @@ class TextExpert(nn.Module):
 
     def sharpness(self, h: Tensor) -> Tensor:
         """k: [R, 1]"""
-        return MOST_SHARP * logsigmoid(self.sharp(h)).exp()
+        return MAX_SHARPNESS * logsigmoid(self.sharp(h)).exp()
 
 
 class GraphExpert(nn.Module):

@@ -19,14 +19,15 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from dagrec.data.examples import Example
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import fit_temperature
+from dagrec.metrics.temperature import fit_temperature, log_softmax
+from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.hybrid.events import ANY, Past
 from dagrec.models.hybrid.nested import BaseOptions, nest, restored
-from dagrec.models.training_data import TrainingData
+from dagrec.models.hybrid.out_of_fold import out_of_fold
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Scores
 
 BASE = "base"
@@ -34,11 +35,11 @@ TEMPERATURE = "temperature"
 
 
 class OverBaseOptions(BaseOptions):
-    """Which recommender is corrected, and how it is foreseen with."""
+    """Which recommender is corrected, and on how many folds."""
 
     base: str = Field("markov", description="recommender that knows nothing of owners")
     folds: int = Field(
-        4, ge=2, le=20, description="parts of the training compositions; each is foreseen by the others"
+        4, ge=2, le=20, description="folds of the training compositions for out-of-fold predictions"
     )
 
 
@@ -76,16 +77,12 @@ class OverBase(Recommender):
     def _take(self, learned: State, services: int) -> None:
         """Make ready what :meth:`_learn` gave. Raises :class:`ValueError` where it is not whole."""
 
-    @property
-    def needs_trainer(self) -> bool:
-        return self._new_base().needs_trainer
-
     def _new_base(self) -> Recommender:
         return self.config.new_base(self.seed)
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
-        base = self._new_base().fit(data, trainer)
-        temperature, questions = self._foresee(data, trainer)
+    def _fit(self, data: TrainingData) -> None:
+        base = self._new_base().fit(data)
+        temperature, questions = self._out_of_fold(data)
         learned = self._learn(questions) if questions else {}
         if learned:
             self._take(learned, len(data.vocabulary.services))
@@ -93,28 +90,28 @@ class OverBase(Recommender):
         self._columns = data.vocabulary.columns
         self.history = base.history
 
-    def _foresee(self, data: TrainingData, trainer: Trainer | None) -> tuple[float, list[Question]]:
-        """The base's temperature, and the examples that were told something, foreseen by it."""
+    def _out_of_fold(self, data: TrainingData) -> tuple[float, list[Question]]:
+        """The base's temperature, and the examples with a history, with the base's predictions."""
         columns = data.vocabulary.columns
-        compositions = len({example.composition for example in data.examples})
-        if compositions < 2 or not any(example.context.history for example in data.examples):
+        if not any(example.context.history for example in data.examples):
             return 1.0, []
         pasts: list[Past] = []
         scores, targets = [], []
-        for rest, fold in data.folds(min(self.config.folds, compositions), self.seed):
-            told = [Past.of(example.context, columns) for example in fold.examples]
-            rows = [row for row, past in enumerate(told) if past.supported[ANY]]
-            if rows:
-                contexts = data.vocabulary.encode([fold.examples[row].context for row in rows])
-                scores.append(self._new_base().fit(rest, trainer).score(contexts).astype(np.float64))
-                targets.append(fold.targets[rows])
-                pasts += [told[row] for row in rows]
+
+        def has_history(example: Example) -> bool:
+            return bool(Past.of(example.context, columns).supported[ANY])
+
+        folds = out_of_fold(data, self.config.folds, self.seed, keep=lambda _: has_history)
+        for fold in folds:
+            scores.append(fold.scores(self._new_base()))
+            targets.append(fold.targets)
+            pasts += [Past.of(context, columns) for context in fold.contexts.origins]
         if not pasts:
             return 1.0, []
-        wanted, values = np.concatenate(targets), np.concatenate(scores)
-        temperature = fit_temperature(values, wanted)
+        all_targets, values = np.concatenate(targets), np.concatenate(scores)
+        temperature = fit_temperature(values, all_targets)
         logs = log_softmax(values / temperature)
-        return temperature, list(map(Question, pasts, logs, wanted.tolist()))
+        return temperature, list(map(Question, pasts, logs, all_targets.tolist()))
 
     def _score(self, contexts: Contexts) -> Scores:
         base = self._fitted(self._base)

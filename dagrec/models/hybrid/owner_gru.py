@@ -35,15 +35,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import Call, Context
-from dagrec.data.history import LONGEST_HISTORY
+from dagrec.data.history import MAX_HISTORY_LENGTH
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.models.network import Network
-from dagrec.models.optimisation import ScheduleName
 from dagrec.models.sequence.base import SequenceRecommender
 from dagrec.models.sequence.gru4rec import GRU4RecConfig, GRUNetwork
 from dagrec.models.sequence.paths import ForestInputs, PathForest
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Network
+from dagrec.training.options import ScheduleName
 from dagrec.types import Ids
 
 NODE, SERVICE = 0, 1
@@ -54,13 +54,11 @@ class OwnerGRUConfig(GRU4RecConfig):
     """Hyperparameters of GRU4Rec, and of what reads the history."""
 
     epochs: int = Field(30, ge=1, description="passes over the contexts, at most")
-    least_steps: int = Field(
-        400, ge=0, description="on small data, more epochs until there are so many"
-    )
+    min_steps: int = Field(400, ge=0, description="on small data, more epochs until there are so many")
     learning_rate: float = Field(2e-3, gt=0, description="step size at its highest")
     schedule: ScheduleName = Field("warmup-cosine", description="of the step size")
     calls: int = Field(
-        16, ge=1, le=LONGEST_HISTORY, description="calls of the history that are read, the newest"
+        16, ge=1, le=MAX_HISTORY_LENGTH, description="calls of the history that are read, the newest"
     )
     history_hidden: int = Field(64, ge=1, description="width of the state of the history")
     history_dropout: float = Field(

@@ -33,46 +33,44 @@ In: DAGs, and histories. Out: log P, [B, C].
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dagrec.data.examples import Context, Example
-from dagrec.data.history import LONGEST_HISTORY, Histories
+from dagrec.data.history import MAX_HISTORY_LENGTH, Histories
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.errors import ConfigError
-from dagrec.graph.mask import log_softmax
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer, Traits
-from dagrec.models.calibration import LEAST
-from dagrec.models.hybrid.nested import nest, restored
-from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
-from dagrec.types import Floats, Ids, Options, Scores
+from dagrec.metrics.temperature import MIN_PROBABILITY, log_softmax
+from dagrec.models.base import Recommender, State, Traits
+from dagrec.models.hybrid.nested import BaseOptions, nest, restored
+from dagrec.models.hybrid.out_of_fold import out_of_fold
+from dagrec.training.data import TrainingData
+from dagrec.types import Floats, Ids, Scores
 
-BASE, BASE_MODEL = "base", "graph_transformer"
+BASE = "base"
 VARIANCE = 100.0
 """Of the prior of a and of b, around 0."""
 STEPS = 100
 """Of Newton's method, at most."""
 
 
-class PagtConfig(Options):
+class PagtConfig(BaseOptions):
     """The base, and what are neighbours."""
 
+    base: str = Field("graph_transformer", description="recommender that knows nothing of owners")
     base_options: dict[str, Any] = Field(
-        {"epochs": 100, "schedule": "warmup-cosine"},
-        description="hyperparameters of the graph transformer",
+        {"epochs": 100, "schedule": "warmup-cosine"}, description="its hyperparameters"
     )
     folds: int = Field(
-        3, ge=2, le=20, description="parts of the training compositions; each is foreseen by the others"
+        3, ge=2, le=20, description="folds of the training compositions for out-of-fold predictions"
     )
     calls: int = Field(
-        4, ge=1, le=LONGEST_HISTORY, description="calls of a history that are counted, the newest"
+        4, ge=1, le=MAX_HISTORY_LENGTH, description="calls of a history that are counted, the newest"
     )
     neighbours: int = Field(20, ge=1, description="most similar neighbours that are asked")
     after: Literal["node", "any"] = Field(
@@ -81,14 +79,6 @@ class PagtConfig(Options):
     store: int = Field(
         2000, ge=1, description="training examples that are kept as neighbours, the newest"
     )
-
-    @model_validator(mode="after")
-    def _base_exists(self) -> Self:
-        try:
-            create(BASE_MODEL, self.base_options)
-        except ConfigError as error:
-            raise ValueError(f"base_options: {error}") from None
-        return self
 
 
 @dataclass(frozen=True)
@@ -156,13 +146,13 @@ def fit_gate(base: Floats, preference: Floats, calls: Ids) -> Floats:
 
     def likelihood(theta: Floats) -> float:
         alpha = sigmoid(x @ theta)
-        mixed = np.maximum(alpha * base + (1 - alpha) * preference, LEAST)
+        mixed = np.maximum(alpha * base + (1 - alpha) * preference, MIN_PROBABILITY)
         return float(np.log(mixed).sum() - theta @ theta / (2 * VARIANCE))
 
     best = likelihood(theta)
     for _ in range(STEPS):
         alpha = sigmoid(x @ theta)
-        of_base = alpha * base / np.maximum(alpha * base + (1 - alpha) * preference, LEAST)
+        of_base = alpha * base / np.maximum(alpha * base + (1 - alpha) * preference, MIN_PROBABILITY)
         slope = x.T @ (of_base - alpha) - theta / VARIANCE
         curvature = (x.T * (alpha * (1 - alpha))) @ x + np.eye(2) / VARIANCE
         step = np.linalg.solve(curvature, slope)
@@ -179,6 +169,12 @@ def sigmoid(z: Floats) -> Floats:
     return found
 
 
+def _with_unseen_event(rest: TrainingData) -> Callable[[Example], bool]:
+    """Whether an example has a history, and is a call that no example of the rest shares."""
+    events = {example.event for example in rest.examples} - {None}
+    return lambda example: bool(example.context.history) and example.event not in events
+
+
 class PAGT(Recommender):
     """A graph transformer, and what followed histories like this one."""
 
@@ -193,47 +189,38 @@ class PAGT(Recommender):
     _gate: Floats
     _vocabulary: Vocabulary
 
-    @property
-    def needs_trainer(self) -> bool:
-        return self._new_base().needs_trainer
-
     def _new_base(self) -> Recommender:
-        return create(BASE_MODEL, self.config.base_options, seed=self.seed)
+        return self.config.new_base(self.seed)
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
-        base = self._new_base().fit(data, trainer)
-        told, asked = data.examples, self._foresee(data, trainer)
-        # Where nothing can be foreseen, nobody knows whether neighbours are right: there are none.
-        self._neighbours = Neighbours.of(told if asked else (), data.vocabulary, self.config)
-        self._gate = fit_gate(*np.array(asked, dtype=np.float64).reshape(-1, 3).T)
+    def _fit(self, data: TrainingData) -> None:
+        base = self._new_base().fit(data)
+        predictions = self._out_of_fold(data)
+        # Without predictions, nobody knows whether neighbours are right: there are none.
+        examples = data.examples if predictions else ()
+        self._neighbours = Neighbours.of(examples, data.vocabulary, self.config)
+        self._gate = fit_gate(*np.array(predictions, dtype=np.float64).reshape(-1, 3).T)
         self._base, self._vocabulary, self.history = base, data.vocabulary, base.history
 
-    def _foresee(self, data: TrainingData, trainer: Trainer | None) -> list[tuple[float, float, int]]:
+    def _out_of_fold(self, data: TrainingData) -> list[tuple[float, float, int]]:
         """P_GT and P_pref of what came next in the examples that have both, and n."""
-        compositions = len({example.composition for example in data.examples})
-        if compositions < 2 or not any(example.context.history for example in data.examples):
+        if not any(example.context.history for example in data.examples):
             return []
-        asked: list[tuple[float, float, int]] = []
-        for rest, fold in data.folds(min(self.config.folds, compositions), self.seed):
-            shared = {e.event for e in rest.examples} - {None}
-            rows = [
-                i for i, e in enumerate(fold.examples) if e.context.history and e.event not in shared
-            ]
+        predictions: list[tuple[float, float, int]] = []
+        for fold in out_of_fold(data, self.config.folds, self.seed, keep=_with_unseen_event):
+            rest = fold.rest.examples
             neighbours = Neighbours.of(
-                Histories.of(rest.examples).told(rest.examples), data.vocabulary, self.config
+                Histories.of(rest).with_history(rest), data.vocabulary, self.config
             )
-            contexts = data.vocabulary.encode([fold.examples[i].context for i in rows])
-            found = self._preferences(contexts, neighbours, data.vocabulary)
-            if not found:
+            preferences = self._preferences(fold.contexts, neighbours, data.vocabulary)
+            if not preferences:
                 continue
-            told = np.array(list(found), dtype=np.int64)
-            base = self._new_base().fit(rest, trainer).score(contexts.take(told))
-            p = np.exp(log_softmax(base.astype(np.float64)))
-            for own, row in zip(p, told.tolist(), strict=True):
-                preference, calls = found[row]
-                target = fold.targets[rows[row]]
-                asked.append((max(own[target], LEAST), preference[target], calls))
-        return asked
+            fold = fold.take(np.array(list(preferences), dtype=np.int64))
+            p = np.exp(log_softmax(fold.scores(self._new_base())))
+            for row, target, (preference, calls) in zip(
+                p, fold.targets, preferences.values(), strict=True
+            ):
+                predictions.append((max(row[target], MIN_PROBABILITY), preference[target], calls))
+        return predictions
 
     def _preferences(
         self, contexts: Contexts, neighbours: Neighbours, vocabulary: Vocabulary
@@ -244,7 +231,7 @@ class PAGT(Recommender):
             counts = count(context, vocabulary, self.config.calls)
             preference = neighbours.preference(counts, int(contexts.last[row]), self.config)
             if preference is not None:
-                found[row] = preference, int(count(context, vocabulary, LONGEST_HISTORY).sum())
+                found[row] = preference, int(count(context, vocabulary, MAX_HISTORY_LENGTH).sum())
         return found
 
     def _score(self, contexts: Contexts) -> Scores:
@@ -254,7 +241,7 @@ class PAGT(Recommender):
         ).items():
             p = np.exp(log_softmax(scores[row : row + 1].astype(np.float64)))[0]
             alpha = self.alpha(calls)
-            scores[row] = np.log(np.maximum(alpha * p + (1 - alpha) * preference, LEAST))
+            scores[row] = np.log(np.maximum(alpha * p + (1 - alpha) * preference, MIN_PROBABILITY))
         return scores
 
     def alpha(self, calls: int) -> float:

@@ -33,9 +33,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dagrec.errors import ConfigError
-from dagrec.graph.mask import log_softmax
+from dagrec.metrics.temperature import MIN_PROBABILITY, log_softmax
 from dagrec.models.base import State
-from dagrec.models.calibration import LEAST
 from dagrec.models.hybrid.events import Past
 from dagrec.models.hybrid.over_base import OverBase, OverBaseOptions, Question
 from dagrec.types import Floats, Ids
@@ -97,7 +96,7 @@ class Ranker(OverBase):
 
         def gradient(scores: Floats, _data: Dataset) -> tuple[Floats, Floats]:
             p = np.exp(log_softmax(scores.reshape(wanted.shape)))
-            return (p - wanted).ravel(), np.maximum(2 * p * (1 - p), LEAST).ravel()
+            return (p - wanted).ravel(), np.maximum(2 * p * (1 - p), MIN_PROBABILITY).ravel()
 
         options = FIXED | {
             "objective": gradient,
@@ -138,8 +137,8 @@ class Ranker(OverBase):
             share = np.zeros((len(base), 1))
         else:
             ranked = np.take_along_axis(np.exp(base), columns, axis=1).sum(axis=1, keepdims=True)
-            share = np.log(np.maximum(ranked, LEAST))
-        found = np.maximum(base, np.log(LEAST))
+            share = np.log(np.maximum(ranked, MIN_PROBABILITY))
+        found = np.maximum(base, np.log(MIN_PROBABILITY))
         np.put_along_axis(found, columns, log_softmax(scores) + share, axis=1)
         return found
 

@@ -68,7 +68,7 @@ from dagrec.models.sequence.attention import (
 )
 from dagrec.models.sequence.paths import PathRows, RowInputs
 from dagrec.models.text import key_texts, projected, text_features, unit
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 
 TFIDF = "tfidf"

@@ -8,9 +8,9 @@ import numpy as np
 
 from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import Recommender, State, Trainer
+from dagrec.models.base import Recommender, State
 from dagrec.models.interactions import SetOptions, Sets
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Scores
 
 DECIMALS = 9
@@ -37,7 +37,7 @@ class LinearRecommender(Recommender):
         """I, the number of inputs."""
         return int(self.inputs(vocabulary.encode([]), vocabulary).shape[1])
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         self._weights, self._vocabulary = self.weights(data), data.vocabulary
 
     def _score(self, contexts: Contexts) -> Scores:

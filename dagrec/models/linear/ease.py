@@ -29,7 +29,7 @@ from pydantic import Field
 from dagrec.models.base import Traits
 from dagrec.models.interactions import Interactions, SetOptions
 from dagrec.models.linear.base import LinearRecommender, own_items
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 
 

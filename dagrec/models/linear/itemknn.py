@@ -27,7 +27,7 @@ from dagrec.models.base import Traits
 from dagrec.models.counting.neighbours import nearest
 from dagrec.models.interactions import Interactions, SetOptions
 from dagrec.models.linear.base import LinearRecommender, own_items
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 
 

@@ -25,9 +25,9 @@ from pydantic import Field, model_validator
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.models.interactions import ROWS_AT_ONCE, SetOptions, set_key
+from dagrec.models.interactions import ROWS_PER_PASS, SetOptions, set_key
 from dagrec.models.linear.base import LinearRecommender
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 
 
@@ -65,8 +65,8 @@ class Ridge(LinearRecommender):
         grouped = data.grouped(lambda context: set_key(context, self.config.read))
         inputs, services = self.width(data.vocabulary), len(data.vocabulary.services)
         gram, cross = np.zeros((inputs, inputs)), np.zeros((inputs, services))
-        for start in range(0, len(grouped.contexts), ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(grouped.contexts)))
+        for start in range(0, len(grouped.contexts), ROWS_PER_PASS):
+            rows = np.arange(start, min(start + ROWS_PER_PASS, len(grouped.contexts)))
             owners, pairs = grouped.pairs_of(rows)
             y = np.zeros((len(rows), services))
             y[owners, grouped.columns[pairs]] = grouped.counts[pairs]

@@ -26,13 +26,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.errors import DataError
 from dagrec.models.attention import Attention, AttentionSizes
-from dagrec.models.network import Head, Network, NodeEmbedding
-from dagrec.models.optimisation import ScheduleName
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import RowInputs
+from dagrec.training.network import Head, Network, NodeEmbedding
+from dagrec.training.options import ScheduleName
 
 Activation = Literal["relu", "gelu"]
 Positions = Literal["absolute", "distance"]
@@ -167,8 +167,8 @@ class CausalTransformer(AttentionNetwork):
             self.embed.weight /= self.scale
         self.position: nn.Parameter | None = None
         if options.positions == "absolute":
-            self.position = nn.Parameter(torch.zeros(LONGEST_CONTEXT, width))
-        self.blocks = Blocks(options, LONGEST_CONTEXT, causal=True)
+            self.position = nn.Parameter(torch.zeros(MAX_CONTEXT_LENGTH, width))
+        self.blocks = Blocks(options, MAX_CONTEXT_LENGTH, causal=True)
         self.head = Head(width, services, self.embed if options.tied else None)
 
     def attend(self, inputs: RowInputs) -> tuple[Tensor, list[Tensor]]:
@@ -210,5 +210,5 @@ class AttentionRecommender(SequenceRecommender):
         inputs, _ = units.take(np.zeros(1, dtype=np.int64))
         with torch.inference_mode():
             _, weights = network.attend(inputs)
-        nodes = [str(key) for key in cast(tuple[str, ...], self.key(context))[-LONGEST_CONTEXT:]]
+        nodes = [str(key) for key in cast(tuple[str, ...], self.key(context))[-MAX_CONTEXT_LENGTH:]]
         return Attention((*nodes, *self.appended), torch.cat(weights).numpy())

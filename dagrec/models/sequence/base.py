@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Contexts, Vocabulary
-from dagrec.models.augmentation import Augmentation
 from dagrec.models.network import NetworkRecommender
-from dagrec.models.optimisation import Optimisation
+from dagrec.training.augmentation import Augmentation
+from dagrec.training.options import TrainingOptions
 
 
-class SequenceOptions(Optimisation):
+class SequenceOptions(TrainingOptions):
     """Which sequence a context is, and how it is varied in training."""
 
     read: Literal["path", "upstream"] = Field(

@@ -28,10 +28,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dagrec.data.examples import LONGEST_CONTEXT
+from dagrec.data.examples import MAX_CONTEXT_LENGTH
 from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.models.network import Head, NodeEmbedding
 from dagrec.models.sequence.attention import (
     Activation,
     AttentionNetwork,
@@ -40,7 +39,8 @@ from dagrec.models.sequence.attention import (
     TransformerOptions,
 )
 from dagrec.models.sequence.paths import PathRows, RowInputs
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, NodeEmbedding
 
 MASK = "[MASK]"
 
@@ -69,8 +69,8 @@ class BERTNetwork(AttentionNetwork):
         self.mask = nn.Parameter(torch.randn(width) * width**-0.5)
         self.position = None
         if config.positions == "absolute":
-            self.position = nn.Parameter(torch.zeros(LONGEST_CONTEXT + 1, width))
-        self.blocks = Blocks(config, LONGEST_CONTEXT + 1, causal=False)
+            self.position = nn.Parameter(torch.zeros(MAX_CONTEXT_LENGTH + 1, width))
+        self.blocks = Blocks(config, MAX_CONTEXT_LENGTH + 1, causal=False)
         self.project = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.head = Head(width, services, self.embed if config.tied else None)
 

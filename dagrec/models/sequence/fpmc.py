@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.models.network import Head, Network, NodeEmbedding
-from dagrec.models.optimisation import PairwiseOptimisation
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import PathRows, RowInputs
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, Network, NodeEmbedding
+from dagrec.training.options import PairwiseOptions
 
 
-class FPMCConfig(PairwiseOptimisation, SequenceOptions):
+class FPMCConfig(PairwiseOptions, SequenceOptions):
     """Hyperparameters of the tables; those of the optimisation come with them."""
 
     width: int = Field(64, ge=1, description="width of the vectors of all four tables")

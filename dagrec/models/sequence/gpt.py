@@ -24,7 +24,6 @@ from torch import nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.models.optimisation import OptimiserName
 from dagrec.models.sequence.attention import (
     Activation,
     AttentionRecommender,
@@ -34,7 +33,7 @@ from dagrec.models.sequence.attention import (
     TransformerOptions,
 )
 from dagrec.models.sequence.paths import PathRows
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 
 DEVIATION = 0.02
 """Standard deviation of the first weights of GPT-2."""
@@ -51,9 +50,9 @@ class GPTConfig(TransformerOptions):
         "absolute",
         description="absolute: a vector a place; distance: a number a step back, for each head",
     )
-    optimiser: OptimiserName = Field("adamw", description="adagrad is that of GRU4Rec, with momentum")
+    optimiser: Literal["adam", "adamw"] = Field("adamw", description="adam or adamw")
     weight_decay: float = Field(
-        0.01, ge=0, description="adam and adagrad: of the squared weights; adamw: decoupled"
+        0.01, ge=0, description="adam: added to the gradient; adamw: decoupled from it"
     )
 
 

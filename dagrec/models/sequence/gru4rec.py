@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.base import State, Trainer, Traits
-from dagrec.models.network import Head, Network, NodeEmbedding
+from dagrec.models.base import State, Traits
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import ForestInputs, PathForest
 from dagrec.models.sequence.recurrent import Layer, TrainedGRU
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, Network, NodeEmbedding
 from dagrec.types import Scores
 
 
@@ -133,9 +133,9 @@ class GRU4Rec(SequenceRecommender):
     def units(self, contexts: Contexts, *, training: bool) -> PathForest:
         return PathForest.of(contexts, shared=training)
 
-    def _fit(self, data: TrainingData, trainer: Trainer | None) -> None:
+    def _fit(self, data: TrainingData) -> None:
         try:
-            super()._fit(data, trainer)
+            super()._fit(data)
         finally:
             self._take()
 

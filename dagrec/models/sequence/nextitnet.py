@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.models.network import Head, Network, NodeEmbedding
-from dagrec.models.optimisation import ScheduleName
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.paths import PathRows, RowInputs
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
+from dagrec.training.network import Head, Network, NodeEmbedding
+from dagrec.training.options import ScheduleName
 
 
 class NextItNetConfig(SequenceOptions):

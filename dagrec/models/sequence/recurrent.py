@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dagrec.types import Ids, Scores
 
 Array = NDArray[np.float32]
-ROWS_AT_ONCE = 64
+ROWS_PER_PASS = 64
 """Paths that are computed together; a bound on memory."""
 
 
@@ -114,8 +114,8 @@ class TrainedGRU:
         # The longest first: those that still go on are then the first rows.
         order = np.argsort(-lengths, kind="stable")
         with quiet():
-            for start in range(0, len(order), ROWS_AT_ONCE):
-                rows = order[start : start + ROWS_AT_ONCE]
+            for start in range(0, len(order), ROWS_PER_PASS):
+                rows = order[start : start + ROWS_PER_PASS]
                 found[rows] = self._states(nodes[rows], lengths[rows]) @ self.weights + self.bias
         return found
 

@@ -23,7 +23,7 @@ from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.sequence.attention import AttentionRecommender, CausalTransformer, TransformerOptions
 from dagrec.models.sequence.paths import PathRows
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 
 
 class SASRecConfig(TransformerOptions):

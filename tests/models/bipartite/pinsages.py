@@ -7,7 +7,7 @@ from typing import Any
 from dagrec.models.bipartite.pinsage import PinSage, PinSageConfig
 from dagrec.models.bipartite.tables import Tables
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.worlds import everything
 
 WORLD = everything()

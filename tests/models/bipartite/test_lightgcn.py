@@ -10,7 +10,7 @@ from dagrec.models.base import Trainer
 from dagrec.models.bipartite.lightgcn import LightGCNConfig, LightGCNNetwork
 from dagrec.models.interactions import Interactions
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.models.bipartite.dense import (
     NODES,
     SERVICES,

@@ -202,7 +202,7 @@ def test_a_band_may_be_empty() -> None:
 
 def test_a_long_band_is_thinned_evenly() -> None:
     found = band(np.arange(10_000, 0, -1.0))
-    assert len(found) == pagerank.MOST_HARD
+    assert len(found) == pagerank.MAX_HARD_NEGATIVES
     assert (found[0], found[-1]) == (2000, 4999)
     steps = {b - a for a, b in itertools.pairwise(found.tolist())}
     assert max(steps) - min(steps) <= 1

@@ -11,14 +11,14 @@ from torch import nn
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST
 from dagrec.errors import ConfigError, StoreError
-from dagrec.evaluation.metrics import METRICS, Outcome
+from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.graph.mask import MaskPolicy, apply_mask
 from dagrec.models.base import Trainer
 from dagrec.models.bipartite.pinsage import PinSage, PinSageConfig, PinSageNetwork
 from dagrec.models.bipartite.tables import Tables
 from dagrec.models.factorisation.base import SetInputs, SetUnits
 from dagrec.models.interactions import Sets
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.losses import Candidates, hinge
 from dagrec.training.seed import seeded
 from dagrec.types import Floats

@@ -8,7 +8,7 @@ from dagrec.data.vocabulary import FIRST
 from dagrec.models.bipartite.spectrum import Features, Spectrum, SpectrumOptions
 from dagrec.models.bipartite.svdgcn_s import SVDGCNS, SVDGCNSConfig
 from dagrec.models.interactions import Interactions
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.models.bipartite.dense import NODES, SERVICES, SETS, interactions
 from tests.worlds import everything

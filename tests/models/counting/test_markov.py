@@ -15,7 +15,7 @@ from dagrec.models.counting.markov import (
     Markov,
     MarkovConfig,
 )
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.worlds import branching, chain, composition, everything, memory
 

@@ -20,7 +20,7 @@ from dagrec.models.counting.neighbours import (
 )
 from dagrec.models.counting.stan import STAN
 from dagrec.models.counting.vsknn import VSKNN
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids
 from tests.worlds import WORLDS, composition, diamond, everything
 
@@ -295,5 +295,5 @@ def test_many_contexts_at_once_equal_few(monkeypatch: pytest.MonkeyPatch) -> Non
     data = everything().data
     model = VSKNN().fit(data)
     whole = model.score(data.contexts)
-    monkeypatch.setattr("dagrec.models.counting.neighbours.CELLS_AT_ONCE", 3 * len(Sessions.of(data)))
+    monkeypatch.setattr("dagrec.models.counting.neighbours.CELLS_PER_PASS", 3 * len(Sessions.of(data)))
     np.testing.assert_allclose(model.score(data.contexts), whole, rtol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 
 from dagrec.data.examples import Context, Example
 from dagrec.models.counting.popularity import Popularity
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.worlds import branching, everything
 
 

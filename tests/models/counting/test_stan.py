@@ -8,7 +8,7 @@ import pytest
 from dagrec.data.examples import Context
 from dagrec.models.counting.neighbours import Sessions
 from dagrec.models.counting.stan import DAY, STAN, STANConfig
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.models.counting.test_neighbours import data_of
 
 COSINE = {"size_power": 0.5, "node_decay": None, "service_decay": None}

@@ -6,7 +6,7 @@ import pytest
 from dagrec.data.examples import Context
 from dagrec.models.counting.neighbours import Sessions
 from dagrec.models.counting.vsknn import VSKNN, VSKNNConfig
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.models.counting.test_neighbours import data_of
 

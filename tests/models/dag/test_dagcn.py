@@ -13,7 +13,7 @@ from dagrec.models.base import Trainer
 from dagrec.models.dag.dagcn import DAGCN, DAGCNConfig, DAGCNNetwork, LinkWeights
 from dagrec.models.dag.graphs import GraphInputs
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.models.dag.inputs import (
     CHAIN,
     DIAMOND,

@@ -8,9 +8,9 @@ from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Context, ExampleOptions, extract
 from dagrec.data.vocabulary import FIRST, Contexts
 from dagrec.models.base import Trainer
-from dagrec.models.dag.dagset import FURTHEST, DagSet, DagSetConfig, DagSetNetwork
+from dagrec.models.dag.dagset import MAX_DISTANCE, DagSet, DagSetConfig, DagSetNetwork
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Scores
 from tests.worlds import everything
 
@@ -79,8 +79,8 @@ def test_from_some_distance_on_it_does_not() -> None:
     """Nodes at three links and more are one set."""
     torch.manual_seed(0)
     network = DagSetNetwork(DagSetConfig(**SMALL, levels=1), 12, 6).eval()
-    assert FURTHEST == 3
-    assert network.hidden.in_features == (FURTHEST + 3) * 8
+    assert MAX_DISTANCE == 3
+    assert network.hidden.in_features == (MAX_DISTANCE + 3) * 8
 
 
 def test_children_matter_and_have_no_order(model: DagSet) -> None:

@@ -197,7 +197,7 @@ def test_pairs_in_stretches_give_the_same_states_and_gradients(
         return [states.detach(), *(weights.detach() for weights in looks.weights), *gradients]
 
     whole = run()
-    monkeypatch.setattr(graph_transformer, "PAIRS_AT_ONCE", most)
+    monkeypatch.setattr(graph_transformer, "PAIRS_PER_PASS", most)
     parts = run()
     assert len(whole) == len(parts) > 10
     assert all(close(a, b) for a, b in zip(whole, parts, strict=True))

@@ -10,7 +10,7 @@ from dagrec.models.base import Trainer
 from dagrec.models.factorisation.bprmf import BPRMFConfig, BPRMFNetwork
 from dagrec.models.factorisation.gmf import GMF, GMFConfig, GMFNetwork
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batches
 from dagrec.training.distributed import Processes
 from dagrec.training.objective import Objective

@@ -13,7 +13,7 @@ from dagrec.data.vocabulary import FIRST
 from dagrec.models.factorisation import ials
 from dagrec.models.factorisation.ials import IALS, INIT, IALSConfig, item_step, user_step
 from dagrec.models.interactions import Interactions
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ragged
 from tests.worlds import chain, everything
 
@@ -141,7 +141,7 @@ def test_stretches_of_rows_are_solved_alike(
 ) -> None:
     users = start(config)
     whole = item_step(users, ROWS, config)
-    monkeypatch.setattr(ials, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(ials, "ROWS_PER_PASS", at_once)
     np.testing.assert_allclose(item_step(users, ROWS, config), whole, atol=1e-14)
 
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from dagrec.errors import ConfigError, NumericalError
-from dagrec.models.base import Epoch, Recommender
+from dagrec.training.runtime import Epoch
+from dagrec.models.base import Recommender
 from dagrec.models.factorisation.neumf import NeuMF, NeuMFConfig, NeuMFNetwork
-from dagrec.models.network import Network, NetworkRecommender
+from dagrec.training.network import Network
+from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 from tests.checks import says
 from tests.models.factorisation.sets import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dagrec.data.examples import Call, Context, extract
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.worlds import DAY, composition
 
 PATH = ("table_t",)

@@ -5,15 +5,15 @@ import pytest
 
 from dagrec.data.examples import Call, Context, extract
 from dagrec.errors import ConfigError
-from dagrec.graph.mask import log_softmax
+from dagrec.metrics.temperature import log_softmax
 from dagrec.models.base import Recommender, Trainer
-from dagrec.models.calibration import LEAST
+from dagrec.metrics.temperature import MIN_PROBABILITY
 from dagrec.models.hybrid.auto import Auto
 from dagrec.models.hybrid.blend import Blend
 from dagrec.models.hybrid.blending import GROUPS, group_of
 from dagrec.models.hybrid.ranker import Ranker
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Scores
 from tests.checks import says
 from tests.worlds import DAY, chain, composition, everything
@@ -43,7 +43,7 @@ def test_probabilities_are_the_weighted_mean_of_the_members() -> None:
     model = blend(members, conditioned=False, least_weight=0.0).fit(WORLD.data)
     contexts = WORLD.data.contexts
     parts = [
-        np.maximum(np.exp(log_softmax(member.score(contexts).astype(np.float64) / t)), LEAST)
+        np.maximum(np.exp(log_softmax(member.score(contexts).astype(np.float64) / t)), MIN_PROBABILITY)
         for member, t in zip(
             (create("markov", {"order": 1}).fit(WORLD.data), create("vsknn").fit(WORLD.data)),
             model._temperatures,

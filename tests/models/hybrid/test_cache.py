@@ -10,7 +10,7 @@ from dagrec.data.examples import Call, Context
 from dagrec.models.hybrid.cache import Cache, CacheConfig, components, restrict
 from dagrec.models.hybrid.events import CACHES, HALF_LIVES, Past
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.models.hybrid.owners import alternating, asked
 from tests.worlds import everything

@@ -5,7 +5,7 @@ import pytest
 
 from dagrec.data.examples import Context
 from dagrec.errors import ConfigError
-from dagrec.graph.mask import log_softmax
+from dagrec.metrics.temperature import log_softmax
 from dagrec.graph.upstream import Upstream
 from dagrec.models.base import Trainer
 from dagrec.models.hybrid.ensemble import Ensemble, _reordered

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagrec.data.examples import Call, Context
-from dagrec.data.history import LONGEST_HISTORY
+from dagrec.data.history import MAX_HISTORY_LENGTH
 from dagrec.models.hybrid.events import CACHES, HALF_LIVES, Past
 from tests.models.hybrid.owners import asked
 
@@ -115,8 +115,8 @@ def test_without_times_only_ranks_are_told() -> None:
 
 
 def test_the_longest_history_keeps_its_newest_and_stays_finite() -> None:
-    past = Past.of(asked("a", *["b"] * 2 * LONGEST_HISTORY), COLUMNS)
-    assert len(past.services) == LONGEST_HISTORY
+    past = Past.of(asked("a", *["b"] * 2 * MAX_HISTORY_LENGTH), COLUMNS)
+    assert len(past.services) == MAX_HISTORY_LENGTH
     assert past.shares(3)[:, :, 0].max() == 0
-    old = Past.of(asked("a", *["x"] * (LONGEST_HISTORY - 1)), COLUMNS)
+    old = Past.of(asked("a", *["x"] * (MAX_HISTORY_LENGTH - 1)), COLUMNS)
     assert old.shares(3)[0, :, 0] == pytest.approx(1)

@@ -12,7 +12,7 @@ from dagrec.errors import ConfigError
 from dagrec.models.base import Recommender, Trainer
 from dagrec.models.hybrid.over_base import OverBase
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Scores
 from tests.checks import says
 from tests.models.hybrid.owners import alternating, asked, mostly_faithful, past

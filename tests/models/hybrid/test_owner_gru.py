@@ -17,7 +17,7 @@ from dagrec.models.hybrid.owner_gru import OwnerGRUConfig, OwnerNetwork, OwnerUn
 from dagrec.models.registry import create
 from dagrec.models.sequence.gru4rec import GRUNetwork
 from dagrec.models.sequence.paths import PathForest
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.checks import says
 from tests.worlds import DAY, composition, everything
@@ -288,7 +288,7 @@ def test_training_examples_see_only_what_was_before_them() -> None:
     data = everything().data
     model = create("owner_gru")
     later = [e for e in data.examples if (e.context.time or 0) < 15 * DAY]
-    cut = Histories.of(later).told(later)
+    cut = Histories.of(later).with_history(later)
     whole = {(e.composition, e.node, e.context.path): e.context for e in data.examples}
     for example in cut:
         same = whole[example.composition, example.node, example.context.path]

@@ -14,12 +14,12 @@ from dagrec.data.examples import Call, Context, Example, extract
 from dagrec.data.history import Histories
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.errors import ConfigError, StoreError
-from dagrec.graph.mask import log_softmax
+from dagrec.metrics.temperature import log_softmax
 from dagrec.models.base import Trainer
 from dagrec.models.hybrid import pagt
 from dagrec.models.hybrid.pagt import PAGT, VARIANCE, Neighbours, PagtConfig, fit_gate
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids
 from tests.checks import says
 from tests.worlds import DAY, composition, everything
@@ -285,7 +285,7 @@ def test_an_example_does_not_change_what_it_is_foreseen_with(trainer: Trainer) -
     def preferences(data: TrainingData) -> Floats:
         rows = []
         for rest, fold in data.folds(2, 0):
-            store = Histories.of(rest.examples).told(rest.examples)
+            store = Histories.of(rest.examples).with_history(rest.examples)
             neighbours = Neighbours.of(store, data.vocabulary, PagtConfig())
             for example in fold.examples:
                 if example.node == last.node and example.composition == last.composition:
@@ -369,7 +369,7 @@ def test_where_only_history_tells_it_is_right_and_the_base_is_not(trainer: Train
     model = new().fit(data, trainer)
     # Owners that training never saw: who they are does not matter.
     strangers = extract(by_owner(("cyd", "dan"), 4))[0]
-    asked = [e for e in Histories.of(strangers).told(strangers) if e.context.history]
+    asked = [e for e in Histories.of(strangers).with_history(strangers) if e.context.history]
     wanted = np.array([data.vocabulary.columns[e.target] for e in asked])
     contexts = data.vocabulary.encode([e.context for e in asked])
     assert (model.score(contexts).argmax(axis=1) == wanted).all()

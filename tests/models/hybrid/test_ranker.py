@@ -13,7 +13,7 @@ from dagrec.models.hybrid.events import Past
 from dagrec.models.hybrid.over_base import Question
 from dagrec.models.hybrid.ranker import Ranker, RankerConfig, candidates, describe
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.checks import says
 from tests.models.hybrid.owners import alternating, asked

@@ -18,7 +18,7 @@ from dagrec.errors import DataError
 from dagrec.models.base import Trainer
 from dagrec.models.hybrid.experts import TextExpert, read_vectors
 from dagrec.models.hybrid.ur4rec import UR4Rec
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.checks import says
 from tests.models.hybrid.ur4recs import COLD, DRAWN, READ, WORLD, answered, kinds, new, untrained

@@ -10,7 +10,7 @@ import torch
 from dagrec.models.hybrid.ur4rec import UR4Rec, UR4RecNetwork
 from dagrec.models.registry import create
 from dagrec.models.sequence.paths import RowInputs
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.worlds import World, composition, everything
 
 SMALL = {"width": 16, "batch_size": 16, "learning_rate": 0.01, "schedule": "constant", "layers": 1}

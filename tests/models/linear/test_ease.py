@@ -8,7 +8,7 @@ from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST
 from dagrec.models.interactions import Interactions
 from dagrec.models.linear.ease import EASE, EASEConfig
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.worlds import everything
 

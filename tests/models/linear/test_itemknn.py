@@ -8,7 +8,7 @@ from dagrec.data.examples import Context, Example
 from dagrec.data.vocabulary import FIRST
 from dagrec.models.interactions import Interactions
 from dagrec.models.linear.itemknn import ItemKNN, ItemKNNConfig
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.worlds import everything
 

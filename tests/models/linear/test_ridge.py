@@ -10,7 +10,7 @@ from dagrec.models.interactions import SetOptions, Sets
 from dagrec.models.linear import ridge
 from dagrec.models.linear.ridge import Ridge, RidgeConfig
 from dagrec.models.registry import create
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 from tests.checks import says
 from tests.worlds import branching, everything
@@ -103,7 +103,7 @@ def test_contexts_of_the_memory_world_are_told_apart() -> None:
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_stretches_of_rows_add_up(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = weights(fitted())
-    monkeypatch.setattr(ridge, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(ridge, "ROWS_PER_PASS", at_once)
     np.testing.assert_allclose(weights(fitted()), whole, atol=1e-12)
 
 

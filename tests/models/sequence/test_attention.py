@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dagrec.data.examples import LONGEST_CONTEXT
+from dagrec.data.examples import MAX_CONTEXT_LENGTH
 from dagrec.data.vocabulary import FIRST
 from dagrec.errors import ConfigError
 from dagrec.models.registry import create
@@ -193,7 +193,7 @@ def test_order_counts() -> None:
 
 
 def test_the_longest_context_can_be_read() -> None:
-    path = [FIRST + i % 7 for i in range(LONGEST_CONTEXT)]
+    path = [FIRST + i % 7 for i in range(MAX_CONTEXT_LENGTH)]
     for shape in SHAPES:
         assert torch.isfinite(scores(network(**shape), [path])).all()
 

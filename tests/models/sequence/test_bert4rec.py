@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.data.vocabulary import FIRST
 from dagrec.models.base import Trainer
 from dagrec.models.registry import create
@@ -62,7 +62,7 @@ def test_every_node_counts_the_oldest_too(shape: dict[str, object]) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_oldest_node_of_the_longest_context_counts(shape: dict[str, object]) -> None:
     net = network(**shape).double()
-    rest = [FIRST + i % 7 for i in range(LONGEST_CONTEXT - 1)]
+    rest = [FIRST + i % 7 for i in range(MAX_CONTEXT_LENGTH - 1)]
     a, b = scores(net, [[3, *rest], [4, *rest]])
     assert (a - b).abs().max() > 1e-9
 

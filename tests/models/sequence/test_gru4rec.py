@@ -16,7 +16,7 @@ from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
 from dagrec.models.sequence.paths import PathForest
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from dagrec.training.losses import cross_entropy
 from dagrec.types import Floats
 from tests.worlds import WORLDS, everything, memory

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context, context_at
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, context_at
 from dagrec.data.vocabulary import PADDING, UNKNOWN, Contexts
 from dagrec.errors import ConfigError
 from dagrec.models.base import Trainer
@@ -17,7 +17,7 @@ from dagrec.models.registry import create
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig
 from dagrec.models.sequence.paths import ForestInputs, Leaves, PathForest, PathRows, RowInputs
-from dagrec.models.training_data import TrainingData
+from dagrec.training.data import TrainingData
 from tests.worlds import chain, composition, diamond, everything
 
 Path = tuple[int, ...]
@@ -223,12 +223,12 @@ def test_a_context_without_a_composition_is_read_as_its_path() -> None:
 
 
 def test_a_long_upstream_dag_keeps_its_newest_nodes() -> None:
-    keys = [f"s{i:03}" for i in range(LONGEST_CONTEXT + 9)]
+    keys = [f"s{i:03}" for i in range(MAX_CONTEXT_LENGTH + 9)]
     context = context_at(composition("long", keys), keys[-1])
     found = sequence(read="upstream").read(
         chain().data.vocabulary.encode([context]), chain().data.vocabulary
     )
-    assert found.lengths.tolist() == [LONGEST_CONTEXT]
+    assert found.lengths.tolist() == [MAX_CONTEXT_LENGTH]
 
 
 def test_reading_upstream_tells_diamonds_from_paths(trainer: Trainer) -> None:

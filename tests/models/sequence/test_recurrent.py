@@ -12,14 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagrec.data.examples import LONGEST_CONTEXT, Context
+from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.data.vocabulary import Contexts
 from dagrec.errors import NumericalError
 from dagrec.models.base import Trainer
 from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import create
 from dagrec.models.sequence.gru4rec import GRU4Rec
-from dagrec.models.sequence.recurrent import ROWS_AT_ONCE
+from dagrec.models.sequence.recurrent import ROWS_PER_PASS
 from dagrec.types import Scores
 from tests.worlds import everything, memory
 
@@ -101,7 +101,7 @@ def test_compositions_are_read_as_the_network_reads_them(
 def test_the_longest_paths_and_more_than_are_computed_at_once(models: dict[str, GRU4Rec]) -> None:
     model = models["two layers"]
     draw = np.random.default_rng(0)
-    lengths = [LONGEST_CONTEXT, LONGEST_CONTEXT + 40, *draw.integers(1, 9, ROWS_AT_ONCE + 5)]
+    lengths = [MAX_CONTEXT_LENGTH, MAX_CONTEXT_LENGTH + 40, *draw.integers(1, 9, ROWS_PER_PASS + 5)]
     contexts = WORLD.data.vocabulary.encode([Context(tuple(draw.choice(KEYS, n))) for n in lengths])
     assert close(model.score(contexts), by_torch(model, contexts))
 

@@ -1,0 +1,64 @@
+"""A fitted recommender with everything else that its probabilities depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dagrec.data.examples import Context
+from dagrec.data.vocabulary import Contexts, Vocabulary
+from dagrec.graph.mask import Masked, MaskPolicy, apply_mask
+from dagrec.graph.service_graph import ServiceGraph
+from dagrec.models.base import Recommender
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A recommender after ``fit``, the graph of its training data, a mask and a temperature.
+
+    ``temperature`` divides the scores before they become probabilities; see
+    :mod:`dagrec.metrics.temperature`.
+    """
+
+    recommender: Recommender
+    graph: ServiceGraph
+    mask: MaskPolicy = MaskPolicy.OBSERVED
+    temperature: float = 1.0
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.graph.vocabulary
+
+    def probabilities(
+        self, contexts: Contexts | Sequence[Context], mask: MaskPolicy | None = None
+    ) -> Masked:
+        """Log-probabilities of all services for B contexts, and which of them the mask allows.
+
+        ``mask`` replaces the recommender's own. Raises :class:`ConfigError` for mask ``catalogue``
+        without declared links, and :class:`NumericalError` for scores that are not finite.
+        """
+        if not isinstance(contexts, Contexts):
+            contexts = self.vocabulary.encode(contexts)
+        scores = self.recommender.score(contexts) / np.float32(self.temperature)
+        return apply_mask(scores, contexts.last, self.graph, self.mask if mask is None else mask)
+
+    def recommend(
+        self, contexts: Contexts | Sequence[Context], k: int = 10, mask: MaskPolicy | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each context the k likeliest services that the mask allows, with their probabilities.
+
+        Equal probabilities keep the order of the vocabulary.
+        """
+        log_p = self.probabilities(contexts, mask).log_probabilities
+        best = np.argsort(-log_p, axis=1, kind="stable")[:, :k]
+        services = self.vocabulary.services
+        return [
+            [
+                (services[column], float(np.exp(row[column])))
+                for column in columns
+                if row[column] > -np.inf
+            ]
+            for row, columns in zip(log_p, best.tolist(), strict=True)
+        ]

@@ -1,0 +1,28 @@
+"""The endpoints, a file each group. Each is a call of the library."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from dagrec_service.routes import (
+    admin,
+    compositions,
+    feedback,
+    health,
+    inference,
+    models,
+    playground,
+    predict,
+)
+
+ROUTERS: tuple[APIRouter, ...] = (
+    predict.router,
+    feedback.router,
+    compositions.router,
+    models.router,
+    health.router,
+    admin.router,
+    inference.router,
+    playground.router,
+)
+"""In the order of the documentation."""
