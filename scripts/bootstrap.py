@@ -1,7 +1,7 @@
 """Sets up `.venv` when it is missing or pyproject.toml or constraints.txt changed; then runs a command.
 
-Standard library only. `python3.11 scripts/bootstrap.py dagrec --help` runs the console command of that name in
-the environment; without arguments only the environment is made. An environment that is up to date
+Standard library only. `python3.11 scripts/bootstrap.py dagrec --help` runs the console command of that
+name in the environment; without arguments only the environment is made. An environment that is up to date
 costs a few milliseconds.
 """
 

@@ -18,12 +18,14 @@ from dagrec.data.compositions import Composition
 from dagrec.data.examples import Example, extract
 from dagrec.data.formats import read
 from dagrec.jobs.train import train
-from dagrec.models.base import Trainer
 from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
+from dagrec.training.data import Candidates
+from dagrec.training.runtime import Runtime, use_runtime
 
 ROOT = Path(__file__).parents[1]
+QUIET_CPU = Runtime("cpu", 1, progress=None)
 REAL = ROOT.parent / "shared" / "data"
 
 # The same cases in every run: a test fails for everybody or for nobody.
@@ -52,25 +54,23 @@ def examples(request: pytest.FixtureRequest) -> tuple[Example, ...]:
     return extract(request.getfixturevalue(request.param))[0]
 
 
-@pytest.fixture(scope="session")
-def trainer() -> Trainer:
-    """What gradient-trained recommenders are trained with, on the processor."""
-    from dagrec.training.loop import NetworkTrainer
-
-    return NetworkTrainer(device="cpu")
+@pytest.fixture(scope="session", autouse=True)
+def quiet_cpu() -> Iterator[None]:
+    """Everything is trained on the CPU, and nothing shows its progress."""
+    with use_runtime(QUIET_CPU):
+        yield
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with one bundle: every recommender on the bundled compositions, and a catalogue."""
-    from dagrec.training.loop import NetworkTrainer
     from tests.contract.recommenders import options
 
     config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
     catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
     store = Store(tmp_path_factory.mktemp("every") / "store")
     data = ROOT / "data" / "compositions.json"
-    train(data, store, config, NetworkTrainer("cpu"), catalogue=catalogue, measure=0)
+    train(read(data), store, config, Candidates(catalogue), measure=0)
     return store
 
 

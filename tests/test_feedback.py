@@ -25,7 +25,7 @@ from dagrec.recommend.predictor import predict
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from tests.asking import chain
+from tests.recommend.asking import chain
 
 SHOWN = ["a", "b", "c", "d"]
 

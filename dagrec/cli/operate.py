@@ -112,7 +112,8 @@ def _print(report: Report) -> None:
         if comparison.difference is not None and comparison.interval is not None:
             low, high = comparison.interval
             console.say(
-                f"difference in MRR {comparison.difference:+.4f}, 95 % between {low:+.4f} and {high:+.4f}"
+                f"difference in MRR {comparison.difference:+.4f}, "
+                f"95 % between {low:+.4f} and {high:+.4f}"
             )
     for version in report.removed:
         console.say(f"removed {version}")

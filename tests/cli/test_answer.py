@@ -25,7 +25,7 @@ def test_train_measures_and_predict_answers_from_what_it_published(run: Run, sto
     answer = json.loads(done.out)
     assert set(answer) == {
         *("model", "version", "at", "mask", "candidates", "strategy", "why", "terminal", "unknown"),
-        *("opened", "predictions", "explanation", "took_ms"),
+        *("mask_fallback", "predictions", "explanation", "took_ms"),
     }
     assert len(answer["predictions"]) == 3
     assert answer["version"] == (store / "current").read_text().strip()

@@ -19,7 +19,7 @@ from dagrec.store.catalogue import Store
 from tests.cli.commands import DAGREC, SMALL, Run, check_refused
 
 DOCUMENTS = World(WorldOptions(compositions=150)).draw()
-NETWORK = ["--model", "gru4rec", "--set", "gru4rec.epochs=3", "--set", "gru4rec.least_steps=30"]
+NETWORK = ["--model", "gru4rec", "--set", "gru4rec.epochs=3", "--set", "gru4rec.min_steps=30"]
 RETRAIN = [*SMALL, *NETWORK, "--measure", "1"]
 
 

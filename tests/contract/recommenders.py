@@ -11,7 +11,6 @@ from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Contexts
 from dagrec.models.base import Recommender
 from dagrec.models.registry import create, recommender_class
-from dagrec.training.loop import NetworkTrainer
 from dagrec.types import Scores
 from tests.worlds import everything
 
@@ -25,7 +24,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "pagt": {"base_options": {"epochs": 40, "learning_rate": 0.02}, "folds": 2},
 }
 """Recommender -> options that make it quick to train, where the general ones are not enough."""
-TRAINER = NetworkTrainer(device="cpu")
 WORLD = everything()
 KNOWN = WORLD.data.vocabulary, WORLD.data.graph
 NOBODY = Context(("nobody", "knows"))
@@ -35,7 +33,7 @@ EMPTY = Context(())
 def options(name: str, epochs: int) -> dict[str, Any]:
     """Options with which a recommender learns a tiny world in a moment."""
     if recommender_class(name).traits.gradient_trained:
-        quick = {"epochs": epochs, "least_steps": 0, "learning_rate": 0.02}
+        quick = {"epochs": epochs, "min_steps": 0, "learning_rate": 0.02}
         return quick | SMALL.get(name, {})
     return SMALL.get(name, {})
 
@@ -47,7 +45,7 @@ def new(name: str, *, seed: int = 0, epochs: int = 3) -> Recommender:
 @cache
 def fitted(name: str) -> Recommender:
     """A recommender that knows all worlds a little; for tests that only ask it."""
-    return new(name).fit(WORLD.data, TRAINER)
+    return new(name).fit(WORLD.data)
 
 
 def asked() -> Contexts:

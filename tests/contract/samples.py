@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from dagrec.data.compositions import Composition
-from dagrec.data.formats import FORMATS, ReadOptions, read
 from dagrec.data.dataset import Dataset
+from dagrec.data.formats import FORMATS, ReadOptions, read
 from dagrec.errors import DataError
 from tests.checks import says
 

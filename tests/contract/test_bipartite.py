@@ -20,16 +20,15 @@ from dagrec.data.formats import read_composition
 from dagrec.data.splits import Split, split_pairs
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.data.vocabulary import FIRST
-from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
-from dagrec.metrics.ranking import COVERAGE_DEPTH, METRICS
+from dagrec.evaluation.evaluator import TestPart, prepare, scorer
 from dagrec.graph.mask import MaskPolicy
+from dagrec.metrics.ranking import COVERAGE_DEPTH, METRICS
 from dagrec.models.bipartite.graph import BipartiteRecommender
 from dagrec.models.factorisation.base import SetInputs
 from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import MODELS, create, family, recommender_class
 from dagrec.training.batches import Batches
 from dagrec.training.distributed import Processes
-from dagrec.training.loop import NetworkTrainer
 from dagrec.training.objective import Objective
 from dagrec.training.sampling import Sampler
 from dagrec.training.seed import seeded
@@ -45,7 +44,7 @@ GRAPHS = [name for name in NAMES if issubclass(recommender_class(name), Bipartit
 LARGER = WorldOptions(compositions=250, services=40, themes=4, predictability=0.8, skew=0.4, seed=3)
 OPTIONS: dict[str, object] = {
     "epochs": 50,
-    "least_steps": 0,
+    "min_steps": 0,
     "learning_rate": 0.02,
     "batch_size": 64,
 }
@@ -53,7 +52,7 @@ CPU = torch.device("cpu")
 
 
 @cache
-def part(world: str) -> HeldOut:
+def part(world: str) -> TestPart:
     """What is asked after training, without a mask. The tiny world is asked what it was trained on."""
     if world == "tiny":
         split = Split(WORLD.examples, WORLD.examples)
@@ -66,7 +65,7 @@ def part(world: str) -> HeldOut:
 @cache
 def measured(name: str, world: str) -> dict[str, float]:
     held_out = part(world)
-    model = create(name, OPTIONS).fit(held_out.data, NetworkTrainer("cpu"))
+    model = create(name, OPTIONS).fit(held_out.data)
     outcome = held_out.outcome(scorer(model))
     return {metric: function(outcome) for metric, function in METRICS.items()}
 

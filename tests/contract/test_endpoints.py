@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import schemathesis
+from dagrec_service.app import create_app
+from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,8 +19,6 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from dagrec.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
-from dagrec_service.app import create_app
-from dagrec_service.settings import make_settings
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 OPERATIONS = {

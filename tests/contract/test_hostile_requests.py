@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from dagrec_service.app import create_app
+from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 
 from dagrec.config import load_config
@@ -18,12 +20,10 @@ from dagrec.errors import DataError, RequestError
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
 from dagrec.recommend.predictor import Predictor
-from dagrec.recommend.request import MAX_OPEN_ENDS, MAX_NODES, make_request
+from dagrec.recommend.request import MAX_NODES, MAX_OPEN_ENDS, make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
-from dagrec_service.app import create_app
-from dagrec_service.settings import make_settings
 from tests.contract import hostile
 from tests.contract.samples import holds_together
 

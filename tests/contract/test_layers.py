@@ -144,7 +144,12 @@ def test_imports_are_found_in_functions_and_under_type_checking() -> None:
         "    import service.app\n"
     )
     found = {name for _, name in imports(ast.parse(text), "dagrec.graph.x")}
-    assert found == {"dagrec.training.loop", "dagrec.recommend.predictor", "dagrec.graph.mask", "dagrec_service.app"}
+    assert found == {
+        "dagrec.training.loop",
+        "dagrec.recommend.predictor",
+        "dagrec.graph.mask",
+        "dagrec_service.app",
+    }
 
 
 def test_modules_import_each_other_without_a_circle() -> None:

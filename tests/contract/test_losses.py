@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.training.options import LossName, Optimisation
 from dagrec.training.losses import LOSSES, Candidates, cross_entropy
+from dagrec.training.options import LossName, TrainingOptions
 
 Loss = Callable[[Candidates], Tensor]
 
@@ -30,7 +30,7 @@ def full(candidates: Candidates, smoothing: float = 0.0) -> Tensor:
 
 
 def named(name: str, **values: float) -> Loss:
-    options = Optimisation.model_validate({"loss": name, **values})
+    options = TrainingOptions.model_validate({"loss": name, **values})
     return lambda candidates: LOSSES[name](candidates, options)
 
 

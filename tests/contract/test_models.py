@@ -28,7 +28,6 @@ from tests.contract.recommenders import (
     KNOWN,
     NOBODY,
     SMALL,
-    TRAINER,
     WORLD,
     asked,
     close,
@@ -192,9 +191,7 @@ def test_embeddings_are_finite_vectors_of_nodes_and_services(name: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_scores(name: str) -> None:
-    assert np.array_equal(
-        new(name).fit(WORLD.data, TRAINER).score(asked()), fitted(name).score(asked())
-    )
+    assert np.array_equal(new(name).fit(WORLD.data).score(asked()), fitted(name).score(asked()))
 
 
 def test_global_generators_stay_untouched(name: str) -> None:
@@ -202,7 +199,7 @@ def test_global_generators_stay_untouched(name: str) -> None:
         return random.getstate(), pickle.dumps(np.random.get_state()), torch.get_rng_state().tolist()
 
     before = states()
-    new(name).fit(WORLD.data, TRAINER).score(asked())
+    new(name).fit(WORLD.data).score(asked())
     assert states() == before
 
 
@@ -211,7 +208,7 @@ def test_global_generators_change_nothing(name: str) -> None:
     try:
         torch.manual_seed(12345)
         random.seed(12345)
-        scores = new(name).fit(WORLD.data, TRAINER).score(asked())
+        scores = new(name).fit(WORLD.data).score(asked())
     finally:
         torch.set_rng_state(state)
     assert np.array_equal(scores, fitted(name).score(asked()))
@@ -219,8 +216,8 @@ def test_global_generators_change_nothing(name: str) -> None:
 
 def test_a_second_fit_starts_from_scratch(name: str) -> None:
     model = new(name)
-    model.fit(chain().data, TRAINER)
-    model.fit(WORLD.data, TRAINER)
+    model.fit(chain().data)
+    model.fit(WORLD.data)
     assert np.array_equal(model.score(asked()), fitted(name).score(asked()))
     assert model.history == fitted(name).history
 
@@ -230,7 +227,7 @@ def test_fit_leaves_its_data_as_they_were(name: str) -> None:
     contexts, graph = data.contexts, data.graph.state()
     arrays = [contexts.nodes, contexts.lengths, data.rows, data.targets, *data.pairs, *graph.values()]
     before = [array.copy() for array in arrays]
-    new(name).fit(data, TRAINER)
+    new(name).fit(data)
     assert all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
     assert data.examples == WORLD.data.examples
     assert data.vocabulary == WORLD.data.vocabulary
@@ -261,7 +258,7 @@ def test_data_without_examples_are_refused(name: str) -> None:
         np.zeros(0, dtype=np.int64),
     )
     with pytest.raises(DataError) as error:
-        new(name).fit(empty, TRAINER)
+        new(name).fit(empty)
     assert says(error, name, "at least one example", "found none")
     assert error.value.rule == "no-examples"
 
@@ -276,12 +273,12 @@ def best(model: Recommender, world: World) -> dict[tuple[str, ...], str]:
 
 def test_a_chain_is_learned(ordered: str) -> None:
     world = chain()
-    assert best(new(ordered, epochs=60).fit(world.data, TRAINER), world) == world.certain
+    assert best(new(ordered, epochs=60).fit(world.data), world) == world.certain
 
 
 def test_colours_of_the_checkerboard_are_told_apart(ordered: str) -> None:
     world = checkerboard()
-    model = new(ordered, epochs=60).fit(world.data, TRAINER)
+    model = new(ordered, epochs=60).fit(world.data)
     scores = model.score(world.data.vocabulary.encode(world.contexts))
     for context, row in zip(world.contexts, scores, strict=True):
         first = world.data.vocabulary.services[int(row.argmax())]

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from dagrec.data.examples import ExampleOptions, extract
-from dagrec.training.runtime import Epoch
-from dagrec.training.network import Network
 from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import MODELS, recommender_class
-from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batches
+from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
 from dagrec.training.loop import NetworkTrainer
+from dagrec.training.network import Network
 from dagrec.training.objective import Objective
+from dagrec.training.runtime import Epoch
 from dagrec.training.sampling import Sampler
 from dagrec.training.seed import seeded
 from dagrec.types import Scores
@@ -114,7 +114,7 @@ def test_scores_of_chosen_columns_are_those_of_all(name: str) -> None:
 @pytest.mark.parametrize("loss", ["bpr-max", "sampled-softmax"])
 def test_it_learns_with_negatives_too(name: str, loss: str) -> None:
     options = {"loss": loss, "negatives": None, "learning_rate": 0.003, "epochs": 20}
-    found = learner(name, **options).fit(WORLD.data, NetworkTrainer("cpu"))
+    found = learner(name, **options).fit(WORLD.data)
     losses = [epoch.loss for epoch in found.history]
     assert np.isfinite(losses).all()
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
@@ -132,7 +132,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
             raise StoppedError
 
     halted = NetworkTrainer("cpu", stop, checkpoints=tmp_path, checkpoint_seconds=0)
-    whole = learner(name).fit(WORLD.data, NetworkTrainer("cpu"))
+    whole = learner(name).fit(WORLD.data)
     # The checkpoint of an epoch is written after it was told: that of the first is there.
     with pytest.raises(StoppedError):
         learner(name).fit(WORLD.data, halted)

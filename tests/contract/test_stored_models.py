@@ -16,7 +16,6 @@ from dagrec.models.registry import MODELS, recommender_class
 from dagrec.types import Options
 from tests.checks import says
 from tests.contract.recommenders import (
-    TRAINER,
     WORLD,
     asked,
     fitted,
@@ -95,7 +94,7 @@ def test_save_and_load_give_the_same_scores_with_every_option_off_its_default(
     for field in class_.Config.model_fields:
         assert any(getattr(config, field) != getattr(defaults, field) for config in configs)
     for config in configs:
-        model = class_(config, seed=4).fit(WORLD.data, TRAINER)
+        model = class_(config, seed=4).fit(WORLD.data)
         model.save(tmp_path, WORLD.data.vocabulary)
         about = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
         loaded = recommender_class(about["recommender"]).load(
@@ -121,7 +120,7 @@ def test_a_restored_recommender_can_be_fitted_again(name: str) -> None:
     vocabulary, graph = WORLD.data.vocabulary, WORLD.data.graph
     model = new(name).restore(fitted(name).state(), vocabulary, graph)
     assert np.array_equal(model.score(asked()), fitted(name).score(asked()))
-    assert np.array_equal(model.fit(WORLD.data, TRAINER).score(asked()), fitted(name).score(asked()))
+    assert np.array_equal(model.fit(WORLD.data).score(asked()), fitted(name).score(asked()))
 
 
 def test_a_damaged_state_is_refused(name: str) -> None:

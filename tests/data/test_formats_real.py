@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dagrec.data.compositions import Composition
+from dagrec.data.dataset import Dataset
 from dagrec.data.examples import extract
 from dagrec.data.formats import ReadOptions, read
-from dagrec.data.dataset import Dataset
 from dagrec.data.paths import count_paths
 from dagrec.errors import DataError
 

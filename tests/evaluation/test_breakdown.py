@@ -6,16 +6,16 @@ import pytest
 from dagrec.data.examples import Context, Example
 from dagrec.data.splits import Split
 from dagrec.evaluation.breakdown import breakdown, summed
-from dagrec.evaluation.evaluator import prepare, run_cell
-from dagrec.metrics.ranking import METRICS
+from dagrec.evaluation.evaluator import evaluate_run, prepare
 from dagrec.graph.mask import MaskPolicy
+from dagrec.metrics.ranking import METRICS
 from dagrec.models.counting.markov import Markov
 
 
 @pytest.mark.parametrize("kind", ["confidence", "service", "length", "support"])
 def test_groups_add_up_to_the_whole(split: Split, kind: str) -> None:
     exam = [prepare(split, MaskPolicy.OBSERVED)]
-    cell = run_cell(Markov, exam, None)
+    cell = evaluate_run(Markov, exam, None)
     groups = summed([breakdown(cell)])[kind]
     sizes = [group["examples"] for group in groups]
     assert sum(sizes) == len(split.test)
@@ -27,7 +27,7 @@ def test_groups_add_up_to_the_whole(split: Split, kind: str) -> None:
 
 def test_the_calibration_error_is_that_of_the_confidence_groups(split: Split) -> None:
     exam = [prepare(split, MaskPolicy.NONE)]
-    cell = run_cell(Markov, exam, None)
+    cell = evaluate_run(Markov, exam, None)
     groups = summed([breakdown(cell)])["confidence"]
     gaps = [g["examples"] * abs(g["accuracy"] - g["confidence"]) for g in groups]
     assert sum(gaps) / len(split.test) == pytest.approx(METRICS["ece"](cell.outcome))
@@ -35,7 +35,7 @@ def test_the_calibration_error_is_that_of_the_confidence_groups(split: Split) ->
 
 def test_repeats_are_added_up(split: Split) -> None:
     exam = [prepare(split, MaskPolicy.OBSERVED)]
-    sums = breakdown(run_cell(Markov, exam, None))
+    sums = breakdown(evaluate_run(Markov, exam, None))
     once, twice = summed([sums]), summed([sums, sums])
     for kind, groups in once.items():
         for one, two in zip(groups, twice[kind], strict=True):
@@ -49,7 +49,7 @@ def test_groups_by_hand() -> None:
     train = (*[pair("a", "x")] * 3, pair("ab", "y"))
     test = (pair("a", "x"), pair("a", "y"), pair("aaaab", "y"), pair("c", "x"))
     exam = [prepare(Split(train, test), MaskPolicy.OBSERVED)]
-    found = summed([breakdown(run_cell(Markov, exam, None))])
+    found = summed([breakdown(evaluate_run(Markov, exam, None))])
     names = {kind: {g["group"]: g["examples"] for g in groups} for kind, groups in found.items()}
     assert names["service"] == {"x": 2, "y": 2}
     assert names["length"] == {"1": 3, "4-5": 1}
@@ -61,7 +61,7 @@ def test_groups_by_hand() -> None:
 
 def test_groups_stand_in_their_order(split: Split) -> None:
     exam = [prepare(split, MaskPolicy.OBSERVED)]
-    found = summed([breakdown(run_cell(Markov, exam, None))])
+    found = summed([breakdown(evaluate_run(Markov, exam, None))])
     for kind in ("confidence", "length", "support"):
         lows = [float(group["group"].rstrip("+").split("-")[0]) for group in found[kind]]
         assert lows == sorted(lows)

@@ -13,19 +13,19 @@ from dagrec.data.examples import Context, Example
 from dagrec.data.splits import Split
 from dagrec.evaluation import evaluator
 from dagrec.evaluation.evaluator import (
-    HeldOut,
+    TestPart,
+    evaluate_run,
     join,
     oracle_accuracy,
     popularity_scorer,
     prepare,
     random_scorer,
     row_weights,
-    run_cell,
     scorer,
 )
-from dagrec.metrics.ranking import METRICS
 from dagrec.graph.mask import MaskPolicy, successor_mask
-from dagrec.models.base import Recommender, Trainer
+from dagrec.metrics.ranking import METRICS
+from dagrec.models.base import Recommender
 from dagrec.models.counting.markov import Markov, MarkovConfig
 from dagrec.models.counting.popularity import Popularity
 from dagrec.models.registry import create
@@ -52,7 +52,7 @@ def pair(path: tuple[str, ...], target: str, composition: int = 0) -> Example:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_shuffling_test_targets_changes_nothing_that_is_fitted(
-    split: Split, retarget: Retarget, trainer: Trainer, name: str
+    split: Split, retarget: Retarget, name: str
 ) -> None:
     targets = [example.target for example in split.test]
     random.Random(1).shuffle(targets)
@@ -65,7 +65,7 @@ def test_shuffling_test_targets_changes_nothing_that_is_fitted(
     states = []
     for part in parts:
         model = MAKERS[name]()
-        run_cell(lambda model=model: model, [part], trainer)
+        evaluate_run(lambda model=model: model, [part])
         states.append(model.state())
     assert states[0].keys() == states[1].keys()
     assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
@@ -83,21 +83,19 @@ def test_a_key_of_the_test_part_alone_is_in_nothing_fitted(split: Split) -> None
     assert "only_in_test" not in part.data.graph.to_networkx()
     assert "only_in_test" not in {key for c in part.data.contexts.origins for key in c.path}
     assert (part.targets >= len(part.data.vocabulary.services)).all()
-    cell = run_cell(Markov, [part], None)
+    cell = evaluate_run(Markov, [part], None)
     assert METRICS["accuracy"](cell.outcome) == METRICS["ceiling"](cell.outcome) == 0
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_shuffled_labels_give_the_random_line(
-    split: Split, retarget: Retarget, trainer: Trainer, name: str
-) -> None:
+def test_shuffled_labels_give_the_random_line(split: Split, retarget: Retarget, name: str) -> None:
     """With targets drawn evenly there is nothing to learn: 1 / C within 3 standard errors."""
     services = [f"y{i}" for i in range(8)]
     rng = random.Random(2)
     train, test = (
         retarget(bare(part), rng.choices(services, k=len(part))) for part in (split.train, split.test)
     )
-    cell = run_cell(MAKERS[name], [prepare(Split(train, test), MaskPolicy.NONE)], trainer)
+    cell = evaluate_run(MAKERS[name], [prepare(Split(train, test), MaskPolicy.NONE)])
     chance = 1 / len(services)
     error = math.sqrt(chance * (1 - chance) / len(test))
     assert cell.outcome.candidates == len(services)
@@ -118,7 +116,7 @@ def test_a_recommender_of_equal_scores_is_the_random_line(
     ignorant: type[Popularity], policy: MaskPolicy, metric: str
 ) -> None:
     part = prepare(Split(everything().examples, branching().examples), policy)
-    cell = run_cell(ignorant, [part], None)
+    cell = evaluate_run(ignorant, [part], None)
     assert METRICS[metric](cell.outcome) == METRICS[metric](part.outcome(random_scorer))
 
 
@@ -126,7 +124,7 @@ def test_a_recommender_of_equal_scores_is_the_random_line(
 @each_metric
 def test_popularity_is_the_same_on_two_ways(split: Split, policy: MaskPolicy, metric: str) -> None:
     part = prepare(split, policy)
-    cell = run_cell(Popularity, [part], None)
+    cell = evaluate_run(Popularity, [part], None)
     assert METRICS[metric](cell.outcome) == pytest.approx(
         METRICS[metric](part.outcome(popularity_scorer)), abs=1e-6
     )
@@ -161,7 +159,7 @@ def test_owners_can_only_raise_the_best_possible_accuracy(examples: tuple[Exampl
 
 def test_no_model_exceeds_the_best_possible_accuracy(split: Split) -> None:
     part = prepare(split, MaskPolicy.NONE)
-    cell = run_cell(lambda: Markov(MarkovConfig(mu=0.01)), [part], None)
+    cell = evaluate_run(lambda: Markov(MarkovConfig(mu=0.01)), [part], None)
     assert METRICS["accuracy"](cell.outcome) <= oracle_accuracy(split.test)
 
 
@@ -171,14 +169,14 @@ def test_no_model_exceeds_the_best_possible_accuracy(split: Split) -> None:
 def test_unknown_targets_are_numbered_by_key() -> None:
     data = branching().data
     examples = [pair(("table_b",), target) for target in ("new", "rarely", "newer", "new", "often")]
-    part = HeldOut.of(data, examples, MaskPolicy.NONE)
+    part = TestPart.of(data, examples, MaskPolicy.NONE)
     assert part.targets.tolist() == [2, 1, 3, 2, 0]
 
 
 @each_policy
 def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
     part = prepare(split, policy)
-    outcomes = [run_cell(MAKERS[name], [part], None).outcome for name in ("popularity", "markov")]
+    outcomes = [evaluate_run(MAKERS[name], [part], None).outcome for name in ("popularity", "markov")]
     finite = [np.isfinite(outcome.log_probabilities) for outcome in outcomes]
     assert np.array_equal(*finite)
     sums = np.exp(outcomes[1].log_probabilities).sum(axis=1)
@@ -188,9 +186,9 @@ def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_rows_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     part = prepare(Split(everything().examples, everything().examples), MaskPolicy.OBSERVED)
-    expected = run_cell(Markov, [part], None).outcome
+    expected = evaluate_run(Markov, [part], None).outcome
     monkeypatch.setattr(evaluator, "ROWS_PER_PASS", size)
-    found = run_cell(Markov, [part], None).outcome
+    found = evaluate_run(Markov, [part], None).outcome
     np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
     assert np.array_equal(found.targets, expected.targets)
 
@@ -228,7 +226,7 @@ def test_weights_by_hand() -> None:
 # Several parts
 
 
-def two_blocks() -> list[HeldOut]:
+def two_blocks() -> list[TestPart]:
     """The second part knows a service more than the first, and both miss one."""
     old = (pair(("a",), "x"), pair(("a",), "x"), pair(("a",), "y"))
     first = (pair(("a",), "x", 1), pair(("a",), "z", 1))
@@ -239,7 +237,7 @@ def two_blocks() -> list[HeldOut]:
 
 def test_joined_parts_by_hand() -> None:
     exam = two_blocks()
-    cell = run_cell(Popularity, exam, None)
+    cell = evaluate_run(Popularity, exam, None)
     outcome = cell.outcome
     assert [part.data.vocabulary.services for part in exam] == [("x", "y"), ("x", "y", "z")]
     assert outcome.targets.tolist() == [0, 2, 2, 3, 1]
@@ -263,7 +261,7 @@ def test_a_mean_over_joined_parts_is_that_of_all_their_rows(metric: str) -> None
     ]
     sizes = [len(part.examples) for part in exam]
     expected = np.average([METRICS[metric](outcome) for _, outcome in answers], weights=sizes)
-    assert METRICS[metric](run_cell(Markov, exam, None).outcome) == pytest.approx(expected)
+    assert METRICS[metric](evaluate_run(Markov, exam, None).outcome) == pytest.approx(expected)
 
 
 def test_one_part_is_not_joined() -> None:
@@ -280,7 +278,7 @@ def test_each_part_gets_a_new_recommender_and_all_are_timed() -> None:
         return made[-1]
 
     exam = two_blocks()
-    cell = run_cell(make, exam, None)
+    cell = evaluate_run(make, exam, None)
     assert cell.fits == 2
     assert cell.parameters == made[-1].parameters()
     assert cell.fit_seconds > 0

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from dagrec.data.splits import split_compositions
-from dagrec.evaluation.evaluator import Cell, HeldOut, prepare, run_cell
-from dagrec.metrics.ranking import METRICS
+from dagrec.evaluation.evaluator import Cell, TestPart, evaluate_run, prepare
 from dagrec.evaluation.report import (
     BOOTSTRAP_DRAWS,
     COMPARED,
-    Measured,
+    RunMetrics,
     Series,
     identical,
     summarise,
 )
-from dagrec.metrics.statistics import bootstrap_p, holm, mcnemar_p, over_splits, paired_p
 from dagrec.graph.mask import MaskPolicy
+from dagrec.metrics.ranking import METRICS
+from dagrec.metrics.statistics import bootstrap_p, holm, mcnemar_p, over_splits, paired_p
 from dagrec.models.base import Recommender
 from dagrec.models.counting.markov import Markov, MarkovConfig
 from dagrec.models.counting.popularity import Popularity
@@ -27,22 +27,22 @@ from tests.worlds import everything
 SHARE = 0.5
 
 
-def exam_of(repeat: int) -> list[HeldOut]:
+def exam_of(repeat: int) -> list[TestPart]:
     split = split_compositions(everything().examples, SHARE, random.Random(repeat))
     return [prepare(split, MaskPolicy.SOFT)]
 
 
-def cell_of(model: Recommender, exam: list[HeldOut]) -> Cell:
-    return run_cell(lambda: model, exam, None)
+def cell_of(model: Recommender, exam: list[TestPart]) -> Cell:
+    return evaluate_run(lambda: model, exam, None)
 
 
-def measure(model: Recommender, repeat: int = 0, *, bootstrap: bool = False) -> Measured:
+def measure(model: Recommender, repeat: int = 0, *, bootstrap: bool = False) -> RunMetrics:
     exam = exam_of(repeat)
     weight = "pairs" if bootstrap else None
-    return Measured.of(cell_of(model, exam), f"split {repeat}", weight, seed=5)
+    return RunMetrics.of(cell_of(model, exam), f"split {repeat}", weight, seed=5)
 
 
-def grid(model: Recommender, splits: int = 4) -> list[list[Measured]]:
+def grid(model: Recommender, splits: int = 4) -> list[list[RunMetrics]]:
     return [[measure(model, repeat)] for repeat in range(splits)]
 
 
@@ -52,7 +52,7 @@ def grid(model: Recommender, splits: int = 4) -> list[list[Measured]]:
 def test_a_cell_is_measured_under_both_weights() -> None:
     exam = exam_of(0)
     cell = cell_of(Markov(), exam)
-    found = Measured.of(cell, "split", None, seed=0)
+    found = RunMetrics.of(cell, "split", None, seed=0)
     assert found.values["pairs"] == {name: metric(cell.outcome) for name, metric in METRICS.items()}
     assert found.values["compositions"].keys() == METRICS.keys()
     assert found.values["compositions"] != found.values["pairs"]
@@ -64,7 +64,7 @@ def test_a_cell_is_measured_under_both_weights() -> None:
 def test_on_a_single_split_draws_and_hits_are_kept() -> None:
     exam = exam_of(0)
     cell = cell_of(Markov(), exam)
-    found = Measured.of(cell, "split", "pairs", seed=0)
+    found = RunMetrics.of(cell, "split", "pairs", seed=0)
     assert found.draws is not None
     assert found.draws.keys() == METRICS.keys()
     assert all(len(draws) == BOOTSTRAP_DRAWS for draws in found.draws.values())
@@ -92,7 +92,7 @@ def test_models_of_one_split_are_drawn_on_the_same_samples() -> None:
 @pytest.mark.parametrize("bootstrap", [False, True])
 def test_a_measured_cell_survives_a_file(bootstrap: bool) -> None:
     found = measure(Markov(), bootstrap=bootstrap)
-    assert Measured.model_validate_json(found.model_dump_json()) == found
+    assert RunMetrics.model_validate_json(found.model_dump_json()) == found
 
 
 # Series
@@ -121,11 +121,11 @@ def test_differences_are_taken_split_by_split_and_draw_by_draw() -> None:
 
 
 @pytest.fixture(scope="module")
-def grids() -> dict[str, list[list[Measured]]]:
+def grids() -> dict[str, list[list[RunMetrics]]]:
     return {"markov": grid(Markov()), "popularity": grid(Popularity()), "again": grid(Markov())}
 
 
-def test_models_have_means_intervals_and_values(grids: dict[str, list[list[Measured]]]) -> None:
+def test_models_have_means_intervals_and_values(grids: dict[str, list[list[RunMetrics]]]) -> None:
     models, _ = summarise(grids, "pairs", 0.5)
     assert list(models) == list(grids)
     for label, model in models.items():
@@ -141,12 +141,12 @@ def test_models_have_means_intervals_and_values(grids: dict[str, list[list[Measu
             assert model["by_compositions"][name] == pytest.approx(np.mean(other))
 
 
-def test_the_result_is_json(grids: dict[str, list[list[Measured]]]) -> None:
+def test_the_result_is_json(grids: dict[str, list[list[RunMetrics]]]) -> None:
     models, comparisons = summarise(grids, "compositions", 0.5)
     assert json.loads(json.dumps([models, comparisons], allow_nan=False))[1] == comparisons
 
 
-def test_every_pair_of_models_is_compared(grids: dict[str, list[list[Measured]]]) -> None:
+def test_every_pair_of_models_is_compared(grids: dict[str, list[list[RunMetrics]]]) -> None:
     models, comparisons = summarise(grids, "pairs", 0.5)
     pairs = [("markov", "popularity"), ("markov", "again"), ("popularity", "again")]
     for metric in COMPARED:
@@ -162,7 +162,7 @@ def test_every_pair_of_models_is_compared(grids: dict[str, list[list[Measured]]]
             assert row["resolved"] == (row["p_holm"] < 0.05)
 
 
-def with_values(values: list[float]) -> list[list[Measured]]:
+def with_values(values: list[float]) -> list[list[RunMetrics]]:
     """Cells whose metrics all have the value of their split."""
     cell = measure(Popularity())
     return [
@@ -182,14 +182,14 @@ def test_what_is_resolved_among_two_models_may_not_be_among_three() -> None:
     assert (three["p_holm"], three["resolved"]) == (3 * three["p"], False)
 
 
-def test_a_model_does_not_differ_from_itself(grids: dict[str, list[list[Measured]]]) -> None:
+def test_a_model_does_not_differ_from_itself(grids: dict[str, list[list[RunMetrics]]]) -> None:
     _, comparisons = summarise(grids, "pairs", 0.5)
     for row in comparisons:
         if (row["a"], row["b"]) == ("markov", "again"):
             assert (row["difference"], row["p"], row["resolved"]) == (0, 1, False)
 
 
-def test_identical_models_are_reported(grids: dict[str, list[list[Measured]]]) -> None:
+def test_identical_models_are_reported(grids: dict[str, list[list[RunMetrics]]]) -> None:
     models, _ = summarise(grids, "pairs", 0.5)
     assert identical(models) == [("markov", "again")]
 

@@ -9,9 +9,9 @@ import pytest
 
 from dagrec.data.examples import Example
 from dagrec.data.splits import Split, split_pairs
-from dagrec.evaluation.evaluator import HeldOut, prepare, run_cell, scorer
+from dagrec.evaluation.evaluator import TestPart, evaluate_run, prepare, scorer
+from dagrec.graph.mask import MaskPolicy, competitors, successor_mask
 from dagrec.metrics.ranking import METRICS, Outcome
-from dagrec.graph.mask import MaskPolicy, rivals, successor_mask
 from dagrec.models.registry import create
 from tests.worlds import everything
 
@@ -66,7 +66,9 @@ def test_calibrated_probabilities_can_be_trusted_more(
 def cells(split: Split, policy: MaskPolicy) -> list[Outcome]:
     """What ridge answers, whose scores are no logarithms, without and with a temperature."""
     return [
-        run_cell(lambda: create("ridge"), [prepare(split, policy)], None, calibrate=calibrate).outcome
+        evaluate_run(
+            lambda: create("ridge"), [prepare(split, policy)], None, calibrate=calibrate
+        ).outcome
         for calibrate in (False, True)
     ]
 
@@ -74,7 +76,9 @@ def cells(split: Split, policy: MaskPolicy) -> list[Outcome]:
 def test_the_temperature_knows_nothing_of_the_test_part(split: Split) -> None:
     backwards = Split(split.train, split.test[::-1])
     one, other = (
-        run_cell(lambda: create("ridge"), [prepare(s, MaskPolicy.NONE)], None, calibrate=True).outcome
+        evaluate_run(
+            lambda: create("ridge"), [prepare(s, MaskPolicy.NONE)], None, calibrate=True
+        ).outcome
         for s in (split, backwards)
     )
     np.testing.assert_array_equal(one.log_probabilities, other.log_probabilities[::-1])
@@ -84,12 +88,14 @@ def test_rivals_are_those_whose_scores_decide() -> None:
     data = everything().data
     last, services = data.contexts.last[data.rows], len(data.vocabulary.services)
     seen, _ = successor_mask(last, data.graph, MaskPolicy.OBSERVED)
-    assert rivals(last, data.targets, data.graph, MaskPolicy.NONE).all()
-    np.testing.assert_array_equal(rivals(last, data.targets, data.graph, MaskPolicy.OBSERVED), seen)
+    assert competitors(last, data.targets, data.graph, MaskPolicy.NONE).all()
+    np.testing.assert_array_equal(
+        competitors(last, data.targets, data.graph, MaskPolicy.OBSERVED), seen
+    )
     unseen = (~seen).argmax(axis=1)
     soft = MaskPolicy.SOFT
-    np.testing.assert_array_equal(rivals(last, data.targets, data.graph, soft), seen)
-    np.testing.assert_array_equal(rivals(last, unseen, data.graph, soft), ~seen)
+    np.testing.assert_array_equal(competitors(last, data.targets, data.graph, soft), seen)
+    np.testing.assert_array_equal(competitors(last, unseen, data.graph, soft), ~seen)
     assert seen.shape[1] == services
 
 
@@ -97,6 +103,6 @@ def test_held_out_parts_are_whole_data(split: Split) -> None:
     """What calibration fits on: a fold of the training part, in its vocabulary."""
     part = prepare(split, MaskPolicy.OBSERVED)
     rest, fold = next(part.data.folds(5, seed=0))
-    held_out = HeldOut.of(rest, fold.examples, part.mask)
+    held_out = TestPart.of(rest, fold.examples, part.mask)
     assert (held_out.targets < len(part.data.vocabulary.services)).all()
     assert len(rest.examples) + len(fold.examples) == len(part.data.examples)

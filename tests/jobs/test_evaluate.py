@@ -9,9 +9,9 @@ import pytest
 from dagrec.config import RunConfig, load_config
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.errors import ConfigError, DataError
-from dagrec.metrics.ranking import METRICS
 from dagrec.jobs.evaluate import evaluate
 from dagrec.jobs.experiment import Plan
+from dagrec.metrics.ranking import METRICS
 
 
 @pytest.fixture(scope="module")

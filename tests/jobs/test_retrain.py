@@ -21,7 +21,6 @@ from dagrec.jobs import retrain as module
 from dagrec.jobs.comparison import AS_PUBLISHED, FITTED_AGAIN, hold_back
 from dagrec.jobs.retrain import Job, Report, make_retrain_options, retrain
 from dagrec.jobs.train import train
-from dagrec.models.base import Trainer
 from dagrec.models.counting.markov import Markov
 from dagrec.store.catalogue import Store
 
@@ -232,12 +231,10 @@ def test_a_bundle_that_a_kill_kept_from_being_live_becomes_it(data: Path, store:
     assert (again.repeated, store.current()) == (True, second)
 
 
-def test_a_live_network_is_fitted_again_by_a_run_without_networks(
-    data: Path, store: Store, trainer: Trainer
-) -> None:
+def test_a_live_network_is_fitted_again_by_a_run_without_networks(data: Path, store: Store) -> None:
     overrides = ["gru4rec.epochs=2", "gru4rec.hidden=4"]
     train(data, store, load_config(models=["gru4rec"], overrides=overrides), trainer, measure=0)
-    job = Job(data, store, load_config(models=["markov"]), make_retrain_options({}), trainer)
+    job = Job(data, store, load_config(models=["markov"]), make_retrain_options({}))
     report = retrain(job)
     assert report.contest is not None
     assert report.contest.champion is not None

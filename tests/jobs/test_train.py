@@ -11,11 +11,11 @@ from dagrec.data.examples import need_examples
 from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DataError
 from dagrec.jobs.train import CHAMPION_METRIC, train
-from dagrec.training.data import TrainingData
 from dagrec.recommend.predictor import predict
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import load_bundle
 from dagrec.store.catalogue import Store
+from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"

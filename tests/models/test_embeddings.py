@@ -19,7 +19,7 @@ TRAINER = NetworkTrainer(device="cpu")
 
 
 def fit(name: str, **options: object) -> Recommender:
-    return create(name, {"epochs": 3, **options}).fit(DATA, TRAINER)
+    return create(name, {"epochs": 3, **options}).fit(DATA)
 
 
 def alone(model: Recommender) -> Scores:

@@ -13,10 +13,10 @@ from torch import nn
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN
 from dagrec.errors import ConfigError, StoreError
 from dagrec.models import network as network_module
-from dagrec.training.runtime import Epoch
-from dagrec.models.base import Recommender, Trainer
-from dagrec.training.network import Head, NodeEmbedding
+from dagrec.models.base import Recommender
 from dagrec.models.registry import create
+from dagrec.training.network import Head, NodeEmbedding
+from dagrec.training.runtime import Epoch
 from tests.checks import says
 from tests.worlds import WORLDS, chain, everything
 
@@ -24,8 +24,8 @@ SMALL = {"epochs": 2, "embedding": 6, "hidden": 5, "layers": 1}
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> Recommender:
-    return create("gru4rec", SMALL).fit(everything().data, trainer)
+def fitted() -> Recommender:
+    return create("gru4rec", SMALL).fit(everything().data)
 
 
 # Parts of networks
@@ -108,9 +108,9 @@ def test_a_trainer_is_needed() -> None:
     assert says(error, "gru4rec", "trainer", "NetworkTrainer()")
 
 
-def test_a_fit_without_a_trainer_changes_nothing(trainer: Trainer) -> None:
+def test_a_fit_without_a_trainer_changes_nothing() -> None:
     small = chain().data
-    model = create("gru4rec", SMALL).fit(small, trainer)
+    model = create("gru4rec", SMALL).fit(small)
     before = model.score(small.contexts)
     with pytest.raises(ConfigError):
         model.fit(everything().data)
@@ -118,22 +118,22 @@ def test_a_fit_without_a_trainer_changes_nothing(trainer: Trainer) -> None:
     assert len(model.history) == 2
 
 
-def test_a_restore_that_fails_leaves_nothing_half_done(trainer: Trainer) -> None:
+def test_a_restore_that_fails_leaves_nothing_half_done() -> None:
     small, large = chain().data, everything().data
-    model = create("gru4rec", SMALL).fit(small, trainer)
+    model = create("gru4rec", SMALL).fit(small)
     state = model.state()
     del state["embed.weight"]
     with pytest.raises(StoreError):
         model.restore(state, large.vocabulary, large.graph)
-    other = create("gru4rec", SMALL).fit(large, trainer)
+    other = create("gru4rec", SMALL).fit(large)
     model.restore(other.state(), large.vocabulary, large.graph)
     assert np.array_equal(model.score(large.contexts), other.score(large.contexts))
 
 
-def test_a_history_is_saved_and_loaded_as_it_is(trainer: Trainer, tmp_path: Path) -> None:
+def test_a_history_is_saved_and_loaded_as_it_is(tmp_path: Path) -> None:
     data = WORLDS["everything"].data
     model = create("gru4rec", {**SMALL, "epochs": 4, "patience": 3, "validate_every": 2})
-    model.fit(data, trainer).save(tmp_path, data.vocabulary)
+    model.fit(data).save(tmp_path, data.vocabulary)
     about = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     loaded = type(model).load(tmp_path, about, data.vocabulary, data.graph)
     assert loaded.history == model.history

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-
 from dagrec_service.routes.playground import STATIC
 
 FILES = sorted(

@@ -10,6 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from dagrec_service.app import create_app
+from dagrec_service.routes.compositions import EXAMPLES
+from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 
 from dagrec.config import load_config
@@ -17,9 +20,6 @@ from dagrec.data.formats import read
 from dagrec.data.paths import count_pairs, count_paths
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
-from dagrec_service.app import create_app
-from dagrec_service.routes.compositions import EXAMPLES
-from dagrec_service.settings import make_settings
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from dagrec_service.feedback_log import FeedbackLog
 
 from dagrec.config import load_config
 from dagrec.data.formats import read
@@ -22,7 +23,6 @@ from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from dagrec_service.feedback_log import FeedbackLog
 
 ASKED: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 3}
 

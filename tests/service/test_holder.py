@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dagrec_service.holder import Holder, self_check
 
 from dagrec.config import load_config
 from dagrec.errors import NumericalError, StoreError
 from dagrec.jobs.train import train
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from dagrec_service.holder import Holder, self_check
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 

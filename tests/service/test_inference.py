@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dagrec_service.app import create_app
+from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 
 from dagrec.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
-from dagrec_service.app import create_app
-from dagrec_service.settings import make_settings
-from tests.asking import chain
+from tests.recommend.asking import chain
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 PATHS = [["table_1001002", "service_301"], [], ["never seen"], ["service_303"]]

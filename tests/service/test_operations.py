@@ -13,12 +13,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from dagrec_service.access import OPEN
+from dagrec_service.routes import ROUTERS
 from fastapi.routing import APIRoute
 
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from dagrec_service.access import OPEN
-from dagrec_service.routes import ROUTERS
 
 Start = Callable[..., Any]
 PATH = {"path": ["table_1001002", "service_301"]}

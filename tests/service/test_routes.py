@@ -5,13 +5,13 @@ from typing import Any
 
 import httpx2
 import pytest
+from dagrec_service.routes.predict import EXAMPLES
 
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
 from dagrec.recommend.predictor import Predictor, predict
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
-from dagrec_service.routes.predict import EXAMPLES
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "path": {"path": ["table_1001002", "service_301"], "k": 5},

@@ -7,11 +7,11 @@ from http import HTTPStatus
 import anyio
 import httpx2
 import pytest
+from dagrec_service import errors
 from fastapi import FastAPI
 
 from dagrec.errors import StoreError
 from dagrec.models.registry import MODELS
-from dagrec_service import errors
 
 JSON = {"content-type": "application/json"}
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from dagrec_service.settings import SECRETS, Settings, make_settings, unknown_variables
 
 from dagrec import cli
 from dagrec.errors import ConfigError
-from dagrec_service.settings import SECRETS, Settings, make_settings, unknown_variables
 
 
 def test_defaults_bind_this_machine_only(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.loop import NetworkTrainer
-from tests.asking import ENDS, all_of, chain
+from tests.recommend.asking import ENDS, all_of, chain
 from tests.service.bad_bundles import SPOILED
 from tests.service.conftest import DATA, Server
 from tests.service.test_swap import Start, wait_for

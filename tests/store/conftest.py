@@ -13,9 +13,9 @@ from dagrec.data.formats import read_composition
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.graph.evidence import Evidence
 from dagrec.models.registry import MODELS
-from dagrec.training.data import TrainingData
 from dagrec.store.bundle import ModelEntry
 from dagrec.store.catalogue import Store
+from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
 from tests.contract.recommenders import options
 
@@ -33,7 +33,7 @@ def parts(training: TrainingData) -> dict[str, Any]:
     """The arguments of ``publish``: every registered recommender, trained as shortly as it can be."""
     config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
     trainer = NetworkTrainer("cpu")
-    models = {name: config.recommender(name).fit(training, trainer) for name in MODELS}
+    models = {name: config.recommender(name).fit(training) for name in MODELS}
     entries = {
         name: ModelEntry(recommender=name, parameters=model.parameters(), fit_seconds=0.0)
         for name, model in models.items()

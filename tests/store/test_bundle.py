@@ -14,9 +14,9 @@ from dagrec.data.examples import Context
 from dagrec.errors import ConfigError, StoreError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
-from dagrec.training.data import TrainingData
 from dagrec.store.bundle import FORMAT, MANIFEST, load_bundle, read_manifest
 from dagrec.store.catalogue import Store
+from dagrec.training.data import TrainingData
 
 FILES = [
     "evidence.safetensors",

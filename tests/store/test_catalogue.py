@@ -20,9 +20,9 @@ from dagrec.data.synthetic import World, WorldOptions
 from dagrec.errors import StoreError
 from dagrec.graph.evidence import Evidence
 from dagrec.models.counting.markov import Markov
-from dagrec.training.data import TrainingData
 from dagrec.store.bundle import MANIFEST, Bundle, ModelEntry, load_bundle
-from dagrec.store.catalogue import DRAFT, Store, replace_text
+from dagrec.store.catalogue import DRAFT, Store, replace_file
+from dagrec.training.data import TrainingData
 from tests.consoles import PROCESSES
 
 
@@ -141,7 +141,7 @@ def test_a_pointer_to_nowhere_is_refused_and_names_what_there_is(text: bytes, st
 
 def test_a_pointer_is_replaced_and_leaves_no_draft(tmp_path: Path) -> None:
     for text in ("one", "two"):
-        replace_text(tmp_path / "current", text)
+        replace_file(tmp_path / "current", text)
         assert (tmp_path / "current").read_text() == text
     assert [p.name for p in tmp_path.iterdir()] == ["current"]
 
@@ -300,7 +300,7 @@ def test_a_pointer_that_cannot_move_leaves_no_version(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dagrec.store.catalogue.replace_text", full)
+    monkeypatch.setattr("dagrec.store.catalogue.replace_file", full)
     with pytest.raises(StoreError, match="No space left"):
         store.publish(**parts)
     assert (store.current(), store.versions()) == (live, [live])

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagrec.training.runtime import Epoch
 from dagrec.models.network import NetworkRecommender
 from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
+from dagrec.training.runtime import Epoch
 from tests.training.learners import gru
 from tests.worlds import everything
 
@@ -45,10 +45,10 @@ def train(
 
     trainer = NetworkTrainer("cpu", tell, checkpoints=folder, checkpoint_seconds=seconds)
     if stop is None:
-        learner.fit(data or everything().data, trainer)
+        learner.fit(data or everything().data)
     else:
         with pytest.raises(StopError):
-            learner.fit(data or everything().data, trainer)
+            learner.fit(data or everything().data)
     return told
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dagrec.training.runtime import Epoch
 from dagrec.training.loop import NetworkTrainer
+from dagrec.training.runtime import Epoch
 from tests.training.learners import gru
 from tests.worlds import everything
 
@@ -34,7 +34,7 @@ def tell(_name: str, epoch: Epoch, _epochs: int) -> None:
 def main(checkpoints: Path, out: Path) -> None:
     data = everything().data
     trainer = NetworkTrainer("cpu", tell, checkpoints=checkpoints, checkpoint_seconds=0)
-    gru(seed=6, **OPTIONS).fit(data, trainer).save(out, data.vocabulary)
+    gru(seed=6, **OPTIONS).fit(data).save(out, data.vocabulary)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.models.base import Traits
-from dagrec.training.network import Network
 from dagrec.models.network import NetworkRecommender
-from dagrec.training.options import Optimisation
 from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
 from dagrec.training.data import TrainingData
-from dagrec.training.loop import NetworkTrainer
+from dagrec.training.network import Network
+from dagrec.training.options import TrainingOptions
 from dagrec.types import Floats, Ids
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -61,7 +60,7 @@ class TableNetwork(Network):
         return states if columns is None else states[:, columns]
 
 
-class TableConfig(Optimisation):
+class TableConfig(TrainingOptions):
     """A table, and how it is trained."""
 
     start: float = Field(0.0, description="every score before training")
@@ -135,7 +134,7 @@ def spoiled(
 
 
 def fitted(learner: NetworkRecommender, data: TrainingData) -> NetworkRecommender:
-    return learner.fit(data, NetworkTrainer(device="cpu"))
+    return learner.fit(data)
 
 
 def network_of(learner: NetworkRecommender) -> Network:

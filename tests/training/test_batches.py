@@ -11,8 +11,8 @@ from torch import Tensor
 from dagrec.data.vocabulary import UNKNOWN
 from dagrec.errors import ConfigError
 from dagrec.models.network import NetworkRecommender
-from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batch, Batches
+from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
 from dagrec.training.sampling import Excluded
 from tests.checks import says

@@ -37,7 +37,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "augmentation": {"augmentation": {"node_mask": 0.3, "crop": 0.3}},
     "reordered": {"augmentation": {"reorder": 0.5}, "read": "upstream"},
     "bf16": {"precision": "bf16"},
-    "more epochs": {"epochs": 2, "least_steps": 14, "schedule": "warmup-cosine"},
+    "more epochs": {"epochs": 2, "min_steps": 14, "schedule": "warmup-cosine"},
     "masked": {"mask_training": True, "exclude": "successors", "loss": "bpr"},
 }
 
@@ -73,7 +73,7 @@ def test_a_training_that_breaks_off_within_an_epoch_repeats_that_epoch(tmp_path:
     whole = fitted(model(), everything().data)
     trainer = NetworkTrainer("cpu", checkpoints=tmp_path, checkpoint_seconds=0)
     with pytest.raises(RuntimeError, match="broken"):
-        spoiled(8, "raise", seed=SEED, **OPTIONS).fit(everything().data, trainer)
+        spoiled(8, "raise", seed=SEED, **OPTIONS).fit(everything().data)
     again = model()
     assert train(again, tmp_path) == [3, 4, 5]
     assert same(again, whole)

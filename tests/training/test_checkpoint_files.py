@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from dagrec.errors import DagrecError
 from dagrec.models.network import NetworkRecommender
-from dagrec.training.data import TrainingData
 from dagrec.training import checkpoint as checkpoint_module
 from dagrec.training import loop as loop_module
 from dagrec.training.checkpoint import Checkpoint
+from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
 from dagrec.training.loop import NetworkTrainer
 from tests.checks import says
@@ -150,13 +150,13 @@ def test_a_finished_training_is_not_done_again_until_it_is_forgotten(tmp_path: P
         "cpu", lambda _, epoch, __: told.append(epoch.epoch), checkpoints=tmp_path, checkpoint_seconds=0
     )
     for expected in ([1, 2, 3, 4, 5], []):
-        learner = model().fit(everything().data, trainer)
+        learner = model().fit(everything().data)
         assert told == expected
         assert same(learner, whole)
         told.clear()
     trainer.forget()
     assert list(tmp_path.iterdir()) == []
-    model().fit(everything().data, trainer)
+    model().fit(everything().data)
     assert told == [1, 2, 3, 4, 5]
 
 
@@ -174,7 +174,7 @@ def test_only_finished_trainings_are_forgotten(tmp_path: Path) -> None:
     unfinished = only(tmp_path)
     trainer = NetworkTrainer("cpu", checkpoints=tmp_path, checkpoint_seconds=0)
     for learner in (model(), table(epochs=3)):
-        learner.fit(everything().data, trainer)
+        learner.fit(everything().data)
     assert len(list(tmp_path.iterdir())) == 3
     trainer.forget()
     assert only(tmp_path) == unfinished
@@ -205,7 +205,7 @@ def test_seconds_pass_between_two_files(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(loop_module, "Checkpoint", Noting)
     trainer = NetworkTrainer("cpu", tell, checkpoints=tmp_path, checkpoint_seconds=10)
-    model(epochs=9).fit(everything().data, trainer)
+    model(epochs=9).fit(everything().data)
     assert writes == [12, 24, 36]
     assert train(model(epochs=9), tmp_path) == []
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dagrec.training.runtime import Epoch
 from dagrec.training.distributed import Processes, joined, local_device
 from dagrec.training.loop import SEED_STEP
+from dagrec.training.runtime import Epoch
 from tests.training.learners import fitted, gru
 from tests.training.together import TRAININGS
 from tests.worlds import everything

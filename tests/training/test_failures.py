@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dagrec.errors import DagrecError, NotFittedError, NumericalError
-from dagrec.training.runtime import Epoch
-from dagrec.training.network import Network
 from dagrec.training.batches import Batches
 from dagrec.training.loop import NetworkTrainer
+from dagrec.training.network import Network
+from dagrec.training.runtime import Epoch
 from tests.checks import says
 from tests.training.learners import (
     LastInputs,

@@ -44,7 +44,7 @@ def test_a_line_tells_which_training_it_is_of(tmp_path: Path) -> None:
     ]
     trainings += [(table(epochs=2, seed=1), chain()), (table(epochs=2, margin=2.0), chain())]
     for model, world in trainings:
-        model.fit(world.data, trainer)
+        model.fit(world.data)
     names = [line["training"] for line in lines(log)]
     assert names[::2] == names[1::2]
     assert names[0] == names[2]
@@ -56,7 +56,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
     log.write_text('{"model": "earlier"}\n', encoding="utf-8")
     trainer = NetworkTrainer(device="cpu", log=log)
     for model in (table(epochs=2), gru(epochs=1)):
-        model.fit(chain().data, trainer)
+        model.fit(chain().data)
     assert [line["model"] for line in lines(log)] == ["earlier", "table", "table", "gru4rec"]
 
 

@@ -12,8 +12,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dagrec.data.vocabulary import FIRST, UNKNOWN
 from dagrec.errors import ConfigError
-from dagrec.training.runtime import Epoch
 from dagrec.training.loop import NetworkTrainer, choose_device, use_threads
+from dagrec.training.runtime import Epoch
 from dagrec.training.schedule import learning_rate
 from tests.checks import says
 from tests.training.learners import STILL, fitted, gru, mean_loss, network_of, table, vector
@@ -229,8 +229,8 @@ def test_small_data_have_epochs_for_the_least_number_of_steps(
     log = tmp_path / "log"
     trainer = NetworkTrainer("cpu", lambda _name, _epoch, epochs: told.append(epochs), log)
     options = {"batch_size": size, "schedule": "warmup-cosine", "warmup_epochs": 1}
-    model = table(epochs=3, least_steps=least, **options)
-    model.fit(chain().data, trainer)
+    model = table(epochs=3, min_steps=least, **options)
+    model.fit(chain().data)
     assert told == [expected] * expected
     assert len(model.history) == expected
     assert len(steps) == expected * math.ceil(4 / size) >= least
@@ -248,7 +248,7 @@ def test_progress_is_told_after_every_epoch() -> None:
     told: list[tuple[str, Epoch, int]] = []
     trainer = NetworkTrainer(device="cpu", progress=lambda *line: told.append(line))
     model = gru(epochs=7, patience=2)
-    model.fit(everything().data, trainer)
+    model.fit(everything().data)
     assert told == [("gru4rec", epoch, 7) for epoch in model.history]
     assert told
 

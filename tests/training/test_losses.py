@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.training.options import Optimisation
 from dagrec.training import losses
 from dagrec.training.losses import LOSSES, Candidates, cross_entropy, harden
+from dagrec.training.options import TrainingOptions
 from dagrec.training.sampling import Excluded, Sampler
 from tests.training.test_cross_entropy import random_scores
 
 
 def pair(positive: float, *others: float, log_expected: Tensor | None = None, c: int = 9) -> Candidates:
     """One target against negatives that all count."""
-    rivals = torch.tensor([others], dtype=torch.float64)
+    competitors = torch.tensor([others], dtype=torch.float64)
     return Candidates(
         torch.tensor([positive], dtype=torch.float64),
-        rivals,
-        torch.ones_like(rivals, dtype=torch.bool),
+        competitors,
+        torch.ones_like(competitors, dtype=torch.bool),
         log_expected,
         c,
     )
@@ -131,7 +131,7 @@ HYPERPARAMETERS: dict[str, dict[str, float]] = {
 def test_a_name_stands_for_its_loss_with_the_options(name: str) -> None:
     candidates, values = random_pairs(), HYPERPARAMETERS.get(name, {})
     options = {"gbce_t" if key == "t" else key: value for key, value in values.items()}
-    found = LOSSES[name](candidates, Optimisation.model_validate({"loss": name, **options}))
+    found = LOSSES[name](candidates, TrainingOptions.model_validate({"loss": name, **options}))
     assert torch.equal(found, getattr(losses, name.replace("-", "_"))(candidates, **values))
 
 

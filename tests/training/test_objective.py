@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from dagrec.data.examples import Context, Example
 from dagrec.errors import ConfigError
 from dagrec.models.network import NetworkRecommender
-from dagrec.training.options import LossName
-from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batch, Batches
+from dagrec.training.data import TrainingData
 from dagrec.training.losses import LOSSES, Candidates
 from dagrec.training.objective import Objective
+from dagrec.training.options import LossName
 from dagrec.training.sampling import Draw, Sampler
 from tests.checks import says
 from tests.training.learners import (

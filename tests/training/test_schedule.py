@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagrec.training.options import Optimisation
+from dagrec.training.options import TrainingOptions
 from dagrec.training.schedule import curriculum_share, hard_share, learning_rate
 
-WARM = Optimisation(schedule="warmup-cosine", learning_rate=0.02, epochs=200, warmup_epochs=5)
+WARM = TrainingOptions(schedule="warmup-cosine", learning_rate=0.02, epochs=200, warmup_epochs=5)
 OPTIONS = st.builds(
-    Optimisation,
+    TrainingOptions,
     epochs=st.integers(1, 60),
     warmup_epochs=st.integers(1, 70),
     learning_rate=st.floats(1e-12, 10),
@@ -23,7 +23,7 @@ OPTIONS = st.builds(
 )
 
 
-def rates(options: Optimisation) -> list[float]:
+def rates(options: TrainingOptions) -> list[float]:
     return [learning_rate(options, epoch) for epoch in range(options.epochs)]
 
 
@@ -31,7 +31,7 @@ def rates(options: Optimisation) -> list[float]:
 
 
 def test_a_constant_rate_is_that_of_the_options() -> None:
-    assert rates(Optimisation(learning_rate=0.3, epochs=7)) == [0.3] * 7
+    assert rates(TrainingOptions(learning_rate=0.3, epochs=7)) == [0.3] * 7
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_one_epoch_of_fall_has_the_highest_rate() -> None:
 
 @given(options=OPTIONS, epoch=st.integers(0, 200))
 def test_the_rate_is_above_0_and_never_above_that_of_the_options(
-    options: Optimisation, epoch: int
+    options: TrainingOptions, epoch: int
 ) -> None:
     assert 0 < learning_rate(options, epoch) <= options.learning_rate
     assert max(rates(options)) == options.learning_rate
@@ -81,13 +81,13 @@ def test_the_rate_is_above_0_and_never_above_that_of_the_options(
 
 
 def test_units_come_in_by_equal_parts() -> None:
-    options = Optimisation(curriculum="length", curriculum_epochs=4)
+    options = TrainingOptions(curriculum="length", curriculum_epochs=4)
     found = [curriculum_share(options, epoch) for epoch in range(6)]
     assert found == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 def test_negatives_go_out_by_equal_parts() -> None:
-    options = Optimisation(curriculum="hardness", loss="bpr", curriculum_epochs=5, hard_share=0.2)
+    options = TrainingOptions(curriculum="hardness", loss="bpr", curriculum_epochs=5, hard_share=0.2)
     found = [hard_share(options, epoch) for epoch in range(7)]
     assert found == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
     assert found[0] == 1
@@ -95,14 +95,14 @@ def test_negatives_go_out_by_equal_parts() -> None:
 
 
 def test_a_curriculum_of_one_epoch_is_complete_at_once() -> None:
-    length = Optimisation(curriculum="length", curriculum_epochs=1)
-    hardness = Optimisation(curriculum="hardness", loss="bpr", curriculum_epochs=1, hard_share=0.2)
+    length = TrainingOptions(curriculum="length", curriculum_epochs=1)
+    hardness = TrainingOptions(curriculum="hardness", loss="bpr", curriculum_epochs=1, hard_share=0.2)
     assert curriculum_share(length, 0) == 1
     assert hard_share(hardness, 0) == 0.2
 
 
 @given(options=OPTIONS)
-def test_shares_are_in_range_and_go_one_way(options: Optimisation) -> None:
+def test_shares_are_in_range_and_go_one_way(options: TrainingOptions) -> None:
     epochs = range(options.curriculum_epochs + 3)
     units = [curriculum_share(options, epoch) for epoch in epochs]
     negatives = [hard_share(options, epoch) for epoch in epochs]

@@ -24,13 +24,13 @@ from dagrec.data.formats import read
 from dagrec.data.paths import draw_paths
 from dagrec.data.splits import PROTOCOLS
 from dagrec.data.vocabulary import FIRST
-from dagrec.evaluation.evaluator import HeldOut, prepare, scorer
-from dagrec.metrics.ranking import METRICS
+from dagrec.evaluation.evaluator import TestPart, prepare, scorer
 from dagrec.graph.mask import MaskPolicy
-from dagrec.training.runtime import Epoch
+from dagrec.metrics.ranking import METRICS
 from dagrec.models.registry import create
 from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
+from dagrec.training.runtime import Epoch
 from tests.oracles.session_parallel import Sessions
 
 N8N = Path(__file__).resolve().parents[3] / "shared" / "data" / "n8n" / "workflows.jsonl"
@@ -117,7 +117,7 @@ def test_an_epoch_takes_no_longer_than_that_of_the_papers(
         assert ours["the same"] <= theirs
 
 
-def mrr_of_sessions(part: HeldOut, network: Sessions) -> float:
+def mrr_of_sessions(part: TestPart, network: Sessions) -> float:
     """MRR of the session-parallel network, ranking the services as ours do."""
     vocabulary = part.data.vocabulary
 
@@ -151,7 +151,7 @@ def test_the_ranking_is_no_worse_than_that_of_the_papers(
             if epoch in (5, 10, 20):
                 theirs[f"{samples} samples, {epoch} epochs"] = mrr_of_sessions(part, reference)
     options = {**EQUAL, "epochs": 60, "patience": 5}
-    ours = create("gru4rec", options).fit(part.data, NetworkTrainer("cpu"))
+    ours = create("gru4rec", options).fit(part.data)
     found = METRICS["mrr"](part.outcome(scorer(ours)))
     with capsys.disabled():
         print(f"\nMRR: ours {found:.4f}; session-parallel {theirs}")

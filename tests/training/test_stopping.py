@@ -8,11 +8,11 @@ import pytest
 from torch import Tensor
 
 from dagrec.errors import DataError, NumericalError
-from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.graph.mask import MaskPolicy, apply_mask
+from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.models.network import NetworkRecommender
-from dagrec.training.options import LESS_IS_BETTER, Optimisation
 from dagrec.training.data import TrainingData
+from dagrec.training.options import LOWER_IS_BETTER, TrainingOptions
 from tests.checks import says
 from tests.training.learners import (
     STILL,
@@ -30,7 +30,7 @@ from tests.training.learners import (
 from tests.worlds import chain, everything, memory
 
 QUICK: dict[str, Any] = {"validation_share": 0.3, "learning_rate": 0.05}
-VALIDATION_METRICS = get_args(Optimisation.model_fields["validation_metric"].annotation)
+VALIDATION_METRICS = get_args(TrainingOptions.model_fields["validation_metric"].annotation)
 
 
 def values(learner: NetworkRecommender) -> list[float]:
@@ -74,7 +74,7 @@ def test_epochs_end_training_before_patience_does() -> None:
     data = everything().data
     model = fitted(gru(epochs=4, patience=50), data)
     assert len(model.history) == 4
-    _, held_out = data.hold_out(Optimisation().validation_share, seed=0)
+    _, held_out = data.hold_out(TrainingOptions().validation_share, seed=0)
     assert mean_loss(model, held_out) == pytest.approx(min(values(model)), abs=1e-6)
 
 
@@ -106,7 +106,7 @@ def test_the_weights_are_those_with_the_best_value_of_the_chosen_metric(
     model = fitted(gru(seed=3, **QUICK, **options), data)
     found = values(model)
     assert len(found) == 12
-    best = min(found) if metric in LESS_IS_BETTER else max(found)
+    best = min(found) if metric in LOWER_IS_BETTER else max(found)
     _, held_out = data.hold_out(0.3, seed=3)
     name = "nll" if metric == "loss" else metric
     assert metric_of(model, held_out, name, masked=masked) == pytest.approx(best, abs=1e-5)

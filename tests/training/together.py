@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from dagrec.errors import DagrecError
-from dagrec.training.runtime import Epoch
 from dagrec.models.network import NetworkRecommender
 from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
+from dagrec.training.runtime import Epoch
 from tests.training.learners import RANK, STILL, gru, spoiled, table
 from tests.worlds import chain, everything
 
@@ -54,7 +54,7 @@ def attempt(
     out: Path, name: str, learner: NetworkRecommender, trainer: NetworkTrainer, data: TrainingData
 ) -> None:
     try:
-        learner.fit(data, trainer)
+        learner.fit(data)
     except (DagrecError, RuntimeError) as error:
         keep(out, name, learner, error)
     else:
@@ -94,7 +94,7 @@ def facts(out: Path) -> None:
 def fail(out: Path) -> None:
     """The network of the second process raises in its second epoch, and nobody catches that."""
     learner = spoiled(1, "raise", ranks=(1,), epochs=10**6, batch_size=1000)
-    learner.fit(everything().data, NetworkTrainer("cpu"))
+    learner.fit(everything().data)
     keep(out, "never", learner)
 
 

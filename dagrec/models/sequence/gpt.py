@@ -19,6 +19,8 @@ In: padded paths. Out: scores [R, C].
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from torch import nn
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagrec.data.dataset import ReadReport
 from dagrec.data.formats.documents import Json
 from dagrec.data.formats.draft import parse_time
-from dagrec.data.dataset import ReadReport
 from dagrec.errors import DataError
 from tests.checks import says
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dagrec.data.compositions import Composition
-from dagrec.data.formats import ReadOptions, read
 from dagrec.data.dataset import Dataset
+from dagrec.data.formats import ReadOptions, read
 from dagrec.errors import DataError
 from tests.checks import says
 

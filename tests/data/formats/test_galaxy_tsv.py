@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dagrec.data.formats import read
 from dagrec.data.dataset import Dataset
+from dagrec.data.formats import read
 from dagrec.data.formats.galaxy_tsv import tool_key
 
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dagrec.data.formats import read
 from dagrec.data.dataset import Dataset
+from dagrec.data.formats import read
 
 
 def load(folder: Path, nodes: list[Any], connections: dict[str, Any], **more: Any) -> Dataset:

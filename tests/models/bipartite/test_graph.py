@@ -8,7 +8,6 @@ import torch
 
 from dagrec.data.vocabulary import FIRST
 from dagrec.errors import StoreError
-from dagrec.models.base import Trainer
 from dagrec.models.bipartite.graph import BipartiteNetwork, BipartiteOptions, BipartiteRecommender, Rows
 from dagrec.models.bipartite.lightgcn import LightGCN, LightGCNConfig, LightGCNNetwork
 from dagrec.models.registry import MODELS, create, recommender_class
@@ -256,8 +255,8 @@ def test_gradients_are_those_of_finite_differences(
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> LightGCN:
-    found = create("lightgcn", {"epochs": 2, "width": 8}).fit(everything().data, trainer)
+def fitted() -> LightGCN:
+    found = create("lightgcn", {"epochs": 2, "width": 8}).fit(everything().data)
     assert isinstance(found, LightGCN)
     return found
 
@@ -291,7 +290,7 @@ def test_a_damaged_graph_is_refused(
     assert says(error, "lightgcn", "train it again")
 
 
-def test_the_graph_is_that_of_the_newest_fit(trainer: Trainer) -> None:
+def test_the_graph_is_that_of_the_newest_fit() -> None:
     model = create("lightgcn", {"epochs": 1, "width": 8})
-    model.fit(everything().data, trainer).fit(chain().data, trainer)
+    model.fit(everything().data).fit(chain().data)
     assert model.state()["graph.weights"].tolist() == [3.0]

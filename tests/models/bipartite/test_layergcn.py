@@ -8,7 +8,6 @@ import torch
 
 from dagrec.data.vocabulary import FIRST
 from dagrec.errors import ConfigError
-from dagrec.models.base import Trainer
 from dagrec.models.bipartite.graph import Rows
 from dagrec.models.bipartite.layergcn import LayerGCNConfig, LayerGCNNetwork
 from dagrec.models.bipartite.lightgcn import LightGCNConfig, LightGCNNetwork
@@ -231,9 +230,9 @@ def test_there_may_be_more_links_than_torch_draws_from() -> None:
     assert links[-1] > 0.99 * many
 
 
-def test_training_prunes(trainer: Trainer) -> None:
+def test_training_prunes() -> None:
     data = everything().data
     whole, pruned = (
-        create("layergcn", {"epochs": 3, "pruned": share}).fit(data, trainer) for share in (0.0, 0.4)
+        create("layergcn", {"epochs": 3, "pruned": share}).fit(data) for share in (0.0, 0.4)
     )
     assert whole.history != pruned.history

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from dagrec.data.vocabulary import FIRST
-from dagrec.models.base import Trainer
 from dagrec.models.bipartite.lightgcn import LightGCNConfig, LightGCNNetwork
 from dagrec.models.interactions import Interactions
 from dagrec.models.registry import create
@@ -34,10 +33,10 @@ def lightgcn(*, layers: int = 2, merged: bool = True) -> LightGCNNetwork:
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_without_layers_it_is_bprmf_step_by_step(trainer: Trainer, last: bool) -> None:
+def test_without_layers_it_is_bprmf_step_by_step(last: bool) -> None:
     options: dict[str, object] = {"epochs": 6, "batch_size": 8, "width": 8, "last": last}
-    plain = create("bprmf", options, seed=3).fit(WORLD.data, trainer)
-    found = create("lightgcn", {**options, "layers": 0}, seed=3).fit(WORLD.data, trainer)
+    plain = create("bprmf", options, seed=3).fit(WORLD.data)
+    found = create("lightgcn", {**options, "layers": 0}, seed=3).fit(WORLD.data)
     for epoch, other in zip(found.history, plain.history, strict=True):
         assert epoch.loss == pytest.approx(other.loss, rel=1e-6)
         assert epoch.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
@@ -52,9 +51,9 @@ def test_without_layers_it_is_bprmf_step_by_step(trainer: Trainer, last: bool) -
     np.testing.assert_allclose(found.score(contexts), plain.score(contexts), rtol=1e-4, atol=1e-6)
 
 
-def test_with_layers_it_is_not(trainer: Trainer) -> None:
-    plain = create("bprmf", {"epochs": 2}).fit(WORLD.data, trainer)
-    found = create("lightgcn", {"epochs": 2, "layers": 1}).fit(WORLD.data, trainer)
+def test_with_layers_it_is_not() -> None:
+    plain = create("bprmf", {"epochs": 2}).fit(WORLD.data)
+    found = create("lightgcn", {"epochs": 2, "layers": 1}).fit(WORLD.data)
     assert found.history != plain.history
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dagrec.data.examples import Context, Example, context_at
 from dagrec.graph.service_graph import Successors
-from dagrec.models.base import Trainer
 from dagrec.models.dag.dagcn import DAGCN, DAGCNConfig, DAGCNNetwork, LinkWeights
 from dagrec.models.dag.graphs import GraphInputs
 from dagrec.models.registry import create
@@ -72,14 +71,14 @@ def test_counts_are_not_stored() -> None:
     assert not any(name.startswith("links") for name in network().state_dict())
 
 
-def test_counts_are_those_of_the_training_data(trainer: Trainer) -> None:
+def test_counts_are_those_of_the_training_data() -> None:
     paths = [("t", "a"), ("t", "a", "b"), ("t", "a", "c")]
     data = TrainingData.of(
         [Example(Context(path[:-1]), path[-1], "n", i) for i, path in enumerate(paths * 2)]
     )
     model = create("dagcn", {"epochs": 1, "width": 8})
     assert isinstance(model, DAGCN)
-    model.fit(data, trainer)
+    model.fit(data)
     ids = data.vocabulary.ids
     ends = (torch.tensor([ids[key]]) for key in "ta")
     network = model.build(data.vocabulary, None)
@@ -157,10 +156,10 @@ def test_other_dags_in_the_batch_change_nothing() -> None:
     assert close(net(inputs_of(*asked)), alone)
 
 
-def test_attention_of_a_context(trainer: Trainer) -> None:
+def test_attention_of_a_context() -> None:
     model = create("dagcn", {"epochs": 2, "width": 8, "layers": 1})
     assert isinstance(model, DAGCN)
-    model.fit(everything().data, trainer)
+    model.fit(everything().data)
     found = model.attention(context_at(everything().compositions[3], "merge"))
     assert found.weights.shape == (1, 2, 5, 5)
     np.testing.assert_allclose(found.weights.sum(axis=3), 1, rtol=1e-5)

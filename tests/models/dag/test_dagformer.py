@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import Context, context_at
-from dagrec.models.base import Trainer
 from dagrec.models.dag.dagformer import (
     DAGformer,
     DAGformerConfig,
@@ -182,11 +181,11 @@ def test_tied_output_weights_are_the_embeddings(tied: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> DAGformer:
+def fitted() -> DAGformer:
     options = {"epochs": 2, "width": 8, "layers": 3, "direction": "ancestors"}
     model = create("dagformer", options)
     assert isinstance(model, DAGformer)
-    return model.fit(everything().data, trainer)
+    return model.fit(everything().data)
 
 
 def test_attention_of_a_context(fitted: DAGformer) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import Context, context_at
 from dagrec.graph.upstream import Upstream
-from dagrec.models.base import Trainer
 from dagrec.models.dag.dagnn import DAGNN, DAGNNConfig, DAGNNNetwork, pool_sources, reverse_walk
 from dagrec.models.dag.graphs import GraphInputs
 from dagrec.models.registry import create
@@ -282,15 +281,13 @@ def test_with_the_global_graph_ancestors_in_it_count_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_scores_are_a_function_of_the_last_node_with_the_global_graph_alone(
-    reverse: bool, trainer: Trainer
-) -> None:
+def test_scores_are_a_function_of_the_last_node_with_the_global_graph_alone(reverse: bool) -> None:
     world = everything()
     contexts = [Context(("table_l", "hub")), Context(("table_r", "hub")), Context(("hub",))]
     encoded = world.data.vocabulary.encode(contexts)
     for graph, equal in (("global", True), ("upstream", False)):
         model = create("dagnn", {"graph": graph, "reverse": reverse, "epochs": 2, "width": 8})
-        scores = model.fit(world.data, trainer).score(encoded)
+        scores = model.fit(world.data).score(encoded)
         assert np.allclose(scores, scores[:1], atol=1e-5) == equal
 
 
@@ -298,11 +295,11 @@ def test_scores_are_a_function_of_the_last_node_with_the_global_graph_alone(
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_attention_is_over_parents_and_then_over_children(reverse: bool, trainer: Trainer) -> None:
+def test_attention_is_over_parents_and_then_over_children(reverse: bool) -> None:
     model = create("dagnn", {"epochs": 1, "width": 4, "layers": 3, "reverse": reverse})
     assert isinstance(model, DAGNN)
     world = everything()
-    found = model.fit(world.data, trainer).attention(
+    found = model.fit(world.data).attention(
         context_at(next(c for c in world.compositions if c.id == "diamond"), "report")
     )
     n = len(found.nodes)

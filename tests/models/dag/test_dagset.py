@@ -7,7 +7,6 @@ import torch
 from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Context, ExampleOptions, extract
 from dagrec.data.vocabulary import FIRST, Contexts
-from dagrec.models.base import Trainer
 from dagrec.models.dag.dagset import MAX_DISTANCE, DagSet, DagSetConfig, DagSetNetwork
 from dagrec.models.registry import create
 from dagrec.training.data import TrainingData
@@ -15,14 +14,14 @@ from dagrec.types import Floats, Scores
 from tests.worlds import everything
 
 WORLD = everything()
-SMALL = {"embedding": 8, "hidden": 16, "epochs": 3, "least_steps": 0}
+SMALL = {"embedding": 8, "hidden": 16, "epochs": 3, "min_steps": 0}
 
 
 @pytest.fixture(scope="module")
-def model(trainer: Trainer) -> DagSet:
+def model() -> DagSet:
     """It knows the world by links, where frontiers have children."""
     links, _ = extract(WORLD.compositions, ExampleOptions(form="links"))
-    found = create("dagset", SMALL).fit(TrainingData.of(links), trainer)
+    found = create("dagset", SMALL).fit(TrainingData.of(links))
     assert isinstance(found, DagSet)
     return found
 
@@ -98,9 +97,9 @@ def test_children_matter_and_have_no_order(model: DagSet) -> None:
     np.testing.assert_allclose(both, turned, rtol=1e-5, atol=1e-6)
 
 
-def test_children_say_nothing_where_training_had_none(trainer: Trainer) -> None:
+def test_children_say_nothing_where_training_had_none() -> None:
     a, b, c, _, _ = KEYS
-    found = create("dagset", SMALL).fit(WORLD.data, trainer)
+    found = create("dagset", SMALL).fit(WORLD.data)
     links = [(a, b), (b, c)]
     np.testing.assert_array_equal(*scores(found, asked(links, b), asked(links, b, (c,))))
 
@@ -129,8 +128,8 @@ def test_dropout_acts_in_training_alone() -> None:
     assert bool(network.eval()._sums(nodes, rows, like).any(dim=1).all())
 
 
-def test_the_global_graph_makes_it_a_function_of_the_last_node(trainer: Trainer) -> None:
+def test_the_global_graph_makes_it_a_function_of_the_last_node() -> None:
     a, b, c, _, _ = KEYS
-    found = create("dagset", {**SMALL, "graph": "global"}).fit(WORLD.data, trainer)
+    found = create("dagset", {**SMALL, "graph": "global"}).fit(WORLD.data)
     one, other = found.score(encode(Context((a, c)), Context((b, c))))
     np.testing.assert_array_equal(one, other)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from dagrec.data.examples import context_at
 from dagrec.errors import ConfigError
 from dagrec.graph.upstream import Upstream
-from dagrec.models.base import Trainer
 from dagrec.models.dag.deepdag import DeepDAG, DeepDAGConfig, DeepDAGNetwork, Layer
 from dagrec.models.dag.graphs import GraphInputs
 from dagrec.models.registry import create
@@ -101,12 +100,10 @@ def test_a_source_looks_at_itself_alone() -> None:
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_rows_of_attention_sum_to_1_and_are_0_outside_their_set(
-    reach: int | None, trainer: Trainer
-) -> None:
+def test_rows_of_attention_sum_to_1_and_are_0_outside_their_set(reach: int | None) -> None:
     model = create("deepdag", {"epochs": 1, "width": 4, "reach": reach})
     assert isinstance(model, DeepDAG)
-    model.fit(everything().data, trainer)
+    model.fit(everything().data)
     for composition in DAGS:
         found = model.attention(context_at(composition, "k"))
         assert found.weights.shape[:2] == (2, HEADS)

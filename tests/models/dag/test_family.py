@@ -10,7 +10,6 @@ import pytest
 from dagrec.data.examples import Context, context_at
 from dagrec.models.base import Recommender
 from dagrec.models.registry import MODELS, create, family
-from dagrec.training.loop import NetworkTrainer
 from dagrec.types import Scores
 from tests.data.dags import dag, relabelled
 from tests.worlds import everything, memory
@@ -27,7 +26,7 @@ WIDE = dag(
 @cache
 def fitted(name: str, graph: str = "upstream") -> Recommender:
     options = {"epochs": 2, "graph": graph}
-    return create(name, options).fit(WORLD.data, NetworkTrainer(device="cpu"))
+    return create(name, options).fit(WORLD.data)
 
 
 def scores(model: Recommender, *contexts: Context) -> Scores:
@@ -102,7 +101,7 @@ def test_a_chain_as_long_as_contexts_get_has_finite_scores(name: str) -> None:
 def test_the_memory_reaches_behind_the_last_node(name: str) -> None:
     world = memory()
     options = {"epochs": 150, "learning_rate": 0.005}
-    model = create(name, options).fit(world.data, NetworkTrainer("cpu"))
+    model = create(name, options).fit(world.data)
     found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
     answers = [world.data.vocabulary.services[column] for column in found]
     assert answers == [world.certain[context.path] for context in world.contexts]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import Context, context_at
 from dagrec.errors import DataError
-from dagrec.models.base import Trainer
 from dagrec.models.dag import graph_transformer
 from dagrec.models.dag.graph_transformer import (
     APART,
@@ -228,10 +227,10 @@ def test_tied_output_weights_are_the_embeddings(tied: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> GraphTransformer:
+def fitted() -> GraphTransformer:
     model = create("graph_transformer", {"epochs": 2, "width": 8, "layers": 3})
     assert isinstance(model, GraphTransformer)
-    return model.fit(everything().data, trainer)
+    return model.fit(everything().data)
 
 
 def test_attention_of_a_context(fitted: GraphTransformer) -> None:

@@ -294,13 +294,12 @@ def test_with_self_adds_each_node() -> None:
 
 @pytest.mark.parametrize("name", ["dagnn", "deepdag"])
 def test_attention_of_a_context_has_its_nodes_in_the_order_read(name: str) -> None:
-    from dagrec.training.loop import NetworkTrainer
 
     model = create(name, {"epochs": 1, "width": 4})
     with pytest.raises(Exception, match="fit"):
         model.attention(Context(("table_d",)))  # type: ignore[attr-defined]
     world = everything()
-    model.fit(world.data, NetworkTrainer("cpu"))
+    model.fit(world.data)
     composition = next(c for c in world.compositions if c.id == "diamond")
     found = model.attention(context_at(composition, "report"))  # type: ignore[attr-defined]
     assert found.nodes[:2] == ("table_d", "split")

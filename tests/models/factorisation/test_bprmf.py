@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST
-from dagrec.models.base import Trainer
 from dagrec.models.factorisation.bprmf import BPRMF, BPRMFConfig, BPRMFNetwork
 from dagrec.models.registry import create
 from dagrec.training.losses import Candidates, bpr
@@ -85,27 +84,27 @@ def test_tied_it_is_symmetric_and_untied_it_knows_a_direction() -> None:
         assert torch.allclose(product, product.T, atol=1e-6) == tied
 
 
-def fitted(trainer: Trainer, **options: object) -> BPRMF:
+def fitted(**options: object) -> BPRMF:
     found = create("bprmf", {"epochs": 3, "learning_rate": 0.02, "width": 8, **options})
     assert isinstance(found, BPRMF)
-    return found.fit(WORLD.data, trainer)
+    return found.fit(WORLD.data)
 
 
 def scores(model: BPRMF, *paths: tuple[str, ...]) -> Scores:
     return model.score(WORLD.data.vocabulary.encode([Context(path) for path in paths]))
 
 
-def test_the_order_of_a_path_does_not_matter_but_for_its_last_node(trainer: Trainer) -> None:
+def test_the_order_of_a_path_does_not_matter_but_for_its_last_node() -> None:
     a, b, c = WORLD.data.vocabulary.services[:3]
-    found = scores(fitted(trainer), (a, b, c), (b, a, c), (b, a, a, b, c), (a, c, b))
+    found = scores(fitted(), (a, b, c), (b, a, c), (b, a, a, b, c), (a, c, b))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
     assert np.abs(found[0] - found[3]).max() > 1e-3
 
 
-def test_without_the_last_node_a_set_is_all_that_is_seen(trainer: Trainer) -> None:
+def test_without_the_last_node_a_set_is_all_that_is_seen() -> None:
     a, b, c = WORLD.data.vocabulary.services[:3]
-    blind = fitted(trainer, last=False)
+    blind = fitted(last=False)
     found = scores(blind, *itertools.permutations((a, b, c)))
     assert (found == found[0]).all()
     assert np.abs(found[0] - scores(blind, (a, b))[0]).max() > 1e-4

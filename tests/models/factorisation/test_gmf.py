@@ -6,12 +6,11 @@ import torch
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST
-from dagrec.models.base import Trainer
 from dagrec.models.factorisation.bprmf import BPRMFConfig, BPRMFNetwork
 from dagrec.models.factorisation.gmf import GMF, GMFConfig, GMFNetwork
 from dagrec.models.registry import create
-from dagrec.training.data import TrainingData
 from dagrec.training.batches import Batches
+from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
 from dagrec.training.objective import Objective
 from dagrec.training.sampling import Draw, Sampler
@@ -148,7 +147,7 @@ def test_negatives_are_drawn_uniformly() -> None:
 # What is learned
 
 
-def test_the_best_scores_are_log_odds_less_log_n(trainer: Trainer) -> None:
+def test_the_best_scores_are_log_odds_less_log_n() -> None:
     """Of two services one is every negative of the other: s -> log(p / (n q)), q the other's share."""
     data = TrainingData.of(branching().examples)
     p = np.array([0.75, 0.25])
@@ -158,20 +157,20 @@ def test_the_best_scores_are_log_odds_less_log_n(trainer: Trainer) -> None:
         "dropout": 0,
         "l2": 0,
         "epochs": 400,
-        "least_steps": 0,
+        "min_steps": 0,
         "learning_rate": 0.05,
     }
     for n in (1, 4):
-        model = create("gmf", {**options, "negatives": n, "width": 2}).fit(data, trainer)
+        model = create("gmf", {**options, "negatives": n, "width": 2}).fit(data)
         scores = model.score(data.vocabulary.encode([Context(("table_b",))]))[0]
         np.testing.assert_allclose(scores, np.log(p / (n * p[::-1])), atol=0.01)
 
 
-def test_where_all_services_followed_none_can_be_told_from_the_others(trainer: Trainer) -> None:
+def test_where_all_services_followed_none_can_be_told_from_the_others() -> None:
     """As in the paper, what followed a context is no negative there: nothing is left to learn from."""
     data = TrainingData.of(branching().examples)
-    options = {"exclude": "successors", "dropout": 0, "l2": 0, "epochs": 3, "least_steps": 0}
-    model = create("gmf", options).fit(data, trainer)
+    options = {"exclude": "successors", "dropout": 0, "l2": 0, "epochs": 3, "min_steps": 0}
+    model = create("gmf", options).fit(data)
     assert [(epoch.loss, epoch.gradient_norm) for epoch in model.history] == [(0, 0)] * 3
 
 

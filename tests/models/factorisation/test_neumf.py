@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from dagrec.errors import ConfigError, NumericalError
-from dagrec.training.runtime import Epoch
 from dagrec.models.base import Recommender
 from dagrec.models.factorisation.neumf import NeuMF, NeuMFConfig, NeuMFNetwork
-from dagrec.training.network import Network
 from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import create
 from dagrec.training.data import TrainingData
 from dagrec.training.loop import NetworkTrainer
+from dagrec.training.network import Network
+from dagrec.training.runtime import Epoch
 from tests.checks import says
 from tests.models.factorisation.sets import (
     NODES,
@@ -26,7 +26,7 @@ from tests.models.factorisation.sets import (
 from tests.worlds import everything
 
 WORLD = everything()
-QUICK: dict[str, Any] = {"epochs": 4, "least_steps": 0, "width": 8, "learning_rate": 0.02}
+QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "width": 8, "learning_rate": 0.02}
 PRETRAINED = {**QUICK, "pretrain": True}
 CPU = NetworkTrainer("cpu")
 

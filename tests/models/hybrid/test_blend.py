@@ -5,9 +5,8 @@ import pytest
 
 from dagrec.data.examples import Call, Context, extract
 from dagrec.errors import ConfigError
-from dagrec.metrics.temperature import log_softmax
-from dagrec.models.base import Recommender, Trainer
-from dagrec.metrics.temperature import MIN_PROBABILITY
+from dagrec.metrics.temperature import MIN_PROBABILITY, log_softmax
+from dagrec.models.base import Recommender
 from dagrec.models.hybrid.auto import Auto
 from dagrec.models.hybrid.blend import Blend
 from dagrec.models.hybrid.blending import GROUPS, group_of
@@ -67,8 +66,8 @@ def told_by_one_of_two(first: str, second: str) -> TrainingData:
     return TrainingData.of(extract(made)[0])
 
 
-def test_a_member_that_only_harms_is_left_out(trainer: Trainer) -> None:
-    model = blend({"markov": {}, "popularity": {}}).fit(told_by_one_of_two("x", "y"), trainer)
+def test_a_member_that_only_harms_is_left_out() -> None:
+    model = blend({"markov": {}, "popularity": {}}).fit(told_by_one_of_two("x", "y"))
     assert model._members is not None
     assert list(model._members) == ["markov"]
 
@@ -104,16 +103,16 @@ def test_groups_are_those_of_support_and_length() -> None:
     assert group_of(contexts, supports).tolist() == [0, 9, 10, 11, 5]
 
 
-def test_every_example_is_foreseen_by_those_that_have_not_seen_its_composition(
+def test_every_example_is_out_of_foldn_by_those_that_have_not_seen_its_composition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fitted_on: list[set[int]] = []
     inner = Recommender.fit
 
-    def fit(self: Recommender, data: TrainingData, trainer: Trainer | None = None) -> Recommender:
+    def fit(self: Recommender, data: TrainingData | None = None) -> Recommender:
         if self.name == "markov":
             fitted_on.append({example.composition for example in data.examples})
-        return inner(self, data, trainer)
+        return inner(self, data)
 
     monkeypatch.setattr(Recommender, "fit", fit)
     blend({"markov": {}}, folds=4).fit(WORLD.data)
@@ -158,9 +157,9 @@ def test_a_blend_in_a_blend_is_saved_and_loaded() -> None:
     np.testing.assert_array_equal(again.score(contexts), model.score(contexts))
 
 
-def test_networks_can_be_members(trainer: Trainer) -> None:
-    members = {"markov": {}, "dagset": {"epochs": 2, "least_steps": 0}}
-    model = blend(members, least_weight=0.0).fit(WORLD.data, trainer)
+def test_networks_can_be_members() -> None:
+    members = {"markov": {}, "dagset": {"epochs": 2, "min_steps": 0}}
+    model = blend(members, least_weight=0.0).fit(WORLD.data)
     assert np.isfinite(model.score(WORLD.data.contexts)).all()
 
 

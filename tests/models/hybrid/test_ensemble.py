@@ -5,9 +5,8 @@ import pytest
 
 from dagrec.data.examples import Context
 from dagrec.errors import ConfigError
-from dagrec.metrics.temperature import log_softmax
 from dagrec.graph.upstream import Upstream
-from dagrec.models.base import Trainer
+from dagrec.metrics.temperature import log_softmax
 from dagrec.models.hybrid.ensemble import Ensemble, _reordered
 from dagrec.models.registry import create
 from dagrec.types import Floats
@@ -25,32 +24,32 @@ def ensemble(**options: object) -> Ensemble:
 
 
 @pytest.fixture(scope="module")
-def members(trainer: Trainer) -> list[Floats]:
+def members() -> list[Floats]:
     """log p of three trainings of their own."""
     options = dict(BASE["base_options"])  # type: ignore[call-overload]
-    models = [create("gru4rec", options, seed=7 + i).fit(DATA, trainer) for i in range(3)]
+    models = [create("gru4rec", options, seed=7 + i).fit(DATA) for i in range(3)]
     return [log_softmax(model.score(DATA.contexts).astype(np.float64)) for model in models]
 
 
-def test_it_is_the_mean_of_the_probabilities(trainer: Trainer, members: list[Floats]) -> None:
-    found = ensemble().fit(DATA, trainer).score(DATA.contexts)
+def test_it_is_the_mean_of_the_probabilities(members: list[Floats]) -> None:
+    found = ensemble().fit(DATA).score(DATA.contexts)
     expected = np.log(np.mean(np.exp(members), axis=0))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_or_of_their_logarithms(trainer: Trainer, members: list[Floats]) -> None:
-    found = ensemble(mean="log").fit(DATA, trainer).score(DATA.contexts)
+def test_or_of_their_logarithms(members: list[Floats]) -> None:
+    found = ensemble(mean="log").fit(DATA).score(DATA.contexts)
     np.testing.assert_allclose(found, log_softmax(np.mean(members, axis=0)), atol=1e-5)
 
 
-def test_its_log_loss_is_at_most_the_mean_of_theirs(trainer: Trainer, members: list[Floats]) -> None:
-    found = ensemble().fit(DATA, trainer).score(DATA.contexts)
+def test_its_log_loss_is_at_most_the_mean_of_theirs(members: list[Floats]) -> None:
+    found = ensemble().fit(DATA).score(DATA.contexts)
     at = DATA.rows, DATA.targets
     assert -found[at].mean() <= np.mean([-logs[at].mean() for logs in members])
 
 
-def test_one_training_and_one_reading_are_the_base(trainer: Trainer, members: list[Floats]) -> None:
-    found = ensemble(seeds=1).fit(DATA, trainer).score(DATA.contexts)
+def test_one_training_and_one_reading_are_the_base(members: list[Floats]) -> None:
+    found = ensemble(seeds=1).fit(DATA).score(DATA.contexts)
     np.testing.assert_allclose(found, members[0], atol=1e-5)
 
 
@@ -63,11 +62,11 @@ def test_readings_are_linear_extensions_that_the_dag_and_the_seed_decide() -> No
     assert _reordered(contexts[0], dag, 3) == _reordered(contexts[0], dag, 3)
 
 
-def test_extensions_are_averaged(trainer: Trainer) -> None:
+def test_extensions_are_averaged() -> None:
     """Of a context that is one path there is one extension; of others a base can tell them apart."""
     options = {"read": "upstream", "epochs": 5, "learning_rate": 0.02}
-    base = create("gru4rec", options, seed=7).fit(DATA, trainer)
-    model = ensemble(base_options=options, seeds=1, extensions=6).fit(DATA, trainer)
+    base = create("gru4rec", options, seed=7).fit(DATA)
+    model = ensemble(base_options=options, seeds=1, extensions=6).fit(DATA)
     contexts = DATA.vocabulary.encode([e.context for e in diamond().examples])
     logs = log_softmax(base.score(contexts).astype(np.float64))
     found = model.score(contexts)

@@ -12,7 +12,6 @@ from dagrec.data.examples import Call, Context, extract
 from dagrec.data.history import Histories
 from dagrec.data.vocabulary import FIRST, UNKNOWN, Vocabulary
 from dagrec.errors import ConfigError
-from dagrec.models.base import Trainer
 from dagrec.models.hybrid.owner_gru import OwnerGRUConfig, OwnerNetwork, OwnerUnits
 from dagrec.models.registry import create
 from dagrec.models.sequence.gru4rec import GRUNetwork
@@ -257,10 +256,10 @@ def by_owner(owners: tuple[str, ...], times: int) -> TrainingData:
     return TrainingData.of(extract(made)[0])
 
 
-def test_where_only_history_tells_it_is_right_and_a_new_owner_gets_the_base(trainer: Trainer) -> None:
-    options: dict[str, object] = {"epochs": 40, "least_steps": 0, "learning_rate": 0.01}
+def test_where_only_history_tells_it_is_right_and_a_new_owner_gets_the_base() -> None:
+    options: dict[str, object] = {"epochs": 40, "min_steps": 0, "learning_rate": 0.01}
     data = by_owner(("ann", "bob"), 12)
-    model = create("owner_gru", options).fit(data, trainer)
+    model = create("owner_gru", options).fit(data)
     # Owners that training never saw: who they are does not matter.
     strangers = by_owner(("cyd", "dan"), 4)
     asked = [e for e in strangers.examples if e.context.history]
@@ -274,11 +273,11 @@ def test_where_only_history_tells_it_is_right_and_a_new_owner_gets_the_base(trai
     assert p.min() / p.sum() == pytest.approx(0.5, abs=0.15)
 
 
-def test_names_of_owners_change_nothing(trainer: Trainer) -> None:
-    options: dict[str, object] = {"epochs": 2, "least_steps": 0}
+def test_names_of_owners_change_nothing() -> None:
+    options: dict[str, object] = {"epochs": 2, "min_steps": 0}
     states = []
     for names in (("ann", "bob"), ("bob", "zoe")):
-        model = create("owner_gru", options).fit(by_owner(names, 5), trainer)
+        model = create("owner_gru", options).fit(by_owner(names, 5))
         states.append(model.state())
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 

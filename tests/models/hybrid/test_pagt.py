@@ -15,7 +15,6 @@ from dagrec.data.history import Histories
 from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.errors import ConfigError, StoreError
 from dagrec.metrics.temperature import log_softmax
-from dagrec.models.base import Trainer
 from dagrec.models.hybrid import pagt
 from dagrec.models.hybrid.pagt import PAGT, VARIANCE, Neighbours, PagtConfig, fit_gate
 from dagrec.models.registry import create
@@ -36,8 +35,8 @@ def new(**options: object) -> PAGT:
 
 
 @pytest.fixture(scope="module")
-def model(trainer: Trainer) -> PAGT:
-    return new().fit(DATA, trainer)
+def model() -> PAGT:
+    return new().fit(DATA)
 
 
 def told() -> Contexts:
@@ -99,9 +98,9 @@ def test_preference_is_what_followed_similar_histories(options: dict[str, object
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-def test_scores_are_the_logarithm_of_the_mixture(model: PAGT, trainer: Trainer) -> None:
+def test_scores_are_the_logarithm_of_the_mixture(model: PAGT) -> None:
     contexts = told()
-    base = create("graph_transformer", dict(QUICK)).fit(DATA, trainer).score(contexts)
+    base = create("graph_transformer", dict(QUICK)).fit(DATA).score(contexts)
     p_gt = np.exp(log_softmax(base.astype(np.float64)))
     expected = np.empty_like(p_gt)
     for row, context in enumerate(contexts.origins):
@@ -198,11 +197,9 @@ def one_with_times() -> Composition:
 
 
 @pytest.mark.parametrize("compositions", [by_owner(times=1), [one_with_times()]], ids=len)
-def test_where_nothing_can_be_foreseen_it_is_the_base(
-    compositions: list[Composition], trainer: Trainer
-) -> None:
+def test_where_nothing_can_be_out_of_foldn_it_is_the_base(compositions: list[Composition]) -> None:
     data = TrainingData.of(extract(compositions)[0])
-    model = new().fit(data, trainer)
+    model = new().fit(data)
     assert model._base is not None
     asked = [replace(e.context, history=(Call(e.target),)) for e in data.examples]
     contexts = data.vocabulary.encode(asked)
@@ -212,9 +209,7 @@ def test_where_nothing_can_be_foreseen_it_is_the_base(
 # No leaks
 
 
-def test_no_neighbour_knows_anything_of_what_is_foreseen(
-    monkeypatch: pytest.MonkeyPatch, trainer: Trainer
-) -> None:
+def test_no_neighbour_knows_anything_of_what_is_out_of_foldn(monkeypatch: pytest.MonkeyPatch) -> None:
     stores: list[Sequence[Example]] = []
     asked: list[Contexts] = []
     of, preferences = Neighbours.of, PAGT._preferences
@@ -229,7 +224,7 @@ def test_no_neighbour_knows_anything_of_what_is_foreseen(
 
     monkeypatch.setattr(pagt.Neighbours, "of", watched_of)
     monkeypatch.setattr(PAGT, "_preferences", watched)
-    new(folds=3).fit(DATA, trainer)
+    new(folds=3).fit(DATA)
     *folds, whole = stores
     assert [e.target for e in whole] == [e.target for e in DATA.examples]
     assert len(folds) == len(asked) == 3
@@ -248,9 +243,9 @@ def test_no_neighbour_knows_anything_of_what_is_foreseen(
         assert in_histories.isdisjoint(calls - kept)
 
 
-def answers(compositions: list[Composition], trainer: Trainer) -> list[tuple[float, float, int]]:
+def answers(compositions: list[Composition]) -> list[tuple[float, float, int]]:
     data = TrainingData.of(extract(compositions)[0])
-    return new(after="any")._foresee(data, trainer)
+    return new(after="any")._out_of_fold(data)
 
 
 def shared_call(i: int, owner: str, node: str) -> Composition:
@@ -259,11 +254,11 @@ def shared_call(i: int, owner: str, node: str) -> Composition:
     return compose(f"{owner}{i}", nodes, [(f"t{i}", node)], owner=owner, time=i * DAY)[0]
 
 
-def test_a_call_that_compositions_share_is_not_asked_about_where_it_is_known(trainer: Trainer) -> None:
+def test_a_call_that_compositions_share_is_not_asked_about_where_it_is_known() -> None:
     own = [shared_call(i, "ann", f"call{i}") for i in range(6)]
     twins = [replace(c, id=f"twin of {c.id}") for c in own]
     # Without twins, all but the first call have a history and are asked about.
-    assert len(answers(own, trainer)) == 5
+    assert len(answers(own)) == 5
     data = TrainingData.of(extract([*own, *twins])[0])
     apart = sum(
         e.event not in {other.event for other in rest.examples}
@@ -272,10 +267,10 @@ def test_a_call_that_compositions_share_is_not_asked_about_where_it_is_known(tra
         if e.context.history
     )
     assert 0 < apart < 10
-    assert len(answers([*own, *twins], trainer)) == apart
+    assert len(answers([*own, *twins])) == apart
 
 
-def test_an_example_does_not_change_what_it_is_foreseen_with(trainer: Trainer) -> None:
+def test_an_example_does_not_change_what_it_is_out_of_foldn_with() -> None:
     """The last call of an owner may be any: the preferences of all examples stay as they are."""
     data = TrainingData.of(extract(by_owner())[0])
     last = data.examples[-1]
@@ -297,7 +292,7 @@ def test_an_example_does_not_change_what_it_is_foreseen_with(trainer: Trainer) -
         return np.stack(rows)
 
     assert np.array_equal(preferences(data), preferences(changed))
-    assert len(answers(by_owner(), trainer)) == 22
+    assert len(answers(by_owner())) == 22
 
 
 def test_a_row_is_answered_alone(model: PAGT) -> None:
@@ -311,7 +306,7 @@ def test_a_row_is_answered_alone(model: PAGT) -> None:
 # What is stored
 
 
-def test_names_and_times_of_owners_are_not_stored(model: PAGT, trainer: Trainer) -> None:
+def test_names_and_times_of_owners_are_not_stored(model: PAGT) -> None:
     names = {"ann": "zoe", "bob": "yan", "eve": "xia", "joe": "ann"}
     renamed = [
         compose(
@@ -323,7 +318,7 @@ def test_names_and_times_of_owners_are_not_stored(model: PAGT, trainer: Trainer)
         )[0]
         for c in everything().compositions
     ]
-    state = new().fit(TrainingData.of(extract(renamed)[0]), trainer).state()
+    state = new().fit(TrainingData.of(extract(renamed)[0])).state()
     assert state.keys() == model.state().keys()
     assert all(np.array_equal(array, state[name]) for name, array in model.state().items())
     assert {n for n in state if "/" not in n} == {"counts", "nodes", "followed", "gate", "prior"}
@@ -364,9 +359,9 @@ def test_an_option_that_the_base_does_not_have_is_refused_at_once() -> None:
 # Learning
 
 
-def test_where_only_history_tells_it_is_right_and_the_base_is_not(trainer: Trainer) -> None:
+def test_where_only_history_tells_it_is_right_and_the_base_is_not() -> None:
     data = TrainingData.of(extract(by_owner())[0])
-    model = new().fit(data, trainer)
+    model = new().fit(data)
     # Owners that training never saw: who they are does not matter.
     strangers = extract(by_owner(("cyd", "dan"), 4))[0]
     asked = [e for e in Histories.of(strangers).with_history(strangers) if e.context.history]
@@ -378,7 +373,7 @@ def test_where_only_history_tells_it_is_right_and_the_base_is_not(trainer: Train
     assert model.alpha(5) < 0.1
 
 
-def test_where_history_tells_nothing_the_base_keeps_most(trainer: Trainer) -> None:
+def test_where_history_tells_nothing_the_base_keeps_most() -> None:
     """What follows is told by the table alone, whoever asks and whatever was before."""
     rng = np.random.default_rng(0)
     made = [
@@ -387,5 +382,5 @@ def test_where_history_tells_nothing_the_base_keeps_most(trainer: Trainer) -> No
     ]
     data = TrainingData.of(extract(made)[0])
     options = {"epochs": 40, "learning_rate": 0.02}
-    model = new(after="any", base_options=options).fit(data, trainer)
+    model = new(after="any", base_options=options).fit(data)
     assert model.alpha(10) > 0.9

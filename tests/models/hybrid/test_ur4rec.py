@@ -10,7 +10,6 @@ from scipy.special import log_softmax, logsumexp, softmax
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST, UNKNOWN
 from dagrec.errors import ConfigError
-from dagrec.models.base import Trainer
 from dagrec.models.hybrid.experts import GraphExpert
 from dagrec.models.hybrid.ur4rec import FIRST_GATE, UR4Rec, UR4RecNetwork
 from dagrec.models.registry import create
@@ -22,8 +21,8 @@ from tests.worlds import branching
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> UR4Rec:
-    return new(epochs=6).fit(WORLD.data, trainer)
+def fitted() -> UR4Rec:
+    return new(epochs=6).fit(WORLD.data)
 
 
 # What the scores are
@@ -81,10 +80,10 @@ def test_scores_follow_the_formula(fitted: UR4Rec) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": False}, {"read": "upstream"}], ids=str)
-def test_with_identity_alone_it_is_sasrec(options: dict[str, Any], trainer: Trainer) -> None:
+def test_with_identity_alone_it_is_sasrec(options: dict[str, Any]) -> None:
     shared = {**SMALL, "epochs": 4, **options}
-    alone = new(seed=3, epochs=4, text=False, graph=False, **options).fit(WORLD.data, trainer)
-    sasrec = create("sasrec", shared, seed=3).fit(WORLD.data, trainer)
+    alone = new(seed=3, epochs=4, text=False, graph=False, **options).fit(WORLD.data)
+    sasrec = create("sasrec", shared, seed=3).fit(WORLD.data)
     assert np.array_equal(alone.score(WORLD.data.contexts), sasrec.score(WORLD.data.contexts))
     assert alone.gates(WORLD.data.contexts)["identity"].tolist() == [1.0] * len(WORLD.data.contexts)
 
@@ -229,11 +228,11 @@ def test_only_the_text_answers_with_what_is_taken_for_new(monkeypatch: pytest.Mo
 # Stages
 
 
-def test_until_the_joint_stage_the_sequence_learns_as_if_it_were_alone(trainer: Trainer) -> None:
+def test_until_the_joint_stage_the_sequence_learns_as_if_it_were_alone() -> None:
     """With steps that are not cut, since all gradients are cut together."""
     shared: dict[str, Any] = {"epochs": 4, "clip_norm": 1e6, "learning_rate": 1e-3, "dropout": 0.0}
-    model = new(seed=1, sequence_share=0.5, text_share=0.5, **shared).fit(WORLD.data, trainer)
-    sasrec = create("sasrec", {**SMALL, **shared}, seed=1).fit(WORLD.data, trainer)
+    model = new(seed=1, sequence_share=0.5, text_share=0.5, **shared).fit(WORLD.data)
+    sasrec = create("sasrec", {**SMALL, **shared}, seed=1).fit(WORLD.data)
     found, expected = model.state(), sasrec.state()
     for name, array in expected.items():
         if name != "prior":
@@ -245,21 +244,21 @@ def test_until_the_joint_stage_the_sequence_learns_as_if_it_were_alone(trainer: 
     np.testing.assert_allclose(model.score(WORLD.data.contexts), scores, atol=1e-2)
 
 
-def texts_after(trainer: Trainer, **options: Any) -> tuple[Floats, Floats]:
+def texts_after(**options: Any) -> tuple[Floats, Floats]:
     """The text's query and the gate after four epochs."""
-    state = new(seed=1, epochs=4, **options).fit(WORLD.data, trainer).state()
+    state = new(seed=1, epochs=4, **options).fit(WORLD.data).state()
     return state["text.query.weight"].astype(float), state["gate.weight"].astype(float)
 
 
-def test_text_learns_from_its_stage_on_and_the_gate_from_the_joint_one(trainer: Trainer) -> None:
-    first, _ = texts_after(trainer, sequence_share=1.0, text_share=0.0)
-    again, gate = texts_after(trainer, sequence_share=1.0, text_share=0.0, learning_rate=0.02)
+def test_text_learns_from_its_stage_on_and_the_gate_from_the_joint_one() -> None:
+    first, _ = texts_after(sequence_share=1.0, text_share=0.0)
+    again, gate = texts_after(sequence_share=1.0, text_share=0.0, learning_rate=0.02)
     assert np.array_equal(first, again)
     assert not gate.any()
-    second, gate = texts_after(trainer, sequence_share=0.5, text_share=0.5)
+    second, gate = texts_after(sequence_share=0.5, text_share=0.5)
     assert not np.allclose(first, second)
     assert not gate.any()
-    _, gate = texts_after(trainer, sequence_share=0.25, text_share=0.25)
+    _, gate = texts_after(sequence_share=0.25, text_share=0.25)
     assert gate.any()
 
 
@@ -278,11 +277,11 @@ def test_without_identity_there_is_no_stage_of_its_own() -> None:
     assert network.joint.tolist() == [1.0]
 
 
-def test_losses_of_the_stages_compare(trainer: Trainer) -> None:
+def test_losses_of_the_stages_compare() -> None:
     """The text's loss is counted from the first epoch on."""
     options: dict[str, Any] = {"epochs": 1, "sequence_share": 1.0, "text_share": 0.0}
-    with_text = new(**options).fit(WORLD.data, trainer).history[0].loss
-    without = new(text_weight=0.0, **options).fit(WORLD.data, trainer).history[0].loss
+    with_text = new(**options).fit(WORLD.data).history[0].loss
+    without = new(text_weight=0.0, **options).fit(WORLD.data).history[0].loss
     services = len(WORLD.data.vocabulary.services)
     assert with_text - without == pytest.approx(np.log(services), abs=0.2)
 
@@ -293,10 +292,10 @@ def test_losses_of_the_stages_compare(trainer: Trainer) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"graph": False}, {"identity": False, "graph": False}, {"text": False}], ids=str
 )
-def test_eight_examples_are_learned_by_heart(options: dict[str, Any], trainer: Trainer) -> None:
+def test_eight_examples_are_learned_by_heart(options: dict[str, Any]) -> None:
     data = eight()
     shared = {"epochs": 100, "width": 32, "dropout": 0.0, "learning_rate": 0.02}
-    model = new(**{**shared, **options}).fit(data, trainer)
+    model = new(**{**shared, **options}).fit(data)
     assert (model.score(data.contexts).argmax(axis=1) == data.targets).all()
 
 

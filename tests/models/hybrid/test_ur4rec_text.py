@@ -15,7 +15,6 @@ from dagrec.data.compositions import Composition
 from dagrec.data.examples import Context, extract
 from dagrec.data.vocabulary import FIRST
 from dagrec.errors import DataError
-from dagrec.models.base import Trainer
 from dagrec.models.hybrid.experts import TextExpert, read_vectors
 from dagrec.models.hybrid.ur4rec import UR4Rec
 from dagrec.training.data import TrainingData
@@ -25,8 +24,8 @@ from tests.models.hybrid.ur4recs import COLD, DRAWN, READ, WORLD, answered, kind
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> UR4Rec:
-    return new(epochs=6).fit(WORLD.data, trainer)
+def fitted() -> UR4Rec:
+    return new(epochs=6).fit(WORLD.data)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -106,11 +105,9 @@ def of_cold(model: UR4Rec) -> Floats:
 @pytest.mark.parametrize(
     "options", [{}, {"graph": False}, {"identity": False, "graph": False}], ids=str
 )
-def test_services_that_were_never_seen_are_ranked_by_their_text(
-    options: dict[str, Any], trainer: Trainer
-) -> None:
+def test_services_that_were_never_seen_are_ranked_by_their_text(options: dict[str, Any]) -> None:
     data = TrainingData.of(kinds().examples, services=COLD)
-    (ab, ac), (bb, bc) = of_cold(new(epochs=60, **options).fit(data, trainer))
+    (ab, ac), (bb, bc) = of_cold(new(epochs=60, **options).fit(data))
     assert ab > ac + 0.5
     assert bc > bb + 0.5
 
@@ -127,10 +124,10 @@ def test_texts_of_declared_services_are_read_beside_their_keys() -> None:
     assert near[s2, read] > near[s2, drawn]
 
 
-def test_without_the_text_they_are_alike(trainer: Trainer) -> None:
+def test_without_the_text_they_are_alike() -> None:
     """Identity and counts cannot tell them apart."""
     data = TrainingData.of(kinds().examples, services=COLD)
-    found = of_cold(new(epochs=60, text=False).fit(data, trainer))
+    found = of_cold(new(epochs=60, text=False).fit(data))
     np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=1e-6)
 
 
@@ -164,7 +161,7 @@ def vectors(folder: Path, **found: object) -> Path:
     return file
 
 
-def test_vectors_of_a_file_take_the_place_of_words(tmp_path: Path, trainer: Trainer) -> None:
+def test_vectors_of_a_file_take_the_place_of_words(tmp_path: Path) -> None:
     """The cold services have vectors like those of the known ones, and keys that say nothing."""
     own = {key: [1, 0, 0.1 * i, 0] for i, key in enumerate((*DRAWN, "s1"))}
     own |= {key: [0, 1, 0, 0.1 * i] for i, key in enumerate((*READ, "s2"))}
@@ -176,7 +173,7 @@ def test_vectors_of_a_file_take_the_place_of_words(tmp_path: Path, trainer: Trai
         rows[ids["draw_bars"]], np.array([1, 0, 0.1, 0]) / np.sqrt(1.01), rtol=1e-6
     )
     assert not rows[[0, 1, ids["table_a"]]].any()
-    model = new(epochs=60, texts=str(file)).fit(data, trainer)
+    model = new(epochs=60, texts=str(file)).fit(data)
     contexts = data.vocabulary.encode([Context(("table_a",)), Context(("table_b",))])
     scores = model.score(contexts)
     first, second = (scores[:, data.vocabulary.columns[key]] for key in ("s1", "s2"))
@@ -207,13 +204,11 @@ def test_vectors_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"keys,vectors\n"])
-def test_another_kind_of_file_is_refused(
-    content: bytes | None, tmp_path: Path, trainer: Trainer
-) -> None:
+def test_another_kind_of_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
     file = tmp_path / "vectors.safetensors"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(DataError) as error:
-        new(texts=str(file)).fit(WORLD.data, trainer)
+        new(texts=str(file)).fit(WORLD.data)
     assert str(file) in str(error.value)
     assert "must be a safetensors file with a vector for each key" in str(error.value)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dagrec.data.examples import Context, Example
 from dagrec.data.vocabulary import FIRST, PADDING, Contexts
-from dagrec.training.network import Network
 from dagrec.models.sequence.paths import PathRows, RowInputs
 from dagrec.training.data import TrainingData
+from dagrec.training.network import Network
 
 NODES, SERVICES = 12, 7
 Path = Sequence[int]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.data.vocabulary import FIRST
-from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.bert4rec import MASK, BERT4Rec, BERT4RecConfig, BERTNetwork
 from tests.models.sequence.rows import (
@@ -229,25 +228,25 @@ def test_the_first_loss_is_about_that_of_a_uniform_guess(tied: bool) -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.2])
-def test_eight_examples_are_learned_by_heart(weight: float, trainer: Trainer) -> None:
+def test_eight_examples_are_learned_by_heart(weight: float) -> None:
     data = eight()
     options = {"epochs": 100, "width": 32, "dropout": 0.0, "learning_rate": 0.01, "cloze": weight}
-    model = create("bert4rec", options).fit(data, trainer)
+    model = create("bert4rec", options).fit(data)
     assert (model.score(data.contexts).argmax(axis=1) == data.targets).all()
     assert weight or model.history[-1].loss < 0.05
 
 
-def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
+def test_the_memory_reaches_behind_the_last_node() -> None:
     world = memory()
     model = create("bert4rec", {"epochs": 60, "width": 16, "learning_rate": 0.01})
-    model.fit(world.data, trainer)
+    model.fit(world.data)
     found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
     answers = [world.data.vocabulary.services[column] for column in found]
     assert answers == [world.certain[context.path] for context in world.contexts]
 
 
-def test_attention_names_the_mask(trainer: Trainer) -> None:
-    model = create("bert4rec", {"epochs": 1, "width": 16, "layers": 3}).fit(everything().data, trainer)
+def test_attention_names_the_mask() -> None:
+    model = create("bert4rec", {"epochs": 1, "width": 16, "layers": 3}).fit(everything().data)
     assert isinstance(model, BERT4Rec)
     found = model.attention(Context(("table_a", "extract")))
     assert found.nodes == ("table_a", "extract", MASK)

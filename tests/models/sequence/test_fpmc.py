@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from dagrec.data.vocabulary import FIRST, PADDING
-from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.fpmc import FPMC, FPMCConfig, FPMCNetwork
 from tests.models.sequence.rows import (
@@ -109,27 +108,27 @@ def test_every_node_counts() -> None:
     assert differ(network())
 
 
-def test_its_loss_is_bpr_by_default_and_any_by_choice(trainer: Trainer) -> None:
+def test_its_loss_is_bpr_by_default_and_any_by_choice() -> None:
     assert FPMC.Config().loss == "bpr"
     world = chain()
     for loss in ("bpr", "ce", "bce", "hinge", "sampled-softmax"):
         options = {"epochs": 60, "learning_rate": 0.02, "loss": loss}
-        model = create("fpmc", options).fit(world.data, trainer)
+        model = create("fpmc", options).fit(world.data)
         found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
         answers = [world.data.vocabulary.services[column] for column in found]
         assert answers == [world.certain[context.path] for context in world.contexts], loss
 
 
-def test_the_first_loss_is_that_of_a_tie(trainer: Trainer) -> None:
+def test_the_first_loss_is_that_of_a_tie() -> None:
     """BPR at equal scores costs log 2; first scores of a width differ by a few tenths."""
     options = {"epochs": 1, "learning_rate": 1e-9, "init_scale": 0.1, "schedule": "constant"}
-    model = create("fpmc", options).fit(everything().data, trainer)
+    model = create("fpmc", options).fit(everything().data)
     assert model.history[0].loss == pytest.approx(np.log(2), rel=0.05)
 
 
-def test_eight_examples_are_learned_by_heart(trainer: Trainer) -> None:
+def test_eight_examples_are_learned_by_heart() -> None:
     data = eight()
     options = {"epochs": 150, "loss": "ce", "dropout": 0.0, "learning_rate": 0.03, "weight_decay": 0.0}
-    model = create("fpmc", options).fit(data, trainer)
+    model = create("fpmc", options).fit(data)
     assert model.history[-1].loss < 0.05
     assert (model.score(data.contexts).argmax(axis=1) == data.targets).all()

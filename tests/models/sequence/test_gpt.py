@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from dagrec.data.examples import Context
-from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.attention import CausalTransformer
 from dagrec.models.sequence.gpt import DEVIATION, GPT
@@ -53,16 +52,16 @@ def test_depth_leaves_the_first_states_about_as_they_enter() -> None:
     assert same.min() > 0.9
 
 
-def test_eight_examples_are_learned_by_heart(trainer: Trainer) -> None:
+def test_eight_examples_are_learned_by_heart() -> None:
     data = eight()
     options = {"epochs": 100, "width": 32, "dropout": 0.0, "learning_rate": 0.01}
-    model = create("gpt", options).fit(data, trainer)
+    model = create("gpt", options).fit(data)
     assert model.history[-1].loss < 0.05
     assert (model.score(data.contexts).argmax(axis=1) == data.targets).all()
 
 
-def test_attention_of_every_layer_and_head(trainer: Trainer) -> None:
-    model = create("gpt", {"epochs": 1, "width": 16}).fit(everything().data, trainer)
+def test_attention_of_every_layer_and_head() -> None:
+    model = create("gpt", {"epochs": 1, "width": 16}).fit(everything().data)
     assert isinstance(model, GPT)
     found = model.attention(Context(("table_a", "extract")))
     assert found.weights.shape == (model.config.layers, model.config.heads, 2, 2)

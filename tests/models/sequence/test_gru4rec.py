@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from dagrec.data.examples import Context, Example
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts
-from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
 from dagrec.models.sequence.paths import PathForest
@@ -286,18 +285,18 @@ def eight() -> TrainingData:
 
 
 @pytest.mark.parametrize("shape", [{}, {"tied": True}], ids=str)
-def test_eight_examples_are_learned_by_heart(shape: dict[str, object], trainer: Trainer) -> None:
+def test_eight_examples_are_learned_by_heart(shape: dict[str, object]) -> None:
     data = eight()
     options = {"epochs": 150, "learning_rate": 0.01, "embedding": 16, "hidden": 32, **STILL, **shape}
-    model = create("gru4rec", options).fit(data, trainer)
+    model = create("gru4rec", options).fit(data)
     assert model.history[-1].loss < 0.05
     assert (model.score(data.contexts).argmax(axis=1) == data.targets).all()
 
 
-def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
+def test_the_memory_reaches_behind_the_last_node() -> None:
     world = memory()
     options = {"epochs": 80, "learning_rate": 0.02, "embedding": 16, "hidden": 16}
-    model = create("gru4rec", options).fit(world.data, trainer)
+    model = create("gru4rec", options).fit(world.data)
     found = model.score(world.data.vocabulary.encode(world.contexts))
     answers = [world.data.vocabulary.services[column] for column in found.argmax(axis=1)]
     assert answers == [world.certain[context.path] for context in world.contexts]
@@ -307,10 +306,10 @@ def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> GRU4Rec:
+def fitted() -> GRU4Rec:
     model = create("gru4rec", {"epochs": 2, "embedding": 6, "hidden": 5})
     assert isinstance(model, GRU4Rec)
-    return model.fit(everything().data, trainer)
+    return model.fit(everything().data)
 
 
 def test_an_unknown_node_is_the_centre_of_the_known_ones(fitted: GRU4Rec) -> None:
@@ -336,12 +335,11 @@ def test_parameters_are_those_of_the_network_and_the_prior(fitted: GRU4Rec) -> N
     assert fitted.parameters() == nodes * d + first + second + services * (h + 1) + services
 
 
-def test_the_seed_decides_the_weights(trainer: Trainer) -> None:
+def test_the_seed_decides_the_weights() -> None:
     data = everything().data
     options = {"epochs": 1, "embedding": 4, "hidden": 4}
     first, again, other = (
-        create("gru4rec", options, seed=seed).fit(data, trainer).state()["head.weight"]
-        for seed in (1, 1, 2)
+        create("gru4rec", options, seed=seed).fit(data).state()["head.weight"] for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from dagrec.data.vocabulary import FIRST
-from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.nextitnet import CausalConvolution, NextItNetConfig, NextItNetwork
 from dagrec.types import Floats
@@ -171,18 +170,18 @@ def test_each_dropout_acts_in_training_alone(dropout: str) -> None:
     assert torch.equal(scores(still, of), scores(still, of))
 
 
-def test_eight_examples_are_learned_by_heart(trainer: Trainer) -> None:
+def test_eight_examples_are_learned_by_heart() -> None:
     data = eight()
     options = {"epochs": 100, "width": 32, "learning_rate": 0.01, **STILL}
-    model = create("nextitnet", options).fit(data, trainer)
+    model = create("nextitnet", options).fit(data)
     assert model.history[-1].loss < 0.05
     assert (model.score(data.contexts).argmax(axis=1) == data.targets).all()
 
 
-def test_the_memory_reaches_behind_the_last_node(trainer: Trainer) -> None:
+def test_the_memory_reaches_behind_the_last_node() -> None:
     world = memory()
     model = create("nextitnet", {"epochs": 60, "width": 16, "learning_rate": 0.01})
-    model.fit(world.data, trainer)
+    model.fit(world.data)
     found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
     answers = [world.data.vocabulary.services[column] for column in found]
     assert answers == [world.certain[context.path] for context in world.contexts]

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, context_at
 from dagrec.data.vocabulary import PADDING, UNKNOWN, Contexts
 from dagrec.errors import ConfigError
-from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig
@@ -231,13 +230,13 @@ def test_a_long_upstream_dag_keeps_its_newest_nodes() -> None:
     assert found.lengths.tolist() == [MAX_CONTEXT_LENGTH]
 
 
-def test_reading_upstream_tells_diamonds_from_paths(trainer: Trainer) -> None:
+def test_reading_upstream_tells_diamonds_from_paths() -> None:
     made = diamond().compositions[0]
     data = everything().data
     at_merge = context_at(made, "merge")
     contexts = data.vocabulary.encode([at_merge, Context(at_merge.path)])
     for read, differs in (("path", False), ("upstream", True)):
-        scores = sequence(read=read).fit(data, trainer).score(contexts)
+        scores = sequence(read=read).fit(data).score(contexts)
         assert (not np.allclose(scores[0], scores[1])) is differs
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
 from dagrec.data.vocabulary import Contexts
 from dagrec.errors import NumericalError
-from dagrec.models.base import Trainer
 from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import create
 from dagrec.models.sequence.gru4rec import GRU4Rec
@@ -43,11 +42,11 @@ def new(**options: object) -> GRU4Rec:
 
 
 @pytest.fixture(scope="module")
-def models(trainer: Trainer) -> dict[str, GRU4Rec]:
+def models() -> dict[str, GRU4Rec]:
     """A fitted recommender of each shape; larger weights open and close the gates further."""
     found = {}
     for name, options in SHAPES.items():
-        model = new(**options).fit(WORLD.data, trainer)
+        model = new(**options).fit(WORLD.data)
         state = {key: array * 2 for key, array in model.state().items()}
         found[name] = model.restore(state, WORLD.data.vocabulary, WORLD.data.graph)
     return found
@@ -106,11 +105,11 @@ def test_the_longest_paths_and_more_than_are_computed_at_once(models: dict[str, 
     assert close(model.score(contexts), by_torch(model, contexts))
 
 
-def test_it_scores_with_what_was_learned_or_restored_last(trainer: Trainer) -> None:
+def test_it_scores_with_what_was_learned_or_restored_last() -> None:
     data, less = WORLD.data, memory().data
-    model = new().fit(data, trainer)
+    model = new().fit(data)
     first, state = model.score(data.contexts), model.state()
-    model.fit(less, trainer)
+    model.fit(less)
     assert close(model.score(less.contexts), by_torch(model, less.contexts))
     doubled = {key: array * 2 for key, array in state.items()}
     model.restore(doubled, data.vocabulary, data.graph)
@@ -143,11 +142,11 @@ def median_seconds(work: Callable[[], object]) -> float:
     return float(np.median(times))
 
 
-def test_one_path_is_scored_in_half_the_time_at_most(trainer: Trainer) -> None:
-    """Measured: a fifth; under load both are slower alike."""
+def test_one_path_is_scored_in_half_the_time_at_most() -> None:
+    """RunMetrics: a fifth; under load both are slower alike."""
     model = create("gru4rec", {"epochs": 1})
     assert isinstance(model, GRU4Rec)
-    model.fit(WORLD.data, trainer)
+    model.fit(WORLD.data)
     contexts = WORLD.data.vocabulary.encode([Context(tuple(KEYS[:3]))])
     with torch.inference_mode():
         assert 2 * median_seconds(lambda: model.score(contexts)) < median_seconds(

@@ -7,7 +7,6 @@ from dagrec.data.examples import Context, context_at
 from dagrec.data.vocabulary import Contexts
 from dagrec.errors import DataError, NotFittedError
 from dagrec.models.attention import Attentive
-from dagrec.models.base import Trainer
 from dagrec.models.registry import create
 from dagrec.models.sequence.sasrec import SASRec
 from tests.checks import says
@@ -18,26 +17,26 @@ SMALL = {"width": 16, "batch_size": 16, "learning_rate": 0.01, "schedule": "cons
 
 
 @pytest.fixture(scope="module")
-def fitted(trainer: Trainer) -> SASRec:
+def fitted() -> SASRec:
     model = create("sasrec", {**SMALL, "epochs": 3, "layers": 2, "heads": 4})
     assert isinstance(model, SASRec)
-    return model.fit(everything().data, trainer)
+    return model.fit(everything().data)
 
 
 @pytest.mark.parametrize("shape", [{}, {"tied": False}, {"positions": "absolute"}], ids=str)
-def test_eight_examples_are_learned_by_heart(shape: dict[str, object], trainer: Trainer) -> None:
+def test_eight_examples_are_learned_by_heart(shape: dict[str, object]) -> None:
     data = eight()
     options = {**SMALL, "epochs": 150, "width": 32, "dropout": 0.0, **shape}
-    model = create("sasrec", options).fit(data, trainer)
+    model = create("sasrec", options).fit(data)
     assert model.history[-1].loss < 0.05
     assert (model.score(data.contexts).argmax(axis=1) == data.targets).all()
 
 
 @pytest.mark.parametrize("positions", ["distance", "absolute"])
-def test_the_memory_reaches_behind_the_last_node(positions: str, trainer: Trainer) -> None:
+def test_the_memory_reaches_behind_the_last_node(positions: str) -> None:
     world = memory()
     options = {**SMALL, "epochs": 60, "positions": positions}
-    model = create("sasrec", options).fit(world.data, trainer)
+    model = create("sasrec", options).fit(world.data)
     found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
     answers = [world.data.vocabulary.services[column] for column in found]
     assert answers == [world.certain[context.path] for context in world.contexts]
@@ -47,10 +46,10 @@ def test_the_memory_reaches_behind_the_last_node(positions: str, trainer: Traine
     "loss",
     ["ce", "bce", "gbce", "bpr", "bpr-max", "top1", "top1-max", "hinge", "infonce", "sampled-softmax"],
 )
-def test_a_chain_is_learned_with_every_loss(loss: str, trainer: Trainer) -> None:
+def test_a_chain_is_learned_with_every_loss(loss: str) -> None:
     world = chain()
     options = {**SMALL, "epochs": 40, "loss": loss, "negatives": 8, "dropout": 0.0}
-    model = create("sasrec", options).fit(world.data, trainer)
+    model = create("sasrec", options).fit(world.data)
     found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
     answers = [world.data.vocabulary.services[column] for column in found]
     assert answers == [world.certain[context.path] for context in world.contexts]
@@ -85,9 +84,9 @@ def test_attention_of_one_context_is_that_in_a_batch(fitted: SASRec) -> None:
         np.testing.assert_allclose(fitted.attention(context).weights, batch, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_reads_what_scores_are_read_from(trainer: Trainer) -> None:
+def test_attention_reads_what_scores_are_read_from() -> None:
     data, (whole,) = diamond().data, diamond().compositions
-    model = create("sasrec", {**SMALL, "epochs": 1, "read": "upstream"}).fit(data, trainer)
+    model = create("sasrec", {**SMALL, "epochs": 1, "read": "upstream"}).fit(data)
     assert isinstance(model, SASRec)
     nodes = model.attention(context_at(whole, "merge")).nodes
     assert nodes == ("table_d", "split", "left", "right", "merge")

@@ -14,7 +14,7 @@ from dagrec.models.registry import MODELS
 from dagrec.recommend.predictor import MAX_CACHED_LENGTH, MAX_QUESTIONS, Answer, Answers, Predictor
 from dagrec.recommend.request import MAX_OPEN_ENDS, make_request
 from dagrec.store.bundle import Bundle
-from tests.asking import all_of, ask, ask_all, chain, plain
+from tests.recommend.asking import all_of, ask, ask_all, chain, plain
 
 PATH = ["table_1001002", "service_301"]
 FORK: dict[str, Any] = {

@@ -17,8 +17,7 @@ from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.errors import DataError
 from dagrec.graph.upstream import linear_extension
-from dagrec.training.augmentation import Augmentation
-from dagrec.training.augmentation import augment, reordered
+from dagrec.training.augmentation import Augmentation, augment, reordered
 from tests.checks import says
 from tests.data.dags import chain, dag, dags, diamonds
 

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dagrec.metrics.statistics import LEVEL, bootstrap_p, holm, mcnemar_p, over_draws, over_splits, paired_p, resampled_weights, t_cdf, t_quantile
+from dagrec.metrics.statistics import (
+    LEVEL,
+    bootstrap_p,
+    holm,
+    mcnemar_p,
+    over_draws,
+    over_splits,
+    paired_p,
+    resampled_weights,
+    t_cdf,
+    t_quantile,
+)
 
 DEGREES = [1, 2, 3, 4.5, 10, 29, 100, 1000]
 

@@ -8,7 +8,17 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score, log_loss, ndcg_score, precision_score, recall_score
 
-from dagrec.metrics.ranking import METRICS, Outcome, ece_band, hit_rate, macro_f1, macro_precision, macro_recall, ndcg, nll
+from dagrec.metrics.ranking import (
+    METRICS,
+    Outcome,
+    ece_band,
+    hit_rate,
+    macro_f1,
+    macro_precision,
+    macro_recall,
+    ndcg,
+    nll,
+)
 from dagrec.types import Floats, Ids
 
 C = 15

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax as oracle
 
-from dagrec.metrics.temperature import log_softmax
-from dagrec.metrics.temperature import LARGEST, fit_temperature
+from dagrec.metrics.temperature import LARGEST, fit_temperature, log_softmax
 from dagrec.types import Floats, Ids, Mask
 
 

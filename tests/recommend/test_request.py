@@ -16,9 +16,17 @@ from dagrec.errors import RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.registry import MODELS
 from dagrec.recommend.predictor import predict, predict_lines
-from dagrec.recommend.request import MAX_PATH_LENGTH, MAX_K, MAX_OPEN_ENDS, MAX_LINKS, MAX_NODES, make_request, request_contexts
+from dagrec.recommend.request import (
+    MAX_K,
+    MAX_LINKS,
+    MAX_NODES,
+    MAX_OPEN_ENDS,
+    MAX_PATH_LENGTH,
+    make_request,
+    request_contexts,
+)
 from dagrec.store.bundle import Bundle
-from tests.asking import ENDS, all_of, ask, ask_all, chain
+from tests.recommend.asking import ENDS, all_of, ask, ask_all, chain
 
 
 def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:

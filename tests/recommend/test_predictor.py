@@ -18,7 +18,7 @@ from dagrec.recommend.predictor import Answer, predict_lines
 from dagrec.recommend.request import MAX_K
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from tests.asking import ENDS, all_of, ask, chain, plain
+from tests.recommend.asking import ENDS, all_of, ask, chain, plain
 
 DATA = Path(__file__).parents[1] / "data" / "compositions.json"
 
