@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+EXTRAS = ("train", "serve", "tune", "viz")
+
 
 class DagrecError(Exception):
     """Base of all errors of this package; its text is meant for people."""
@@ -58,6 +60,14 @@ class RefusedError(DagrecError):
 
 class RequestError(DagrecError):
     """A prediction request that cannot be answered as it stands."""
+
+
+def missing_package(what: str, error: ModuleNotFoundError, extra: str) -> ConfigError:
+    """The error of something that needs a package of an extra, or a package by itself."""
+    install = f"dagrec[{extra}]" if extra in EXTRAS else extra
+    return ConfigError(
+        f"{what} needs the package {error.name!r}, found it not installed; install {install}"
+    )
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

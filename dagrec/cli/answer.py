@@ -71,7 +71,7 @@ def predict(
     Several models, or the open ends of a composition, are answered side by side.
     """
     from dagrec.recommend import predictor as library
-    from dagrec.store.catalogue import Store
+    from dagrec.store.catalogue import open_bundle
 
     if sum(source is not None for source in (path, composition, contexts)) != 1:
         raise typer.BadParameter("give one of --path, --composition and --contexts")
@@ -90,7 +90,7 @@ def predict(
     if contexts is None:
         request = read_request(path, composition, at, defaults)
     opts.set_threads(threads)
-    bundle = Store(store).load(version)
+    bundle = open_bundle(store, version)
     if contexts is not None:
         failed = 0
         for answer in library.predict_lines(bundle, _lines(contexts), defaults):

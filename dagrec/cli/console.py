@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagrec.errors import DagrecError
+from dagrec.evaluation.tables import result_tables
 from dagrec.files import replace_file
 from dagrec.progress import Progress
 from dagrec.recommend.answers import Answer, Answers
@@ -26,9 +27,6 @@ from dagrec.training.runtime import is_first_process
 quiet = not is_first_process()
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160, quiet=quiet)
 err = Console(stderr=True, highlight=False, quiet=quiet)
-
-SHOWN = ("accuracy", "hr@5", "mrr", "ndcg@10", "macro_f1", "nll")
-"""Metrics in the printed table; the JSON has all of them."""
 
 
 def say(message: str, style: str | None = None) -> None:
@@ -108,63 +106,13 @@ def moment(seconds: float | None) -> str:
 
 
 def result_table(result: Mapping[str, Any], against: str | None = None) -> None:
-    """The models of an evaluation with their intervals, and the lines to read them against.
-
-    Differences are shown to the model ``against``, or to the most accurate one; the JSON has them all.
-    """
-    rows = []
-    for label, model in result["models"].items():
-        metrics = model["metrics"]
-        cells = [f"{metrics[m]['mean']:.3f}±{_half(metrics[m])}" for m in SHOWN]
-        rows.append([label, *cells, f"{model['seconds']['fit']:.2f}"])
-    reference = result["reference"]
-    for name in ("random", "popularity"):
-        rows.append([f"({name})", *(f"{reference[name][m]:.3f}     " for m in SHOWN), ""])
-    mask = result["mask"] if isinstance(result["mask"], str) else "by variant"
-    title = (
-        f"{result['data']['path']}: protocol {result['protocol']}, mask {mask}, "
-        f"{result['repeats']} repeats, {result['data']['examples']:,} examples"
-    )
-    table(title, ["model", *SHOWN, "fit s"], rows)
-    out.print(
-        f"In brackets: what equal scores, and frequencies, give under the same mask. It lets through "
-        f"{reference['ceiling']:.3f} of the targets; {reference['unseen_links']:.3f} of the links were "
-        f"never seen in training. Best possible accuracy of a function of the context: "
-        f"{reference['oracle_context']:.3f}; of context and owner: "
-        f"{reference['oracle_context_owner']:.3f}. ± is half the interval ({result['interval']})."
-    )
-    if result["comparisons"]:
-        _comparisons(result, against)
+    """The tables of an evaluation, and its warnings."""
+    for each in result_tables(result, against):
+        table(each.title, each.columns, each.rows, texts=each.texts)
+        for note in each.notes:
+            out.print(note, markup=False, soft_wrap=True)
     for warning in result["warnings"]:
         say(f"note: {warning}", style="yellow")
-
-
-def _comparisons(result: Mapping[str, Any], against: str | None) -> None:
-    models = result["models"]
-    anchor = against or max(models, key=lambda label: models[label]["metrics"]["accuracy"]["mean"])
-    rows = []
-    for row in result["comparisons"]:
-        if anchor not in (row["a"], row["b"]):
-            continue
-        sign = 1 if row["b"] == anchor else -1
-        ends = sorted((sign * row["low"], sign * row["high"]))
-        rows.append(
-            [
-                row["a"] if sign == 1 else row["b"],
-                row["metric"],
-                f"{sign * row['difference']:+.3f}",
-                f"{ends[0]:+.3f} .. {ends[1]:+.3f}",
-                f"{row['p_holm']:.3f}",
-                "yes" if row["resolved"] else "no",
-            ]
-        )
-    columns = ["model", "metric", "difference", "interval", "p (Holm)", "resolved"]
-    table(f"difference to {anchor}", columns, rows)
-
-
-def _half(estimate: Mapping[str, float]) -> str:
-    """Half the interval, without the zero in front of the point."""
-    return f"{(estimate['high'] - estimate['low']) / 2:.3f}".removeprefix("0")
 
 
 def answer_table(answer: Answer | Answers) -> None:

@@ -33,9 +33,9 @@ def embeddings(
     opts.set_threads(threads)  # before numpy is imported
     from dagrec.evaluation.plots import embedding as draw
     from dagrec.jobs.embeddings import Embeddings
-    from dagrec.store.catalogue import Store
+    from dagrec.store.catalogue import open_bundle
 
-    found = Embeddings.of(Store(store).load(version), model)
+    found = Embeddings.of(open_bundle(store, version), model)
     summary = found.summary()
     if plot is not None:
         points = found.points()

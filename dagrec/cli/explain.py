@@ -34,11 +34,11 @@ def explain(
     from dagrec.recommend.answers import Answers
     from dagrec.recommend.explain import look
     from dagrec.recommend.predictor import predict
-    from dagrec.store.catalogue import Store
+    from dagrec.store.catalogue import open_bundle
 
     opts.set_threads(threads)
     request = read_request(path, composition, at, {"model": model, "k": k, "explain": True})
-    bundle = Store(store).load(version)
+    bundle = open_bundle(store, version)
     found = predict(bundle, request)
     answers = found.answers if isinstance(found, Answers) else [found]
     looked = look(bundle, request)

@@ -8,9 +8,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dagrec.errors import DataError
+
+if TYPE_CHECKING:
+    import networkx
 
 OnCycle = Literal["fail", "skip", "break"]
 Link = tuple[str, str]
@@ -95,6 +98,21 @@ class Composition:
                     found.add(parent)
                     stack.append(parent)
         return tuple(node for node in self.order if node in found and node != at)
+
+    def to_networkx(self) -> networkx.DiGraph:
+        """The composition as a directed graph, with the attributes that ``from_networkx`` reads.
+
+        >>> import dagrec
+        >>> dagrec.from_paths([["clean", "plot"]])[0].to_networkx().nodes["2"]["key"]
+        'plot'
+        """
+        import networkx
+
+        graph = networkx.DiGraph(id=self.id, owner=self.owner, time=self.time)
+        for node in self.nodes:
+            graph.add_node(node.id, key=node.key, kind=node.kind, text=node.text, time=node.time)
+        graph.add_edges_from(self.links)
+        return graph
 
     @cached_property
     def signature(self) -> str:

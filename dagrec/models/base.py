@@ -58,8 +58,8 @@ class Recommender(ABC):
         Raises :class:`ConfigError` naming the hyperparameter that does not exist or does not fit.
 
         >>> from dagrec.models import Markov
-        >>> Markov(strength=2.0).config.strength
-        2.0
+        >>> Markov(order=2).config.order
+        2
         """
         self.config = self.configure(options) if config is None else config
         self.seed = seed

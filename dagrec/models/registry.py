@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from dagrec.errors import ConfigError, did_you_mean
+from dagrec.errors import ConfigError, did_you_mean, missing_package
 from dagrec.models.base import Recommender
 
 MODELS: dict[str, str] = {
@@ -66,11 +66,13 @@ def recommender_class(name: str) -> type[Recommender]:
     try:
         found: type[Recommender] = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"recommender {name!r} needs the package {error.name!r}, found it not installed; "
-            "install dagrec[train]"
-        ) from error
+        raise missing_package(f"recommender {name!r}", error, "train") from error
     return found
+
+
+def class_names() -> dict[str, str]:
+    """Name of the class -> name of the recommender."""
+    return {place.partition(":")[2]: name for name, place in MODELS.items()}
 
 
 def family(name: str) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -182,6 +184,40 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     files = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
     manifest = bundle.manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle to a folder of its own, replacing a bundle that is there in one step.
+
+    Raises :class:`StoreError` for a folder that holds anything else, or that cannot be written.
+    """
+    if (
+        folder.exists()
+        and not (folder / MANIFEST).is_file()
+        and (folder.is_file() or any(folder.iterdir()))
+    ):
+        raise StoreError(
+            f"{folder}: a model is saved to a new folder, or over one that was saved before, found "
+            "something else there; choose another folder"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            write_bundle(draft, bundle)
+            draft.chmod(0o755)
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+                folder.rename(old / "old")
+                draft.rename(folder)
+                shutil.rmtree(old)
+            else:
+                draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{folder}: cannot be written: {why}; check space and permissions") from error
 
 
 def load_bundle(folder: Path) -> Bundle:

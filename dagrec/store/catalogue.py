@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 
 from dagrec.errors import StoreError
 from dagrec.files import replace_file, sync
-from dagrec.store.bundle import Bundle, load_bundle, read_manifest, write_bundle
+from dagrec.store.bundle import MANIFEST, Bundle, load_bundle, read_manifest, write_bundle
 from dagrec.types import Options
 
 
@@ -265,3 +265,15 @@ def _read_holder(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")[:1000].strip() or "another"
     except OSError:
         return "another"
+
+
+def open_bundle(path: Path, version: str | None = None) -> Bundle:
+    """A bundle in memory: of a store (the live one, or a version), or of a folder that is one itself.
+
+    Raises :class:`StoreError` for a path that is neither.
+    """
+    if (path / MANIFEST).is_file():
+        if version is not None:
+            raise StoreError(f"{path}: versions are of a store, found a single bundle; leave it out")
+        return load_bundle(path)
+    return Store(path).load(version)

@@ -32,8 +32,7 @@ def train(learner: Learner, data: TrainingData) -> tuple[Network, list[Epoch]]:
     weight is not finite.
     """
     runtime = current_runtime()
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
+    torch.set_num_threads(runtime.threads)
     device = choose_device(runtime.device)
     processes = joined(device)
     with (

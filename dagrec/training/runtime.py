@@ -44,15 +44,16 @@ ShowEpoch = Callable[[str, Epoch, int], None]
 class Runtime:
     """How trainings run.
 
-    ``threads`` of torch (None: as torch chooses). ``progress`` is called after every epoch; "auto"
-    shows a bar on a terminal or in a notebook, and a line every half minute elsewhere; None shows
-    nothing. ``log`` is a file that gets a line of JSON per epoch. With a folder for ``checkpoints``, an
-    interrupted training is resumed (its state is written every ``checkpoint_seconds`` at most), and a
-    finished one is not repeated until :meth:`remove_checkpoints`.
+    ``threads`` is how many torch uses: networks of this size gain nothing from more than one.
+    ``progress`` is called after every epoch; "auto" shows a bar on a terminal or in a notebook, and a
+    line every half minute elsewhere; None shows nothing. ``log`` is a file that gets a line of JSON per
+    epoch. With a folder for ``checkpoints``, an interrupted training is resumed (its state is written
+    every ``checkpoint_seconds`` at most), and a finished one is not repeated until
+    :meth:`remove_checkpoints`.
     """
 
     device: Device = "auto"
-    threads: int | None = None
+    threads: int = 1
     progress: ShowEpoch | Literal["auto"] | None = "auto"
     log: Path | None = None
     checkpoints: Path | None = None

@@ -80,7 +80,8 @@ class Sampler:
             again = again[columns[again] == targets[row[again]]]
         valid[again] = False
 
-        columns, valid = columns.view(-1, size), valid.view(-1, size)
+        shape = (len(targets), size)
+        columns, valid = columns.view(shape), valid.view(shape)
         left = 1 - self.probabilities[targets]
         scale = valid.sum(dim=1) / left.clamp(min=torch.finfo(left.dtype).tiny)
         return _draw(columns, valid, (scale[:, None] * self.probabilities[columns]).log())

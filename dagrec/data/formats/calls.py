@@ -11,6 +11,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from dagrec.data.compositions import Node
 from dagrec.data.formats.documents import Document, Json, need_id
@@ -23,8 +24,19 @@ USUAL = {
     "time": ("time", "start_time", "timestamp", "date", "created", "ts"),
 }
 SEPARATORS = (";", "\t", ",")
-Call = tuple[float, int, str, str]
-"""Time, line, owner, key: sorted, they are in order of time, then of the file."""
+
+
+class Call(NamedTuple):
+    """A call of a service: when (None: where the file has no times), its line, by whom, and the key."""
+
+    time: float | None
+    line: int
+    owner: str
+    key: str
+
+    def order(self) -> tuple[float, int]:
+        """Sorted by this, calls are in the order of time, then of the file."""
+        return (0.0 if self.time is None else self.time, self.line)
 
 
 def _header(text: str) -> tuple[str, list[str]]:
@@ -71,14 +83,16 @@ def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> I
         try:
             row = next(csv.reader([line.rstrip("\r")], delimiter=separator))
             call = _call(row, number, names, places)
-            calls[call[2]].append(call)
+            calls[call.owner].append(call)
         except (csv.Error, DataError) as error:
             placed = DataError(f"line {number}: {error}", rule=getattr(error, "rule", "bad-row"))
             if skipped is None:
                 raise placed from None
             skipped.append(placed)
     for owner, own in calls.items():
-        for number, session in enumerate(_sessions(sorted(own), options.session_gap), start=1):
+        for number, session in enumerate(
+            sessions(sorted(own, key=Call.order), options.session_gap), start=1
+        ):
             yield f"owner {owner}, session {number}", session
 
 
@@ -92,31 +106,35 @@ def _call(row: list[str], line: int, names: list[str], places: list[int]) -> Cal
     if when is None:
         raise DataError("a call needs a time, found nothing; add it", rule="bad-time")
     prefix = "service_" if names[places[1]].lower() == "mid" else ""
-    return when, line, need_id(owner, "owner"), prefix + need_id(service, "service")
+    return Call(when, line, need_id(owner, "owner"), prefix + need_id(service, "service"))
 
 
-def _sessions(calls: list[Call], gap: float | None) -> Iterator[list[Call]]:
+def sessions(calls: list[Call], gap: float | None) -> Iterator[list[Call]]:
     """Calls in order, cut where the pause is longer than ``gap`` minutes."""
     start = 0
     if gap is not None:
         for i, (before, after) in enumerate(pairwise(calls), start=1):
-            if after[0] - before[0] > 60 * gap:
+            if (after.time or 0.0) - (before.time or 0.0) > 60 * gap:
                 yield calls[start:i]
                 start = i
     yield calls[start:]
 
 
+def draft_session(calls: Sequence[Call]) -> Draft:
+    """The composition of calls in their order: one path."""
+    nodes = [Node(id=str(call.line), key=call.key, time=call.time) for call in calls]
+    return Draft(
+        id=f"{calls[0].owner}-{nodes[0].id}",
+        nodes=nodes,
+        links=[(before.id, after.id) for before, after in pairwise(nodes)],
+        owner=calls[0].owner,
+        time=calls[-1].time,
+    )
+
+
 def _draft(document: Json, options: ReadOptions) -> Draft:
     calls: list[Call] = document
-    nodes = [Node(id=str(line), key=key, time=time) for time, line, _, key in calls]
-    links = [(before.id, after.id) for before, after in pairwise(nodes)]
-    return Draft(
-        id=f"{calls[0][2]}-{nodes[0].id}",
-        nodes=nodes,
-        links=links,
-        owner=calls[0][2],
-        time=calls[-1][0],
-    )
+    return draft_session(calls)
 
 
 FORMAT = Format(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from dagrec.data.compositions import Node
+from dagrec.data.compositions import Composition, Node
 from dagrec.data.formats.documents import (
     Json,
     need_id,
@@ -65,6 +65,17 @@ def draft(document: Json, options: ReadOptions) -> Draft:
         # Its time is that of its last service: only then was it what it is.
         time=time if time is not None else max(times, default=None),
     )
+
+
+def to_document(composition: Composition) -> Json:
+    """A composition as the native JSON that :func:`draft` reads."""
+    nodes = [
+        {"id": n.id, "key": n.key, "kind": n.kind, "text": n.text, "time": n.time}
+        for n in composition.nodes
+    ]
+    links = [{"source": source, "target": target} for source, target in composition.links]
+    about = {"id": composition.id, "owner": composition.owner, "time": composition.time}
+    return {**about, "nodes": nodes, "links": links}
 
 
 def _node(item: dict[str, Json], what: str, table: re.Pattern[str] | None) -> tuple[Node, str | None]:

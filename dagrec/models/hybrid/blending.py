@@ -17,7 +17,7 @@ In: whatever the members read. Out: log p, [B, C].
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -51,7 +51,7 @@ class BlendOptions(Options):
     strength: float = Field(
         50.0, gt=0, description="conditioned: examples for which the weights over all examples stand"
     )
-    least_weight: float = Field(
+    min_weight: float = Field(
         0.02, ge=0, lt=0.5, description="a member with less weight over all examples is left out"
     )
 
@@ -69,8 +69,8 @@ class BlendRecommender(Recommender):
     _weights: Floats
     _supports: Floats
 
-    def __init__(self, config: Options | None = None, *, seed: int = 0) -> None:
-        super().__init__(config, seed=seed)
+    def __init__(self, config: Options | None = None, /, *, seed: int = 0, **options: Any) -> None:
+        super().__init__(config, seed=seed, **options)
         self.candidates()  # what is wrong with a member is told at once
 
     @abstractmethod
@@ -85,7 +85,7 @@ class BlendRecommender(Recommender):
         members = self.usable(data)
         temperatures, likelihoods, groups = self._out_of_fold(members, data)
         weights = mixture_weights(likelihoods)
-        kept = weights >= min(self.config.least_weight, weights.max())
+        kept = weights >= min(self.config.min_weight, weights.max())
         overall, own = grouped_weights(likelihoods[:, kept], groups, GROUPS, self.config.strength)
         self._weights = own if self.config.conditioned else np.tile(overall, (GROUPS, 1))
         self._temperatures = temperatures[kept]

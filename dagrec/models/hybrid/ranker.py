@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dagrec.errors import ConfigError
+from dagrec.errors import ConfigError, missing_package
 from dagrec.metrics.temperature import MIN_PROBABILITY, log_softmax
 from dagrec.models.base import State
 from dagrec.models.hybrid.events import Past
@@ -59,7 +59,7 @@ class RankerConfig(OverBaseOptions):
     rounds: int = Field(50, ge=1, le=10_000, description="trees")
     learning_rate: float = Field(0.08, gt=0, le=1, description="share of each tree that is added")
     leaves: int = Field(7, ge=2, le=1024, description="leaves of a tree, at most")
-    least_rows: int = Field(20, ge=1, description="rows (candidates of examples) in a leaf, at least")
+    min_rows: int = Field(20, ge=1, description="rows (candidates of examples) in a leaf, at least")
     candidates: int = Field(100, ge=2, description="services that are ranked for a question, at most")
 
 
@@ -102,7 +102,7 @@ class Ranker(OverBase):
             "objective": gradient,
             "learning_rate": self.config.learning_rate,
             "num_leaves": self.config.leaves,
-            "min_data_in_leaf": self.config.least_rows,
+            "min_data_in_leaf": self.config.min_rows,
             "seed": self.seed,
         }
         data = lightgbm.Dataset(np.concatenate(rows), label=wanted.ravel(), params=FIXED)
@@ -166,10 +166,7 @@ def load_lightgbm() -> ModuleType:
     try:
         import lightgbm
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"recommender 'ranker' needs the package {error.name!r}, found it not installed; "
-            "install dagrec[train]"
-        ) from error
+        raise missing_package("recommender 'ranker'", error, "train") from error
     except OSError as error:
         raise ConfigError(
             f"recommender 'ranker' needs LightGBM's library, found that it does not load: {error}; "

@@ -1,0 +1,1 @@
+"""The Python interface, as ``import dagrec`` exports it."""

@@ -1,0 +1,357 @@
+"""``dagrec.fit`` and ``dagrec.load``, and the model that they return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+from dagrec.api.training import Model as ModelSpec
+from dagrec.api.training import need_dataset, run_config, running
+from dagrec.data.compositions import Composition
+from dagrec.data.dataset import Dataset
+from dagrec.data.examples import need_examples
+from dagrec.data.formats.native import to_document
+from dagrec.data.objects import composition_of_graph
+from dagrec.display import Table
+from dagrec.errors import RequestError, missing_package
+from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.train import fit_bundle, held_out_parts, measure_quality
+from dagrec.models.base import Recommender
+from dagrec.recommend.answers import Answer, Answers, Prediction
+from dagrec.recommend.predictor import Predictor
+from dagrec.recommend.request import PredictRequest, make_request
+from dagrec.store.bundle import Bundle, Quality, save_bundle
+from dagrec.store.catalogue import open_bundle
+from dagrec.training.data import Candidates
+from dagrec.types import Device
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas
+
+Context: TypeAlias = (
+    "Sequence[str | int] | Composition | Mapping[str, Any] | networkx.DiGraph | PredictRequest"
+)
+COLUMNS = ("context", "at", "rank", "service", "probability", "support")
+
+
+class Recommendations(Sequence[Prediction]):
+    """The ranked services of one context, the likeliest first.
+
+    ``answer`` holds everything that the service answers over HTTP: the mask, which keys were unknown,
+    and why the model fell back where it did.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+    @property
+    def services(self) -> list[str]:
+        """The keys of the services, the likeliest first."""
+        return [prediction.service for prediction in self.answer.predictions]
+
+    def __len__(self) -> int:
+        return len(self.answer.predictions)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        return self.answer.predictions[index]
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A row per service: context (0), at, rank, service, probability, support."""
+        return _frame(_rows([self]))
+
+    def _table(self) -> Table:
+        answer = self.answer
+        place = "" if answer.at is None else f" after node {answer.at}"
+        notes = [note for note in (answer.why,) if note]
+        if answer.unknown:
+            notes.append(f"unknown to training: {', '.join(answer.unknown)}")
+        rows = [(p.service, f"{p.probability:.4f}", p.support) for p in self]
+        title = f"{answer.model}{place}, mask {answer.mask.value}, {answer.candidates} candidates"
+        return Table(title, ("service", "probability", "support"), rows, notes=notes)
+
+    def __repr__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+class Model:
+    """A fitted recommender with its vocabulary, graph, mask and training evidence.
+
+    Made by :func:`dagrec.fit` and :func:`dagrec.load`. What it stores on disk is a bundle, as the
+    service and the command line use it.
+    """
+
+    def __init__(self, bundle: Bundle, label: str | None = None) -> None:
+        self.bundle = bundle
+        self.label, self.fitted = bundle.model(label)
+        self._predictor = Predictor(bundle)
+
+    @property
+    def recommender(self) -> Recommender:
+        """The fitted recommender, with its ``config`` and, of a network, the ``history`` of epochs."""
+        return self.fitted.recommender
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The keys of all services that can be recommended."""
+        return self.bundle.vocabulary.services
+
+    def recommend(
+        self,
+        contexts: Context | Sequence[Context],
+        k: int = 10,
+        *,
+        as_dataframe: bool = False,
+        **options: Any,
+    ) -> Any:
+        """The k services that most likely come next after one context, or after each of several.
+
+        Parameters
+        ----------
+        contexts
+            One context, or a list of them. A context is a path of node keys, a composition (native
+            JSON, :class:`Composition`, or ``networkx.DiGraph``), or a request
+            (``{"path": ..., "history": ...}``).
+        k
+            Services in each answer, at most.
+        as_dataframe
+            Whether to return one pandas frame with the columns context (position in the list), at,
+            rank, service, probability and support.
+        **options
+            Fields of a request: ``at`` (the node of a composition to extend), ``mask`` (``observed``,
+            ``catalogue``, ``soft`` or ``none``), ``history``, ``time``, ``allow``, ``deny``,
+            ``no_repeats``, ``diversity``, ``novelty``, ``explain``.
+
+        Returns
+        -------
+        Recommendations
+            For one context; a list of them for a list of contexts. A composition without ``at`` is
+            answered at each of its open ends: where it has several, its answer is a list, too.
+
+        Raises
+        ------
+        RequestError
+            For what is no context, and for an option that does not exist or does not fit.
+
+        Examples
+        --------
+        >>> import dagrec
+        >>> data = dagrec.from_paths([["table_1", "clean", "plot"]] * 3)
+        >>> model = dagrec.fit(data, "markov")
+        >>> model.recommend(["table_1", "clean"], k=1).services
+        ['plot']
+        """
+        single = _is_context(contexts)
+        items: list[Any] = [contexts] if single else list(contexts)  # type: ignore[arg-type]
+        fields = {"k": k, **options}
+        answers = [self._recommend(item, fields, n) for n, item in enumerate(items)]
+        if as_dataframe:
+            return _frame(_rows(answers))
+        return answers[0] if single else answers
+
+    def _recommend(
+        self, context: Any, options: dict[str, Any], number: int
+    ) -> Recommendations | list[Recommendations]:
+        try:
+            values = context.model_dump() if isinstance(context, PredictRequest) else _values(context)
+            request = make_request({**options, "model": self.label, **values})
+            answer = self._predictor.answer(request)
+        except RequestError as error:
+            raise RequestError(f"context {number}: {error}") from None
+        if isinstance(answer, Answers):
+            return [Recommendations(each) for each in answer.answers]
+        return Recommendations(answer)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model to a folder, from which :func:`dagrec.load` reads it again.
+
+        The folder is a bundle: ``dagrec predict --store PATH`` answers from it, too. A bundle that is
+        there is replaced in one step. Raises :class:`StoreError` for a folder that holds anything else.
+        """
+        save_bundle(Path(path), self.bundle)
+
+    def _table(self) -> Table:
+        entry = self.bundle.manifest.models[self.label]
+        data = self.bundle.manifest.data
+        rows: list[tuple[str, object]] = [
+            ("recommender", entry.recommender),
+            ("fitted to", f"{data.get('examples', 0):,} examples of {data.get('path', '?')}"),
+            ("services", f"{len(self.services):,}"),
+            ("parameters", f"{entry.parameters:,}"),
+            ("mask", self.fitted.mask.value),
+            ("temperature", f"{self.fitted.temperature:.3g}"),
+            *((name, f"{value:.4f}") for name, value in entry.metrics.items() if name == "mrr"),
+        ]
+        return Table(f"model {self.label}", ("", "value"), rows)
+
+    def __repr__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+def fit(
+    data: Dataset,
+    model: ModelSpec = "auto",
+    *,
+    mask: str | MaskPolicy = MaskPolicy.OBSERVED,
+    examples: str | Mapping[str, Any] = "paths",
+    calibrate: int = 0,
+    seed: int = 0,
+    catalogue: Sequence[tuple[str, str]] | None = None,
+    services: Mapping[str, str] | None = None,
+    device: Device | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Model:
+    """Fit a recommender to a data set.
+
+    Parameters
+    ----------
+    data
+        From :func:`dagrec.read`, ``from_paths``, ``from_dataframe`` or ``from_networkx``.
+    model
+        A name (``dagrec models`` lists them) or a configured recommender, as
+        ``dagrec.models.GRU4Rec(epochs=20)``. ``auto`` blends several, weighed on held-out data.
+    mask
+        Which services may follow a node: ``observed`` (seen in training), ``catalogue``, ``soft`` or
+        ``none``.
+    examples
+        ``paths`` learns each step of each path, ``links`` each link once; or a dict of the options of
+        examples (``form``, ``count``, ``max_paths``, ``seed``).
+    calibrate
+        Held-out parts from which a temperature makes probabilities honest; 0: none, temperature 1.
+    seed
+        Of sampling and training; one seed gives one model.
+    catalogue
+        Declared (source key, service key) links, for mask ``catalogue``.
+    services
+        Key -> text of services that may be recommended whether or not the data show them.
+    device
+        ``auto``, ``cpu`` or ``cuda``; by default a GPU where there is one.
+    progress
+        Whether long training shows its progress.
+    **options
+        Hyperparameters of the recommender, where ``model`` is a name.
+
+    Raises
+    ------
+    ConfigError
+        For a name or hyperparameter that does not exist, naming the nearest ones.
+    DataError
+        For data without an example to learn from.
+
+    Examples
+    --------
+    >>> import dagrec
+    >>> data = dagrec.from_paths([["table_1", "clean", "plot"]] * 3)
+    >>> dagrec.fit(data, "markov", order=2).recommender.config.order
+    2
+    """
+    data = need_dataset(data, "fit: data")
+    if isinstance(model, Recommender):
+        seed = model.seed or seed
+    config = run_config(model, options, mask=mask, examples=examples, seed=seed)
+    (label,) = config.models
+    candidates = Candidates(catalogue, services)
+    extracted, _ = need_examples(data.compositions, config.examples)
+    with running(progress, device) as bars:
+        quality = Quality()
+        if calibrate:
+            task = bars.add("calibrating", total=calibrate)
+            parts = held_out_parts(extracted, config, candidates, calibrate, 0.2)
+            quality = measure_quality(label, config, parts, lambda _: bars.update(task, advance=1))
+        bundle = fit_bundle(data, extracted, config, candidates, {label: quality})
+    return Model(bundle)
+
+
+def load(path: str | PathLike[str], model: str | None = None) -> Model:
+    """A model that was saved, or the live bundle of a store.
+
+    Parameters
+    ----------
+    path
+        A folder that :meth:`Model.save` wrote, or a store that ``dagrec train`` published to.
+    model
+        Label of a model of the bundle; by default its champion.
+
+    Raises
+    ------
+    StoreError
+        For a folder that is neither, or is damaged.
+
+    Examples
+    --------
+    >>> import dagrec, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> dagrec.fit(dagrec.from_paths([["clean", "plot"]]), "popularity").save(folder)
+    >>> dagrec.load(folder).recommend(["clean"]).services
+    ['plot']
+    """
+    return Model(open_bundle(Path(path)), model)
+
+
+def _is_context(value: Any) -> bool:
+    """Whether this is one context, and not a list of them."""
+    if isinstance(value, str):
+        raise RequestError(
+            f"a context must be a list of node keys or a composition, found {value!r}; "
+            f"write [{value!r}]"
+        )
+    if isinstance(value, Composition | Mapping | PredictRequest) or hasattr(value, "edges"):
+        return True
+    if not isinstance(value, Iterable):
+        raise RequestError(
+            f"a context must be a list of node keys or a composition, found {type(value).__name__}; "
+            "see Model.recommend"
+        )
+    return isinstance(value, Sequence) and all(isinstance(item, str | int) for item in value)
+
+
+def _values(context: Any) -> dict[str, Any]:
+    """The fields of a request that ask about a context."""
+    if isinstance(context, Composition):
+        return {"composition": to_document(context)}
+    if isinstance(context, Mapping):
+        wrapped = "composition" in context and context.keys() <= PredictRequest.model_fields.keys()
+        return dict(context) if "path" in context or wrapped else {"composition": dict(context)}
+    if hasattr(context, "edges"):
+        composition, _ = composition_of_graph(context)
+        return {"composition": to_document(composition)}
+    if isinstance(context, str) or not isinstance(context, Sequence):
+        raise RequestError(
+            f"must be a list of node keys or a composition, found {context!r:.80}; see Model.recommend"
+        )
+    return {"path": [str(key) if isinstance(key, int) else key for key in context]}
+
+
+def _rows(
+    answers: Sequence[Recommendations | list[Recommendations]],
+) -> Iterator[tuple[int, str | None, int, str, float, int]]:
+    for number, item in enumerate(answers):
+        for each in item if isinstance(item, list) else [item]:
+            for p in each:
+                yield number, each.answer.at, p.rank, p.service, p.probability, p.support
+
+
+def _frame(rows: Iterator[tuple[Any, ...]]) -> pandas.DataFrame:
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise missing_package("a data frame", error, "pandas") from None
+    return pandas.DataFrame(list(rows), columns=list(COLUMNS))
+
+
+__all__ = ["Model", "Recommendations", "fit", "load"]

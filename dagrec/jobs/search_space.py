@@ -1,0 +1,132 @@
+"""Which values of each hyperparameter are worth trying.
+
+A hyperparameter has the same meaning wherever it occurs, so one table serves all recommenders; what is
+not in it keeps its value. Ranges are around a recommender's default where that differs from one to the
+next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dagrec.models.registry import recommender_class
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: optuna.Trial, name: str, _default: Any) -> Any:
+        return trial.suggest_categorical(name, self.values)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two ends; an integer where both are."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: optuna.Trial, name: str, _default: Any) -> Any:
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Around:
+    """A number between default / factor and default x factor, on a logarithmic scale."""
+
+    factor: float
+
+    def suggest(self, trial: optuna.Trial, name: str, default: Any) -> Any:
+        low, high = default / self.factor, default * self.factor
+        if isinstance(default, int):
+            return trial.suggest_int(name, max(1, round(low)), max(1, round(high)), log=True)
+        return trial.suggest_float(name, low, high, log=True)
+
+
+SIZES = Choice((16, 32, 64, 128, 256))
+DROPOUT = Range(0.0, 0.6)
+YES_OR_NO = Choice((False, True))
+
+SPACE: dict[str, Choice | Range | Around] = {
+    # optimisation
+    "epochs": Around(3.0),
+    "batch_size": Choice((32, 64, 128, 256, 512)),
+    "learning_rate": Around(8.0),
+    "label_smoothing": Range(0.0, 0.2),
+    # sizes of networks
+    "embedding": SIZES,
+    "hidden": SIZES,
+    "width": SIZES,
+    "layers": Range(1, 3),
+    "heads": Choice((1, 2, 4)),
+    "blocks": Range(1, 3),
+    "kernel": Range(2, 4),
+    "steps": Range(1, 3),
+    "rank": Around(4.0),
+    "tied": YES_OR_NO,
+    # regularisation
+    "dropout": DROPOUT,
+    "embedding_dropout": DROPOUT,
+    "hidden_dropout": DROPOUT,
+    "history_dropout": DROPOUT,
+    "neighbour_dropout": DROPOUT,
+    "node_dropout": DROPOUT,
+    "l2": Around(100.0),
+    "shrinkage": Range(0.0, 100.0),
+    # counts and neighbours
+    "order": Range(1, 12),
+    "mu": Range(0.1, 20.0, log=True),
+    "fade": Range(0.2, 5.0, log=True),
+    "service_decay": Range(0.2, 5.0, log=True),
+    "node_decay": Range(0.2, 8.0, log=True),
+    "neighbours": Around(5.0),
+    "calls": Around(4.0),
+    "strength": Around(10.0),
+    # propagation
+    "teleport": Range(0.0, 0.5),
+    "residual": Range(0.0, 0.5),
+    "theta": Range(0.1, 1.5),
+    "pruned": Range(0.0, 0.4),
+    "beta": Range(0.5, 8.0),
+    "alpha0": Around(30.0),
+    "nu": Range(0.0, 1.5),
+    "hard_negatives": Range(0, 10),
+    "mask_share": Range(0.1, 0.6),
+    # trees
+    "rounds": Around(4.0),
+    "leaves": Around(4.0),
+    # text
+    "text_dimensions": Choice((32, 64, 128)),
+    "text_share": Range(0.0, 0.3),
+    # ensembles
+    "seeds": Range(2, 8),
+    "conditioned": YES_OR_NO,
+}
+
+
+def tunable(name: str) -> dict[str, Choice | Range | Around]:
+    """The hyperparameters of a recommender that are searched, and their ranges."""
+    fields = recommender_class(name).Config.model_fields
+    return {key: SPACE[key] for key in fields if key in SPACE}
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Default values of what is searched; without those that a range cannot express."""
+    fields = recommender_class(name).Config.model_fields
+    return {key: fields[key].default for key in tunable(name) if fields[key].default is not None}
+
+
+def suggest(trial: optuna.Trial, name: str) -> dict[str, Any]:
+    """Hyperparameters of a recommender for one trial."""
+    fields = recommender_class(name).Config.model_fields
+    return {key: space.suggest(trial, key, fields[key].default) for key, space in tunable(name).items()}
