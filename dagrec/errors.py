@@ -37,6 +37,10 @@ class ConfigError(DagrecError):
     """A configuration, an option or a name that does not exist or does not fit."""
 
 
+class MissingPackageError(ConfigError):
+    """Something needs a package that is not installed; see :func:`missing_package`."""
+
+
 class NotFittedError(DagrecError):
     """A recommender was asked for scores before it had learned anything."""
 
@@ -62,10 +66,10 @@ class RequestError(DagrecError):
     """A prediction request that cannot be answered as it stands."""
 
 
-def missing_package(what: str, error: ModuleNotFoundError, extra: str) -> ConfigError:
+def missing_package(what: str, error: ModuleNotFoundError, extra: str) -> MissingPackageError:
     """The error of something that needs a package of an extra, or a package by itself."""
     install = f"dagrec[{extra}]" if extra in EXTRAS else extra
-    return ConfigError(
+    return MissingPackageError(
         f"{what} needs the package {error.name!r}, found it not installed; install {install}"
     )
 

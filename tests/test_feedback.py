@@ -195,7 +195,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
     data = Path(__file__).parents[1] / "data" / "compositions.json"
     store = Store(tmp_path_factory.mktemp("feedback"))
-    train(data, store, load_config(models=["popularity", "markov"]), None, measure=0)
+    train(read(data), store, load_config(models=["popularity", "markov"]), measure=0)
     return store.load()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -19,23 +21,41 @@ from dagrec.cli.learn import models, train
 from dagrec.cli.measure import ablate, bench, evaluate
 from dagrec.cli.operate import bundles, prune, retrain, rollback
 from dagrec.cli.serve import serve
+from dagrec.cli.tune import tune
 from dagrec.errors import ConfigError, DagrecError
 
 app = typer.Typer(
     name="dagrec",
     help="Recommends the next service of a composition (a workflow DAG) that somebody is building.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # the default would swallow texts in brackets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"dagrec {version('dagrec')}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="show the version"),
+    ] = False,
+) -> None:
+    pass
+
 
 for command in (
     inspect,
     generate,
     train,
     evaluate,
+    tune,
     ablate,
     predict,
     explain,

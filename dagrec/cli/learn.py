@@ -9,6 +9,7 @@ import typer
 
 from dagrec.cli import console
 from dagrec.cli import options as opts
+from dagrec.errors import ConfigError, MissingPackageError
 from dagrec.models.registry import MODELS, family, recommender_class
 from dagrec.training.options import TrainingOptions
 from dagrec.types import Options
@@ -103,26 +104,35 @@ def models(
 ) -> None:
     """List the recommenders and what each uses; of those that are named, every hyperparameter."""
     learned = {} if store is None else _learned(store)
-    found = [_about(name, learned) for name in names or MODELS]
+    described = [_about(name, learned) for name in names or MODELS]
     if json is not None:
-        console.write_json(json, found)
+        console.write_json(json, described)
     elif names:
-        for model in found:
+        for model in described:
             _print_in_full(model)
     else:
-        rows = [
-            [
-                model["name"],
-                model["family"],
-                ", ".join(model["uses"]) or OCCURRENCE,
-                model["paper"],
-                len(model["hyperparameters"]),
-                *([_counts(model["parameters"])] if store else []),
-            ]
-            for model in found
-        ]
+        rows = [_row(model, bool(store)) for model in described]
         columns = ["name", "family", "uses", "paper", "hyperparameters", *["parameters"] * bool(store)]
         console.table("recommenders; `dagrec models NAME` tells more", columns, rows, texts=4)
+        if missing := [model["name"] for model in described if "needs" in model]:
+            console.say(
+                f"note: {len(missing)} recommenders need packages that are not installed, such as "
+                f"{missing[0]}; install dagrec[train]",
+                style="yellow",
+            )
+
+
+def _row(model: dict[str, Any], with_parameters: bool) -> list[object]:
+    if "needs" in model:
+        return [model["name"], model["family"], "", "not installed", "", *[""] * with_parameters]
+    return [
+        model["name"],
+        model["family"],
+        ", ".join(model["uses"]) or OCCURRENCE,
+        model["paper"],
+        len(model["hyperparameters"]),
+        *([_counts(model["parameters"])] if with_parameters else []),
+    ]
 
 
 def _learned(store: Path) -> dict[str, dict[str, int]]:
@@ -138,8 +148,11 @@ def _learned(store: Path) -> dict[str, dict[str, int]]:
 
 
 def _about(name: str, learned: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """What is told of a recommender, as it goes into JSON."""
-    class_ = recommender_class(name)
+    """A recommender as it goes into JSON; of one that needs an extra, which."""
+    try:
+        class_ = recommender_class(name)
+    except MissingPackageError as error:
+        return {"name": name, "family": family(name), "needs": str(error)}
     traits = class_.traits
     return {
         "name": name,
@@ -159,6 +172,8 @@ def _counts(parameters: dict[str, int]) -> str:
 
 def _print_in_full(model: dict[str, Any]) -> None:
     """A recommender with all that can be set, what is its own first."""
+    if "needs" in model:
+        raise ConfigError(model["needs"])
     uses = ", ".join(model["uses"]) or OCCURRENCE
     console.out.print(
         f"[bold]{model['name']}[/bold] ({model['family']}; {model['paper']}): uses {uses}"

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from dagrec.cli import options as opts
+from dagrec.errors import missing_package
 
 
 def _flag(name: str, field: FieldInfo) -> Parameter:
@@ -55,7 +56,9 @@ def serve(settings: dict[str, Any], threads: opts.Threads = 1) -> None:
     Every flag is an environment variable, too. Secrets are variables only, since others can read the
     flags of a process: DAGREC_API_KEY is asked of every request, DAGREC_ADMIN_TOKEN opens /admin.
     """
-    from dagrec_service.app import run
-
+    try:
+        from dagrec_service.app import run
+    except ModuleNotFoundError as error:
+        raise missing_package("dagrec serve", error, "serve") from None
     opts.set_threads(threads)
     run(make_settings(**settings))

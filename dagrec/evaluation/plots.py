@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dagrec.errors import ConfigError
+from dagrec.errors import missing_package
 from dagrec.evaluation.curves import Training
 from dagrec.evaluation.projection import Points, pca, tsne
 from dagrec.graph.upstream import Upstream
@@ -270,10 +270,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _blank(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "plots need matplotlib, found it not installed; install dagrec[viz]"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise missing_package("a picture", error, "viz") from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,18 @@ class TuneResult:
     def default_value(self) -> float | None:
         """The value of the recommender's defaults."""
         return self.trials[0].value if self.trials else None
+
+    def summary(self) -> dict[str, Any]:
+        """As it goes into JSON."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "options": self.options.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json"),
+            "best": asdict(self.best),
+            "default_value": self.default_value,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
 
     def to_toml(self) -> str:
         """The best setting as a file that ``dagrec train --config`` takes."""

@@ -61,6 +61,11 @@ class Recommender(ABC):
         >>> Markov(order=2).config.order
         2
         """
+        if config is not None and options:
+            raise ConfigError(
+                f"{self.name}: hyperparameters are a config or keywords, found both; "
+                "put them into one of them"
+            )
         self.config = self.configure(options) if config is None else config
         self.seed = seed
         self.history: list[Epoch] = []

@@ -298,9 +298,9 @@ def _load_model(
         )
     try:
         class_ = recommender_class(entry.recommender)
+        return class_.load(folder, about, vocabulary, graph)
     except ConfigError as error:
         raise StoreError(f"{folder / 'model.json'}: {error}") from None
-    return class_.load(folder, about, vocabulary, graph)
 
 
 def _sha256(path: Path) -> str:

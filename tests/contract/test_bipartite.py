@@ -20,7 +20,7 @@ from dagrec.data.formats import read_composition
 from dagrec.data.splits import Split, split_pairs
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.data.vocabulary import FIRST
-from dagrec.evaluation.evaluator import TestPart, prepare, scorer
+from dagrec.evaluation.evaluator import TestPart
 from dagrec.graph.mask import MaskPolicy
 from dagrec.metrics.ranking import COVERAGE_DEPTH, METRICS
 from dagrec.models.bipartite.graph import BipartiteRecommender
@@ -59,14 +59,14 @@ def part(world: str) -> TestPart:
     else:
         compositions = [read_composition(document) for document in World(LARGER).draw()]
         split = split_pairs(extract(compositions)[0], 0.3, random.Random(0))
-    return prepare(split, MaskPolicy.NONE)
+    return TestPart.of_split(split, MaskPolicy.NONE)
 
 
 @cache
 def measured(name: str, world: str) -> dict[str, float]:
     held_out = part(world)
     model = create(name, OPTIONS).fit(held_out.data)
-    outcome = held_out.outcome(scorer(model))
+    outcome = held_out.outcome(held_out.fitted(model).probabilities)
     return {metric: function(outcome) for metric, function in METRICS.items()}
 
 
@@ -93,7 +93,7 @@ def test_answers_are_not_one_list(
 def test_it_is_better_than_popularity(name: str) -> None:
     held_out = part("larger")
     popularity = create("popularity").fit(held_out.data)
-    floor = METRICS["mrr"](held_out.outcome(scorer(popularity)))
+    floor = METRICS["mrr"](held_out.outcome(held_out.fitted(popularity).probabilities))
     assert measured(name, "larger")["mrr"] > floor + 0.1
 
 

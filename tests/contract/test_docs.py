@@ -115,7 +115,9 @@ def test_every_name_of_the_registries_stands_in_the_readme(name: str) -> None:
 
 
 def test_every_file_that_the_readme_names_exists() -> None:
-    named = re.findall(r"(?<![\w/.-])((?:configs|data|dagrec|service|tests)/[\w./*-]*\w)", README)
+    named = re.findall(
+        r"(?<![\w/.-])((?:configs|data|dagrec|scripts|service|tests)/[\w./*-]*\w)", README
+    )
     named += re.findall(r"\[[^\]\n]+\]\((?!https?:)([^)#\s]+)\)", README)
     assert named
     missing = [name for name in named if not list(ROOT.glob(name))]

@@ -17,6 +17,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
 
@@ -50,7 +51,7 @@ OPERATIONS = {
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The application in this process, started, and described by its own document."""
     store = Store(tmp_path_factory.mktemp("endpoints"))
-    train(DATA, store, load_config(models=["popularity", "markov"]), None, measure=0)
+    train(read(DATA), store, load_config(models=["popularity", "markov"]), measure=0)
     # To schemathesis a 413 is no refusal of a wrong request: sizes have tests of their own.
     feedback = tmp_path_factory.mktemp("feedback")
     app = create_app(make_settings(store=store.root, max_body=10**9, feedback=feedback))

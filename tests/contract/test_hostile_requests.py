@@ -23,7 +23,6 @@ from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import MAX_NODES, MAX_OPEN_ENDS, make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from dagrec.training.loop import NetworkTrainer
 from tests.contract import hostile
 from tests.contract.samples import holds_together
 
@@ -41,7 +40,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     store = Store(tmp_path_factory.mktemp("hostile"))
     quick = [f"{name}.epochs=1" for name in SERVED[1:]]
     config = load_config(models=SERVED, overrides=quick)
-    train(DATA, store, config, NetworkTrainer("cpu"), measure=0)
+    train(read(DATA), store, config, measure=0)
     with TestClient(create_app(make_settings(store=store.root, watch=0))) as client:
         yield client
 

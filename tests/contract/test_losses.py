@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.training.losses import LOSSES, Candidates, cross_entropy
+from dagrec.training.losses import LOSSES, Candidates, bpr_max, cross_entropy
 from dagrec.training.options import LossName, TrainingOptions
 
 Loss = Callable[[Candidates], Tensor]
@@ -29,8 +29,8 @@ def full(candidates: Candidates, smoothing: float = 0.0) -> Tensor:
     return cross_entropy(scores, rows, torch.zeros_like(rows), mask=mask, smoothing=smoothing)
 
 
-def named(name: str, **values: float) -> Loss:
-    options = TrainingOptions.model_validate({"loss": name, **values})
+def named(name: str) -> Loss:
+    options = TrainingOptions.model_validate({"loss": name})
     return lambda candidates: LOSSES[name](candidates, options)
 
 
@@ -38,7 +38,7 @@ CASES: dict[str, Loss] = {
     "ce": full,
     "ce, smoothed": partial(full, smoothing=0.2),
     **{name: named(name) for name in LOSSES},
-    "bpr-max of differences": named("bpr-max", score_penalty=0, elu=0),
+    "bpr-max of differences": partial(bpr_max, score_penalty=0, elu=0),
 }
 
 CONSTANT = "test_adding_a_constant_to_a_row_changes_nothing"

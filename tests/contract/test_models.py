@@ -33,6 +33,7 @@ from tests.contract.recommenders import (
     close,
     fitted,
     new,
+    options,
 )
 from tests.worlds import World, chain, checkerboard, everything
 
@@ -94,9 +95,17 @@ def test_every_option_has_a_description(name: str) -> None:
 
 
 def test_an_unknown_option_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        create(name, {"no_such_option": 1})
-    assert says(error, name, "no_such_option", "found 1")
+    for make in (create, lambda name, options: recommender_class(name)(**options)):
+        with pytest.raises(ConfigError) as error:
+            make(name, {"no_such_option": 1})
+        assert says(error, name, "no_such_option", "found 1")
+
+
+def test_options_may_be_keywords(name: str) -> None:
+    chosen = options(name, epochs=3)
+    model = recommender_class(name)(**chosen, seed=2)
+    assert model.config == new(name).config
+    assert model.seed == 2
 
 
 # Scores
@@ -285,16 +294,26 @@ def test_colours_of_the_checkerboard_are_told_apart(ordered: str) -> None:
         assert first.split("_")[0] == context.path[0].removeprefix("table_")
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not new(name).needs_trainer])
+def without_networks(name: str) -> Recommender:
+    """A new one. Its base, where it has one, is no network: those draw weights for node after node."""
+    base = {"base": "markov", "base_options": {}}
+    has_base = base.keys() <= recommender_class(name).Config.model_fields.keys()
+    return create(name, options(name, epochs=3) | (base if has_base else {}))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if not recommender_class(name).traits.gradient_trained]
+)
 def test_renaming_nodes_permutes_the_scores(name: str) -> None:
     data = WORLD.data
     keys = [*data.vocabulary.services, *data.vocabulary.others]
     names = {key: f"{len(keys) - i:03d}" for i, key in enumerate(keys)}
     renamed = TrainingData.of(extract([rename(c, names) for c in WORLD.compositions])[0])
     columns = [renamed.vocabulary.columns[names[key]] for key in data.vocabulary.services]
-    scores = new(name).fit(renamed).score(renamed.vocabulary.encode(renamed.contexts.origins))
+    contexts = renamed.vocabulary.encode(renamed.contexts.origins)
+    scores = without_networks(name).fit(renamed).score(contexts)
     assert columns != sorted(columns)
-    assert close(scores[:, columns], new(name).fit(data).score(data.contexts))
+    assert close(scores[:, columns], without_networks(name).fit(data).score(data.contexts))
 
 
 def rename(composition: Composition, names: dict[str, str]) -> Composition:

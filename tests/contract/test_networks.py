@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from dagrec.models.registry import MODELS, recommender_class
 from dagrec.training.batches import Batches
 from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
-from dagrec.training.loop import NetworkTrainer
 from dagrec.training.network import Network
 from dagrec.training.objective import Objective
 from dagrec.training.runtime import Epoch
@@ -27,6 +27,7 @@ from dagrec.training.sampling import Sampler
 from dagrec.training.seed import seeded
 from dagrec.types import Scores
 from tests.contract.recommenders import WORLD, fitted, new
+from tests.training.learners import on_cpu
 
 LINKS = TrainingData.of(extract(WORLD.compositions, ExampleOptions(form="links"))[0])
 """Its frontiers have children."""
@@ -131,13 +132,13 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
         if epoch.epoch == 2:
             raise StoppedError
 
-    halted = NetworkTrainer("cpu", stop, checkpoints=tmp_path, checkpoint_seconds=0)
     whole = learner(name).fit(WORLD.data)
     # The checkpoint of an epoch is written after it was told: that of the first is there.
-    with pytest.raises(StoppedError):
-        learner(name).fit(WORLD.data, halted)
-    again = NetworkTrainer("cpu", checkpoints=tmp_path, checkpoint_seconds=0)
-    resumed = learner(name).fit(WORLD.data, again)
+    kept: dict[str, Any] = {"checkpoints": tmp_path, "checkpoint_seconds": 0}
+    with pytest.raises(StoppedError), on_cpu(progress=stop, **kept):
+        learner(name).fit(WORLD.data)
+    with on_cpu(**kept):
+        resumed = learner(name).fit(WORLD.data)
     assert resumed.history == whole.history
     for key, value in whole.state().items():
         np.testing.assert_array_equal(resumed.state()[key], value, err_msg=key)

@@ -38,7 +38,7 @@ def other_values(default: object) -> Iterator[object]:
     elif isinstance(default, str):
         # The last is a file of text vectors.
         vectors = Path(__file__).parents[1] / "models" / "hybrid" / "vectors.safetensors"
-        yield from ("a", "b", "popularity", str(vectors))
+        yield from ("a", "b", "popularity", "gru4rec", str(vectors))
     elif isinstance(default, float):
         yield from (default / 2, 0.25, 0.5, default * 2)
     elif isinstance(default, tuple):

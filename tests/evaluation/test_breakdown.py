@@ -6,7 +6,7 @@ import pytest
 from dagrec.data.examples import Context, Example
 from dagrec.data.splits import Split
 from dagrec.evaluation.breakdown import breakdown, summed
-from dagrec.evaluation.evaluator import evaluate_run, prepare
+from dagrec.evaluation.evaluator import TestPart, evaluate_run
 from dagrec.graph.mask import MaskPolicy
 from dagrec.metrics.ranking import METRICS
 from dagrec.models.counting.markov import Markov
@@ -14,28 +14,28 @@ from dagrec.models.counting.markov import Markov
 
 @pytest.mark.parametrize("kind", ["confidence", "service", "length", "support"])
 def test_groups_add_up_to_the_whole(split: Split, kind: str) -> None:
-    exam = [prepare(split, MaskPolicy.OBSERVED)]
-    cell = evaluate_run(Markov, exam, None)
-    groups = summed([breakdown(cell)])[kind]
+    parts = [TestPart.of_split(split, MaskPolicy.OBSERVED)]
+    run = evaluate_run(Markov, parts)
+    groups = summed([breakdown(run)])[kind]
     sizes = [group["examples"] for group in groups]
     assert sum(sizes) == len(split.test)
     accuracy = np.average([group["accuracy"] for group in groups], weights=sizes)
-    assert accuracy == pytest.approx(METRICS["accuracy"](cell.outcome))
+    assert accuracy == pytest.approx(METRICS["accuracy"](run.outcome))
     confidence = np.average([group["confidence"] for group in groups], weights=sizes)
-    assert confidence == pytest.approx(cell.outcome.confidence.mean())
+    assert confidence == pytest.approx(run.outcome.confidence.mean())
 
 
 def test_the_calibration_error_is_that_of_the_confidence_groups(split: Split) -> None:
-    exam = [prepare(split, MaskPolicy.NONE)]
-    cell = evaluate_run(Markov, exam, None)
-    groups = summed([breakdown(cell)])["confidence"]
+    parts = [TestPart.of_split(split, MaskPolicy.NONE)]
+    run = evaluate_run(Markov, parts)
+    groups = summed([breakdown(run)])["confidence"]
     gaps = [g["examples"] * abs(g["accuracy"] - g["confidence"]) for g in groups]
-    assert sum(gaps) / len(split.test) == pytest.approx(METRICS["ece"](cell.outcome))
+    assert sum(gaps) / len(split.test) == pytest.approx(METRICS["ece"](run.outcome))
 
 
 def test_repeats_are_added_up(split: Split) -> None:
-    exam = [prepare(split, MaskPolicy.OBSERVED)]
-    sums = breakdown(evaluate_run(Markov, exam, None))
+    parts = [TestPart.of_split(split, MaskPolicy.OBSERVED)]
+    sums = breakdown(evaluate_run(Markov, parts))
     once, twice = summed([sums]), summed([sums, sums])
     for kind, groups in once.items():
         for one, two in zip(groups, twice[kind], strict=True):
@@ -48,8 +48,8 @@ def test_groups_by_hand() -> None:
 
     train = (*[pair("a", "x")] * 3, pair("ab", "y"))
     test = (pair("a", "x"), pair("a", "y"), pair("aaaab", "y"), pair("c", "x"))
-    exam = [prepare(Split(train, test), MaskPolicy.OBSERVED)]
-    found = summed([breakdown(evaluate_run(Markov, exam, None))])
+    parts = [TestPart.of_split(Split(train, test), MaskPolicy.OBSERVED)]
+    found = summed([breakdown(evaluate_run(Markov, parts))])
     names = {kind: {g["group"]: g["examples"] for g in groups} for kind, groups in found.items()}
     assert names["service"] == {"x": 2, "y": 2}
     assert names["length"] == {"1": 3, "4-5": 1}
@@ -60,8 +60,8 @@ def test_groups_by_hand() -> None:
 
 
 def test_groups_stand_in_their_order(split: Split) -> None:
-    exam = [prepare(split, MaskPolicy.OBSERVED)]
-    found = summed([breakdown(evaluate_run(Markov, exam, None))])
+    parts = [TestPart.of_split(split, MaskPolicy.OBSERVED)]
+    found = summed([breakdown(evaluate_run(Markov, parts))])
     for kind in ("confidence", "length", "support"):
         lows = [float(group["group"].rstrip("+").split("-")[0]) for group in found[kind]]
         assert lows == sorted(lows)

@@ -17,14 +17,11 @@ from dagrec.evaluation.evaluator import (
     evaluate_run,
     join,
     oracle_accuracy,
-    popularity_scorer,
-    prepare,
-    random_scorer,
+    reference_outcomes,
     row_weights,
-    scorer,
 )
 from dagrec.graph.mask import MaskPolicy, successor_mask
-from dagrec.metrics.ranking import METRICS
+from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.models.base import Recommender
 from dagrec.models.counting.markov import Markov, MarkovConfig
 from dagrec.models.counting.popularity import Popularity
@@ -58,7 +55,7 @@ def test_shuffling_test_targets_changes_nothing_that_is_fitted(
     random.Random(1).shuffle(targets)
     shuffled = Split(split.train, retarget(split.test, targets))
     assert shuffled.test != split.test
-    parts = [prepare(s, MaskPolicy.OBSERVED) for s in (split, shuffled)]
+    parts = [TestPart.of_split(s, MaskPolicy.OBSERVED) for s in (split, shuffled)]
     assert parts[0].data.vocabulary == parts[1].data.vocabulary
     assert parts[0].data.graph.fingerprint == parts[1].data.graph.fingerprint
     assert np.array_equal(parts[0].data.graph.popularity, parts[1].data.graph.popularity)
@@ -78,13 +75,13 @@ def test_a_key_of_the_test_part_alone_is_in_nothing_fitted(split: Split) -> None
         )
         for example in split.test
     )
-    part = prepare(Split(split.train, test), MaskPolicy.OBSERVED)
+    part = TestPart.of_split(Split(split.train, test), MaskPolicy.OBSERVED)
     assert "only_in_test" not in part.data.vocabulary.ids
     assert "only_in_test" not in part.data.graph.to_networkx()
     assert "only_in_test" not in {key for c in part.data.contexts.origins for key in c.path}
     assert (part.targets >= len(part.data.vocabulary.services)).all()
-    cell = evaluate_run(Markov, [part], None)
-    assert METRICS["accuracy"](cell.outcome) == METRICS["ceiling"](cell.outcome) == 0
+    run = evaluate_run(Markov, [part])
+    assert METRICS["accuracy"](run.outcome) == METRICS["ceiling"](run.outcome) == 0
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -95,11 +92,11 @@ def test_shuffled_labels_give_the_random_line(split: Split, retarget: Retarget, 
     train, test = (
         retarget(bare(part), rng.choices(services, k=len(part))) for part in (split.train, split.test)
     )
-    cell = evaluate_run(MAKERS[name], [prepare(Split(train, test), MaskPolicy.NONE)])
+    run = evaluate_run(MAKERS[name], [TestPart.of_split(Split(train, test), MaskPolicy.NONE)])
     chance = 1 / len(services)
     error = math.sqrt(chance * (1 - chance) / len(test))
-    assert cell.outcome.candidates == len(services)
-    assert abs(METRICS["accuracy"](cell.outcome) - chance) < 3 * error
+    assert run.outcome.candidates == len(services)
+    assert abs(METRICS["accuracy"](run.outcome) - chance) < 3 * error
 
 
 def bare(examples: tuple[Example, ...]) -> tuple[Example, ...]:
@@ -110,28 +107,32 @@ def bare(examples: tuple[Example, ...]) -> tuple[Example, ...]:
 # Lines of reference
 
 
+def line(part: TestPart, name: str) -> Outcome:
+    return part.outcome(part.reference_lines()[name])
+
+
 @each_policy
 @each_metric
 def test_a_recommender_of_equal_scores_is_the_random_line(
     ignorant: type[Popularity], policy: MaskPolicy, metric: str
 ) -> None:
-    part = prepare(Split(everything().examples, branching().examples), policy)
-    cell = evaluate_run(ignorant, [part], None)
-    assert METRICS[metric](cell.outcome) == METRICS[metric](part.outcome(random_scorer))
+    part = TestPart.of_split(Split(everything().examples, branching().examples), policy)
+    run = evaluate_run(ignorant, [part])
+    assert METRICS[metric](run.outcome) == METRICS[metric](line(part, "random"))
 
 
 @each_policy
 @each_metric
 def test_popularity_is_the_same_on_two_ways(split: Split, policy: MaskPolicy, metric: str) -> None:
-    part = prepare(split, policy)
-    cell = evaluate_run(Popularity, [part], None)
-    assert METRICS[metric](cell.outcome) == pytest.approx(
-        METRICS[metric](part.outcome(popularity_scorer)), abs=1e-6
+    part = TestPart.of_split(split, policy)
+    run = evaluate_run(Popularity, [part])
+    assert METRICS[metric](run.outcome) == pytest.approx(
+        METRICS[metric](line(part, "popularity")), abs=1e-6
     )
 
 
 def test_the_random_line_under_a_mask_is_one_over_its_successors(split: Split) -> None:
-    part = prepare(split, MaskPolicy.OBSERVED)
+    part = TestPart.of_split(split, MaskPolicy.OBSERVED)
     allowed, _ = successor_mask(
         part.data.vocabulary.encode([e.context for e in part.examples]).last,
         part.data.graph,
@@ -140,8 +141,8 @@ def test_the_random_line_under_a_mask_is_one_over_its_successors(split: Split) -
     known = part.targets < allowed.shape[1]
     inside = known & allowed[np.arange(len(known)), np.where(known, part.targets, 0)]
     expected = np.where(inside, 1 / allowed.sum(axis=1), 0).mean()
-    assert METRICS["accuracy"](part.outcome(random_scorer)) == pytest.approx(expected)
-    assert METRICS["ceiling"](part.outcome(random_scorer)) == pytest.approx(inside.mean())
+    assert METRICS["accuracy"](line(part, "random")) == pytest.approx(expected)
+    assert METRICS["ceiling"](line(part, "random")) == pytest.approx(inside.mean())
 
 
 def test_best_possible_accuracy_by_hand() -> None:
@@ -158,9 +159,9 @@ def test_owners_can_only_raise_the_best_possible_accuracy(examples: tuple[Exampl
 
 
 def test_no_model_exceeds_the_best_possible_accuracy(split: Split) -> None:
-    part = prepare(split, MaskPolicy.NONE)
-    cell = evaluate_run(lambda: Markov(MarkovConfig(mu=0.01)), [part], None)
-    assert METRICS["accuracy"](cell.outcome) <= oracle_accuracy(split.test)
+    part = TestPart.of_split(split, MaskPolicy.NONE)
+    run = evaluate_run(lambda: Markov(MarkovConfig(mu=0.01)), [part])
+    assert METRICS["accuracy"](run.outcome) <= oracle_accuracy(split.test)
 
 
 # Held-out parts
@@ -175,8 +176,8 @@ def test_unknown_targets_are_numbered_by_key() -> None:
 
 @each_policy
 def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
-    part = prepare(split, policy)
-    outcomes = [evaluate_run(MAKERS[name], [part], None).outcome for name in ("popularity", "markov")]
+    part = TestPart.of_split(split, policy)
+    outcomes = [evaluate_run(MAKERS[name], [part]).outcome for name in ("popularity", "markov")]
     finite = [np.isfinite(outcome.log_probabilities) for outcome in outcomes]
     assert np.array_equal(*finite)
     sums = np.exp(outcomes[1].log_probabilities).sum(axis=1)
@@ -185,16 +186,16 @@ def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_rows_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    part = prepare(Split(everything().examples, everything().examples), MaskPolicy.OBSERVED)
-    expected = evaluate_run(Markov, [part], None).outcome
+    part = TestPart.of_split(Split(everything().examples, everything().examples), MaskPolicy.OBSERVED)
+    expected = evaluate_run(Markov, [part]).outcome
     monkeypatch.setattr(evaluator, "ROWS_PER_PASS", size)
-    found = evaluate_run(Markov, [part], None).outcome
+    found = evaluate_run(Markov, [part]).outcome
     np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
     assert np.array_equal(found.targets, expected.targets)
 
 
 def test_new_links_and_support_equal_a_plain_loop(split: Split) -> None:
-    part = prepare(split, MaskPolicy.OBSERVED)
+    part = TestPart.of_split(split, MaskPolicy.OBSERVED)
     links = {(e.context.path[-1], e.target) for e in split.train}
     lasts = Counter(e.context.path[-1] for e in split.train)
     assert part.new_links.tolist() == [
@@ -232,14 +233,14 @@ def two_blocks() -> list[TestPart]:
     first = (pair(("a",), "x", 1), pair(("a",), "z", 1))
     second = (pair(("a",), "z", 2), pair(("a",), "w", 2), pair(("a",), "y", 2))
     splits = [Split(old, first), Split((*old, *first), second)]
-    return [prepare(split, MaskPolicy.NONE) for split in splits]
+    return [TestPart.of_split(split, MaskPolicy.NONE) for split in splits]
 
 
 def test_joined_parts_by_hand() -> None:
-    exam = two_blocks()
-    cell = evaluate_run(Popularity, exam, None)
-    outcome = cell.outcome
-    assert [part.data.vocabulary.services for part in exam] == [("x", "y"), ("x", "y", "z")]
+    parts = two_blocks()
+    run = evaluate_run(Popularity, parts)
+    outcome = run.outcome
+    assert [part.data.vocabulary.services for part in parts] == [("x", "y"), ("x", "y", "z")]
     assert outcome.targets.tolist() == [0, 2, 2, 3, 1]
     expected = [
         [3 / 5, 2 / 5, 0],
@@ -255,19 +256,36 @@ def test_joined_parts_by_hand() -> None:
 
 @pytest.mark.parametrize("metric", ["accuracy", "hr@3", "mrr", "ndcg", "ceiling"])
 def test_a_mean_over_joined_parts_is_that_of_all_their_rows(metric: str) -> None:
-    exam = two_blocks()
+    parts = two_blocks()
     answers = [
-        (part.data.vocabulary.services, part.outcome(scorer(Markov().fit(part.data)))) for part in exam
+        (
+            part.data.vocabulary.services,
+            part.outcome(part.fitted(Markov().fit(part.data)).probabilities),
+        )
+        for part in parts
     ]
-    sizes = [len(part.examples) for part in exam]
+    sizes = [len(part.examples) for part in parts]
     expected = np.average([METRICS[metric](outcome) for _, outcome in answers], weights=sizes)
-    assert METRICS[metric](evaluate_run(Markov, exam, None).outcome) == pytest.approx(expected)
+    assert METRICS[metric](evaluate_run(Markov, parts).outcome) == pytest.approx(expected)
 
 
 def test_one_part_is_not_joined() -> None:
-    exam = two_blocks()[:1]
-    outcome = exam[0].outcome(random_scorer)
-    assert join(exam[0].examples, [(("x", "y"), outcome)]) is outcome
+    part = two_blocks()[0]
+    outcome = line(part, "random")
+    assert join(part.examples, [(("x", "y"), outcome)]) is outcome
+
+
+def test_reference_lines_answer_every_part_and_new_links_are_joined() -> None:
+    parts = two_blocks()
+    outcomes, new_links = reference_outcomes(parts)
+    assert outcomes.keys() == {"random", "popularity"}
+    for name, answers in outcomes.items():
+        for part, (services, outcome) in zip(parts, answers, strict=True):
+            assert services == part.data.vocabulary.services
+            expected = line(part, name)
+            np.testing.assert_array_equal(outcome.log_probabilities, expected.log_probabilities)
+            assert np.array_equal(outcome.targets, part.targets)
+    assert new_links.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_each_part_gets_a_new_recommender_and_all_are_timed() -> None:
@@ -277,16 +295,16 @@ def test_each_part_gets_a_new_recommender_and_all_are_timed() -> None:
         made.append(Markov())
         return made[-1]
 
-    exam = two_blocks()
-    cell = evaluate_run(make, exam, None)
-    assert cell.fits == 2
-    assert cell.parameters == made[-1].parameters()
-    assert cell.fit_seconds > 0
-    assert cell.score_seconds > 0
-    assert [len(example.context.path) for example in cell.examples] == [1] * 5
+    parts = two_blocks()
+    run = evaluate_run(make, parts)
+    assert run.fits == 2
+    assert run.parameters == made[-1].parameters()
+    assert run.fit_seconds > 0
+    assert run.score_seconds > 0
+    assert [len(example.context.path) for example in run.examples] == [1] * 5
 
 
 def test_a_catalogue_goes_into_the_mask() -> None:
     split = Split(branching().examples, branching().examples)
-    part = prepare(split, MaskPolicy.CATALOGUE, [("table_b", "rarely")])
-    assert METRICS["ceiling"](part.outcome(random_scorer)) == 1 / 4
+    part = TestPart.of_split(split, MaskPolicy.CATALOGUE, [("table_b", "rarely")])
+    assert METRICS["ceiling"](line(part, "random")) == 1 / 4

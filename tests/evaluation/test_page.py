@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.errors import DagrecError
 from dagrec.evaluation.page import write_page
 from dagrec.evaluation.plots import pictures
@@ -32,7 +33,7 @@ class Links(HTMLParser):
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
     config = load_config(models=["popularity", "markov"])
-    return evaluate(DATA, config, Plan(repeats=3), lambda: None)
+    return evaluate(read(DATA), config, Plan(repeats=3))
 
 
 def test_the_page_needs_nothing_else(result: dict[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dagrec.data.splits import split_compositions
-from dagrec.evaluation.evaluator import Cell, TestPart, evaluate_run, prepare
+from dagrec.evaluation.evaluator import RunResult, TestPart, evaluate_run
 from dagrec.evaluation.report import (
     BOOTSTRAP_DRAWS,
     COMPARED,
@@ -27,44 +27,44 @@ from tests.worlds import everything
 SHARE = 0.5
 
 
-def exam_of(repeat: int) -> list[TestPart]:
+def parts_of(repeat: int) -> list[TestPart]:
     split = split_compositions(everything().examples, SHARE, random.Random(repeat))
-    return [prepare(split, MaskPolicy.SOFT)]
+    return [TestPart.of_split(split, MaskPolicy.SOFT)]
 
 
-def cell_of(model: Recommender, exam: list[TestPart]) -> Cell:
-    return evaluate_run(lambda: model, exam, None)
+def run_of(model: Recommender, parts: list[TestPart]) -> RunResult:
+    return evaluate_run(lambda: model, parts)
 
 
 def measure(model: Recommender, repeat: int = 0, *, bootstrap: bool = False) -> RunMetrics:
-    exam = exam_of(repeat)
+    parts = parts_of(repeat)
     weight = "pairs" if bootstrap else None
-    return RunMetrics.of(cell_of(model, exam), f"split {repeat}", weight, seed=5)
+    return RunMetrics.of(run_of(model, parts), f"split {repeat}", weight, seed=5)
 
 
 def grid(model: Recommender, splits: int = 4) -> list[list[RunMetrics]]:
     return [[measure(model, repeat)] for repeat in range(splits)]
 
 
-# One cell
+# One run
 
 
-def test_a_cell_is_measured_under_both_weights() -> None:
-    exam = exam_of(0)
-    cell = cell_of(Markov(), exam)
-    found = RunMetrics.of(cell, "split", None, seed=0)
-    assert found.values["pairs"] == {name: metric(cell.outcome) for name, metric in METRICS.items()}
+def test_a_run_is_measured_under_both_weights() -> None:
+    parts = parts_of(0)
+    run = run_of(Markov(), parts)
+    found = RunMetrics.of(run, "split", None, seed=0)
+    assert found.values["pairs"] == {name: metric(run.outcome) for name, metric in METRICS.items()}
     assert found.values["compositions"].keys() == METRICS.keys()
     assert found.values["compositions"] != found.values["pairs"]
     assert found.draws is None
     assert found.hits is None
-    assert found.parameters == cell.parameters
+    assert found.parameters == run.parameters
 
 
 def test_on_a_single_split_draws_and_hits_are_kept() -> None:
-    exam = exam_of(0)
-    cell = cell_of(Markov(), exam)
-    found = RunMetrics.of(cell, "split", "pairs", seed=0)
+    parts = parts_of(0)
+    run = run_of(Markov(), parts)
+    found = RunMetrics.of(run, "split", "pairs", seed=0)
     assert found.draws is not None
     assert found.draws.keys() == METRICS.keys()
     assert all(len(draws) == BOOTSTRAP_DRAWS for draws in found.draws.values())
@@ -73,7 +73,7 @@ def test_on_a_single_split_draws_and_hits_are_kept() -> None:
     )
     assert found.hits is not None
     # A hit that depends on how a tie is drawn is not counted as one.
-    assert found.hits == (cell.outcome.hits > 0.5).tolist()
+    assert found.hits == (run.outcome.hits > 0.5).tolist()
     assert any(found.hits)
 
 
@@ -90,7 +90,7 @@ def test_models_of_one_split_are_drawn_on_the_same_samples() -> None:
 
 
 @pytest.mark.parametrize("bootstrap", [False, True])
-def test_a_measured_cell_survives_a_file(bootstrap: bool) -> None:
+def test_a_measured_run_survives_a_file(bootstrap: bool) -> None:
     found = measure(Markov(), bootstrap=bootstrap)
     assert RunMetrics.model_validate_json(found.model_dump_json()) == found
 
@@ -163,10 +163,10 @@ def test_every_pair_of_models_is_compared(grids: dict[str, list[list[RunMetrics]
 
 
 def with_values(values: list[float]) -> list[list[RunMetrics]]:
-    """Cells whose metrics all have the value of their split."""
-    cell = measure(Popularity())
+    """Runs whose metrics all have the value of their split."""
+    run = measure(Popularity())
     return [
-        [cell.model_copy(update={"values": dict.fromkeys(cell.values, dict.fromkeys(METRICS, value))})]
+        [run.model_copy(update={"values": dict.fromkeys(run.values, dict.fromkeys(METRICS, value))})]
         for value in values
     ]
 
@@ -202,13 +202,13 @@ def test_models_that_differ_in_one_repeat_are_not_identical() -> None:
 
 
 def test_on_a_single_split_accuracy_is_compared_by_mcnemar_too() -> None:
-    cells = {
+    runs = {
         label: [[measure(model, bootstrap=True)]]
         for label, model in {"markov": Markov(), "popularity": Popularity()}.items()
     }
-    _, comparisons = summarise(cells, "pairs", 0.0)
+    _, comparisons = summarise(runs, "pairs", 0.0)
     accuracy, mrr = comparisons
-    hits = [rows[0][0].hits for rows in cells.values()]
+    hits = [rows[0][0].hits for rows in runs.values()]
     assert accuracy["p_mcnemar"] == mcnemar_p(*hits)
     assert "p_mcnemar" not in mrr
 
@@ -217,7 +217,7 @@ def test_seeds_are_averaged_within_a_split_and_their_spread_told() -> None:
     rows = [[measure(Markov(), r), measure(Markov(MarkovConfig(mu=0.1)), r)] for r in range(3)]
     models, _ = summarise({"m": rows}, "pairs", 0.5)
     found = models["m"]["metrics"]["nll"]
-    seeds = [[cell.values["pairs"]["nll"] for cell in row] for row in rows]
+    seeds = [[run.values["pairs"]["nll"] for run in row] for row in rows]
     assert found["values"] == pytest.approx(np.mean(seeds, axis=1))
     assert found["seed_std"] == pytest.approx(np.sqrt(np.mean(np.var(seeds, axis=1, ddof=1))))
     single, _ = summarise({"m": grid(Markov(), 2)}, "pairs", 0.5)

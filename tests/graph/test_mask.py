@@ -205,9 +205,9 @@ def test_a_single_successor_is_certain() -> None:
 def test_kinds_of_frontier_by_example() -> None:
     data = everything().data
     last = np.array([data.vocabulary.ids[key] for key in ("table_b", "plot")] + [UNKNOWN, PADDING])
-    allowed, opened = successor_mask(last, data.graph, MaskPolicy.OBSERVED)
+    allowed, fallback = successor_mask(last, data.graph, MaskPolicy.OBSERVED)
     assert [data.vocabulary.services[c] for c in np.flatnonzero(allowed[0])] == ["often", "rarely"]
-    assert opened.tolist() == [False, True, True, True]
+    assert fallback.tolist() == [False, True, True, True]
     assert allowed[1:].all()
     masked = apply_mask(np.zeros(allowed.shape, np.float32), last, data.graph, MaskPolicy.OBSERVED)
     assert masked.terminal.tolist() == [False, True, False, False]

@@ -107,7 +107,7 @@ def test_declared_links_are_kept_once_and_others_counted() -> None:
     rows = {key: graph.declared.row(node)[0].tolist() for key, node in data.vocabulary.ids.items()}
     assert rows == {"table_b": [0], "often": [1], "rarely": []}
     assert graph.declared.counts.tolist() == [1, 1]
-    assert graph.left_out == 3
+    assert graph.unknown_links == 3
 
 
 def test_no_catalogue_is_not_an_empty_one() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dagrec.data.formats import read
 from dagrec.errors import ConfigError
 from dagrec.jobs.ablate import ablate, load_study, table
 
@@ -66,8 +67,8 @@ def test_variants_differ_from_the_base_in_what_they_say_only(tmp_path: Path) -> 
 
 
 def test_variants_are_measured_on_the_same_splits(tmp_path: Path) -> None:
-    result = ablate(DATA, load_study(study_file(tmp_path)), lambda: None, tmp_path / "out")
-    again = ablate(DATA, load_study(study_file(tmp_path)), lambda: None, tmp_path / "other")
+    result = ablate(read(DATA), load_study(study_file(tmp_path)), tmp_path / "out")
+    again = ablate(read(DATA), load_study(study_file(tmp_path)), tmp_path / "other")
     assert result["splits"] == again["splits"]
     assert len(set(result["splits"])) == 3
     values = [result["models"][name]["metrics"]["accuracy"]["values"] for name in result["models"]]
@@ -93,45 +94,45 @@ def test_killed_and_started_again_it_ends_with_the_same_result(tmp_path: Path, m
     process = subprocess.Popen(
         command(study, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    cells = broken / "cells"
+    runs = broken / "runs"
     deadline = time.monotonic() + 60
-    while not list(cells.glob("*.json")) and time.monotonic() < deadline:
+    while not list(runs.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(moment)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
+    kept = {file: file.stat().st_mtime_ns for file in runs.glob("*.json")}
     assert kept
     subprocess.run(command(study, broken), check=True, capture_output=True, timeout=120)
     assert without_seconds(broken) == without_seconds(whole)
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "finished cells were run again"
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "finished runs were measured again"
 
 
-def test_a_damaged_cell_is_measured_again(tmp_path: Path) -> None:
+def test_a_damaged_run_is_measured_again(tmp_path: Path) -> None:
     study = load_study(study_file(tmp_path))
-    first = ablate(DATA, study, lambda: None, tmp_path / "out")
-    cell = next((tmp_path / "out" / "cells").glob("*.json"))
-    cell.write_bytes(cell.read_bytes()[:50])
-    second = ablate(DATA, study, lambda: None, tmp_path / "out")
+    first = ablate(read(DATA), study, tmp_path / "out")
+    run = next((tmp_path / "out" / "runs").glob("*.json"))
+    run.write_bytes(run.read_bytes()[:50])
+    second = ablate(read(DATA), study, tmp_path / "out")
     assert [m["metrics"] for m in first["models"].values()] == [
         m["metrics"] for m in second["models"].values()
     ]
 
 
-def test_a_changed_plan_or_variant_never_meets_old_cells(tmp_path: Path) -> None:
+def test_a_changed_plan_or_variant_never_meets_old_runs(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    ablate(DATA, load_study(study_file(tmp_path)), lambda: None, out)
-    first = len(list((out / "cells").glob("*.json")))
-    ablate(DATA, load_study(study_file(tmp_path), ["plan.share=0.2"]), lambda: None, out)
-    second = len(list((out / "cells").glob("*.json")))
-    ablate(DATA, load_study(study_file(tmp_path), ["base.model.mu=2.0"]), lambda: None, out)
-    assert (first, second, len(list((out / "cells").glob("*.json")))) == (9, 18, 27)
+    ablate(read(DATA), load_study(study_file(tmp_path)), out)
+    first = len(list((out / "runs").glob("*.json")))
+    ablate(read(DATA), load_study(study_file(tmp_path), ["plan.share=0.2"]), out)
+    second = len(list((out / "runs").glob("*.json")))
+    ablate(read(DATA), load_study(study_file(tmp_path), ["base.model.mu=2.0"]), out)
+    assert (first, second, len(list((out / "runs").glob("*.json")))) == (9, 18, 27)
 
 
 def test_results_tables_and_pictures_are_written(tmp_path: Path) -> None:
-    result = ablate(DATA, load_study(study_file(tmp_path)), lambda: None, tmp_path / "out")
+    result = ablate(read(DATA), load_study(study_file(tmp_path)), tmp_path / "out")
     written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert written == {"cells", "results.json", "table.md", "accuracy.png", "ndcg.png", "macro_f1.png"}
+    assert written == {"runs", "results.json", "table.md", "accuracy.png", "ndcg.png", "macro_f1.png"}
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     lines = table(result).splitlines()
     assert len(lines) == 2 + len(result["models"])

@@ -1,29 +1,29 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from dagrec.config import load_config
+from dagrec.data.dataset import Dataset
+from dagrec.data.formats import read
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.errors import ConfigError
 from dagrec.jobs.benchmark import benchmark
-from dagrec.training.loop import NetworkTrainer
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     file = tmp_path_factory.mktemp("benchmark") / "data.json"
     file.write_text(dump(World(WorldOptions(compositions=40)).draw()))
-    return file
+    return read(file)
 
 
-def test_fitting_and_answering_of_each_model_are_timed(data: Path) -> None:
+def test_fitting_and_answering_of_each_model_are_timed(data: Dataset) -> None:
     told: list[str] = []
     small = ["gru4rec.epochs=2", "gru4rec.hidden=8", "gru4rec.embedding=8", "gru4rec.layers=1"]
     config = load_config(models=["popularity", "gru4rec"], overrides=small)
-    result = benchmark(data, config, NetworkTrainer("cpu"), advance=told.append)
+    result = benchmark(data, config, advance=told.append)
     assert told == ["popularity", "gru4rec"]
     for name, epochs in (("popularity", 0), ("gru4rec", 2)):
         found = result["models"][name]
@@ -34,6 +34,6 @@ def test_fitting_and_answering_of_each_model_are_timed(data: Path) -> None:
     assert json.loads(json.dumps(result)) == result
 
 
-def test_there_must_be_a_model(data: Path) -> None:
+def test_there_must_be_a_model(data: Dataset) -> None:
     with pytest.raises(ConfigError, match="there must be a model to time, found none"):
-        benchmark(data, load_config(), None)
+        benchmark(data, load_config())

@@ -220,7 +220,7 @@ def test_where_nothing_is_installed_all_is_missing(tmp_path: Path) -> None:
     for part in result["parts"].values():
         assert not part["complete"]
         assert {row["status"] for row in part["packages"]} == {"missing"}
-    assert result["parts"]["train"]["command"] == f"{PIP}'lightgbm>=4' 'torch>=2.3'"
+    assert result["parts"]["train"]["command"] == f"{PIP}'lightgbm>=4' 'scikit-learn>=1.5' 'torch>=2.3'"
 
 
 def test_a_torch_that_lacks_a_library_is_told_and_no_crash(tmp_path: Path) -> None:

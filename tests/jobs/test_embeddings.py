@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.projection import mean_cosine
 from dagrec.graph.evidence import Evidence
 from dagrec.jobs.embeddings import Embeddings
 from dagrec.jobs.evaluate import evaluate
 from dagrec.jobs.experiment import Plan
-from dagrec.models.base import Recommender
+from dagrec.models.fitted import Fitted
 from dagrec.models.registry import create
-from dagrec.store.bundle import Bundle, ModelEntry
+from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from dagrec.training.loop import NetworkTrainer
 from tests.checks import says
 from tests.worlds import everything
 
@@ -27,23 +27,13 @@ QUICK = ["gru4rec.epochs=2", "gru4rec.hidden=4", "gru4rec.embedding=4"]
 
 
 def bundle_of(store: Path, champion: str, *names: str) -> Bundle:
-    models: dict[str, Recommender] = {
-        name: create(name, {} if name == "markov" else {"epochs": 2}).fit(
-            WORLD, NetworkTrainer(device="cpu")
-        )
-        for name in names
+    options: dict[str, dict[str, object]] = {
+        name: {} if name == "markov" else {"epochs": 2} for name in names
     }
-    entries = {name: ModelEntry(recommender=name, parameters=1, fit_seconds=0) for name in names}
-    Store(store).publish(
-        vocabulary=WORLD.vocabulary,
-        graph=WORLD.graph,
-        evidence=Evidence.of(WORLD.examples, WORLD.vocabulary),
-        models=models,
-        entries=entries,
-        champion=champion,
-        data={"fingerprint": "of the data"},
-        config={},
-    )
+    models = {name: Fitted(create(name, options[name]).fit(WORLD), WORLD.graph) for name in names}
+    evidence = Evidence.of(WORLD.examples, WORLD.vocabulary)
+    data = {"fingerprint": "of the data"}
+    Store(store).publish(Bundle.of(models, evidence, champion=champion, data=data, config={}))
     return Store(store).load()
 
 
@@ -61,7 +51,7 @@ def test_the_file_holds_plain_arrays_of_all_that_is_known(bundle: Bundle, tmp_pa
         assert found["kinds"].tolist() == ["service"] * len(words.services) + ["other"] * len(
             words.others
         )
-        vectors = bundle.models["gru4rec"].embeddings()
+        vectors = bundle.models["gru4rec"].recommender.embeddings()
         assert np.array_equal(found["nodes"], vectors["nodes"])
         assert np.array_equal(found["services"], vectors["services"])
         assert str(found["model"]) == str(found["recommender"]) == "gru4rec"
@@ -139,7 +129,7 @@ def test_the_summary_has_the_mean_cosine_of_the_services(bundle: Bundle) -> None
 
 def test_an_evaluation_has_the_mean_cosine_of_models_with_vectors() -> None:
     config = load_config(models=["popularity", "gru4rec"], overrides=QUICK)
-    result = evaluate(DATA, config, Plan(repeats=2), lambda: NetworkTrainer(device="cpu"))
+    result = evaluate(read(DATA), config, Plan(repeats=2))
     assert result["models"]["popularity"]["service_cosine"] is None
     cosine = result["models"]["gru4rec"]["service_cosine"]
     assert -1 <= cosine <= 1

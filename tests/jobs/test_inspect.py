@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dagrec.data.examples import ExampleOptions
-from dagrec.data.formats import ReadOptions
+from dagrec.data.formats import ReadOptions, read
 from dagrec.jobs.inspect import inspect
 
 
@@ -32,8 +32,8 @@ def diamonds(count: int) -> dict[str, Any]:
 def counted(folder: Path, *documents: Any, **options: Any) -> dict[str, Any]:
     file = folder / "data.json"
     file.write_text(json.dumps(list(documents)))
-    read = {name: options.pop(name) for name in list(options) if name in ReadOptions.model_fields}
-    return inspect(file, ReadOptions(**read), ExampleOptions(**options))
+    reading = {name: options.pop(name) for name in list(options) if name in ReadOptions.model_fields}
+    return inspect(read(file, ReadOptions(**reading)), ExampleOptions(**options))
 
 
 def test_a_chain_of_n_services_has_one_path_and_n_pairs(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_folder_is_counted_by_file_and_format(tmp_path: Path) -> None:
     workflow |= {"connections": {"x": {"main": [[{"node": "y"}]]}}}
     (tmp_path / "c.json").write_text(json.dumps(workflow))
     told: list[int] = []
-    result = inspect(tmp_path, ReadOptions(), ExampleOptions(), advance=told.append)
+    result = inspect(read(tmp_path, advance=told.append), ExampleOptions())
     assert (result["files"], result["ignored_files"]) == (3, 1)
     assert result["formats"] == {"native": 2, "n8n": 1}
     assert sum(told) == result["compositions"] == 3

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax as oracle
 
-from dagrec.metrics.temperature import LARGEST, fit_temperature, log_softmax
+from dagrec.metrics.temperature import MAX_SHARPNESS, fit_temperature, log_softmax
 from dagrec.types import Floats, Ids, Mask
 
 
@@ -60,7 +60,7 @@ def test_scaled_scores_have_a_scaled_temperature() -> None:
 def test_always_right_is_sharp_and_always_wrong_is_flat() -> None:
     scores = np.tile([1.0, 0.0], (5, 1))
     assert fit_temperature(scores, np.zeros(5, dtype=np.int64)) < 0.05
-    assert fit_temperature(scores, np.ones(5, dtype=np.int64)) == pytest.approx(LARGEST)
+    assert fit_temperature(scores, np.ones(5, dtype=np.int64)) == pytest.approx(MAX_SHARPNESS)
 
 
 def test_rows_that_say_nothing_leave_it_at_1() -> None:

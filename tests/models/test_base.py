@@ -9,7 +9,7 @@ import pytest
 
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import Contexts
-from dagrec.errors import NumericalError, StoreError
+from dagrec.errors import ConfigError, DataError, NumericalError, StoreError
 from dagrec.models.counting.markov import Markov, MarkovConfig
 from dagrec.models.counting.popularity import Popularity
 from dagrec.types import Scores
@@ -59,6 +59,23 @@ def test_scores_that_are_not_finite_never_leave() -> None:
 def test_the_text_of_a_recommender_shows_its_configuration() -> None:
     text = repr(Markov(MarkovConfig(order=3, mu=0.5), seed=9))
     assert text == "Markov(MarkovConfig(order=3, mu=0.5), seed=9)"
+
+
+def test_hyperparameters_can_be_given_by_keyword() -> None:
+    model = Markov(order=3, mu=0.5, seed=9)
+    assert model.config == MarkovConfig(order=3, mu=0.5)
+    assert model.seed == 9
+    for options, parts in (({"ordre": 3}, ("ordre", "order")), ({"order": 0}, ("order", "found 0"))):
+        with pytest.raises(ConfigError) as error:
+            Markov(**options)
+        assert says(error, "'markov'", *parts)
+
+
+def test_other_than_training_data_is_refused_by_its_type() -> None:
+    with pytest.raises(DataError) as error:
+        Markov().fit(chain().examples)  # type: ignore[arg-type]
+    assert says(error, "markov", "TrainingData", "found tuple")
+    assert error.value.rule == "wrong-type"
 
 
 def test_defaults_are_used_where_no_configuration_is_given() -> None:

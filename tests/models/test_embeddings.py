@@ -9,13 +9,11 @@ from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST
 from dagrec.models.base import Recommender
 from dagrec.models.registry import create
-from dagrec.training.loop import NetworkTrainer
 from dagrec.types import Floats, Scores
 from tests.worlds import everything
 
 DATA = everything().data
 WORDS = DATA.vocabulary
-TRAINER = NetworkTrainer(device="cpu")
 
 
 def fit(name: str, **options: object) -> Recommender:

@@ -1,23 +1,17 @@
 from __future__ import annotations
 
-import copy
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN
-from dagrec.errors import ConfigError, StoreError
+from dagrec.errors import StoreError
 from dagrec.models import network as network_module
 from dagrec.models.base import Recommender
 from dagrec.models.registry import create
-from dagrec.training.network import Head, NodeEmbedding
-from dagrec.training.runtime import Epoch
-from tests.checks import says
+from dagrec.training.runtime import Epoch, Runtime, use_runtime
 from tests.worlds import WORLDS, chain, everything
 
 SMALL = {"epochs": 2, "embedding": 6, "hidden": 5, "layers": 1}
@@ -26,63 +20,6 @@ SMALL = {"epochs": 2, "embedding": 6, "hidden": 5, "layers": 1}
 @pytest.fixture(scope="module")
 def fitted() -> Recommender:
     return create("gru4rec", SMALL).fit(everything().data)
-
-
-# Parts of networks
-
-
-def test_padding_is_zero_and_stays_zero() -> None:
-    embed = NodeEmbedding(6, 3)
-    embed(torch.tensor([PADDING, 2])).sum().backward()
-    assert not embed.weight[PADDING].any()
-    assert embed.weight.grad is not None
-    assert not embed.weight.grad[PADDING].any()
-    embed.settle()
-    assert not embed.weight[PADDING].any()
-
-
-def test_settling_puts_the_unknown_node_in_the_centre_of_all_others() -> None:
-    embed = NodeEmbedding(6, 3)
-    before = embed.weight.detach().clone()
-    embed.settle()
-    torch.testing.assert_close(embed.weight[UNKNOWN].detach(), before[FIRST:].mean(dim=0))
-    assert torch.equal(embed.weight[FIRST:], before[FIRST:])
-
-
-def test_a_head_is_a_linear_layer() -> None:
-    head, states = Head(4, 7), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    expected = nn.functional.linear(states, head.weights(), head.bias)
-    assert torch.equal(head(states), expected)
-    columns = torch.tensor([6, 0, 0])
-    torch.testing.assert_close(head(states, columns), expected[:, columns])
-    assert head(states, columns).shape == (5, 3)
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = NodeEmbedding(9, 4)
-        self.head = Head(4, 5, self.embed)
-
-
-def test_a_tied_head_has_the_vectors_of_the_services_and_is_stored_once() -> None:
-    net = Tied()
-    assert torch.equal(net.head.weights(), net.embed.weight[FIRST : FIRST + 5])
-    assert net.state_dict().keys() == {"embed.weight", "head.bias"}
-    assert [name for name, _ in net.named_parameters()] == ["embed.weight", "head.bias"]
-
-
-@pytest.mark.parametrize("way", ["copy", "pickle"])
-def test_a_copy_is_tied_to_its_own_embedding(way: str) -> None:
-    net = Tied()
-    other = copy.deepcopy(net) if way == "copy" else pickle.loads(pickle.dumps(net))
-    with torch.no_grad():
-        other.embed.weight += 1
-    assert torch.equal(other.head.weights(), other.embed.weight[FIRST : FIRST + 5])
-    assert torch.equal(net.head.weights(), net.embed.weight[FIRST : FIRST + 5])
-
-
-# Around a network
 
 
 @pytest.mark.parametrize("rows", [1, 7, 25])
@@ -102,17 +39,19 @@ def test_restoring_leaves_random_numbers_outside_alone(fitted: Recommender) -> N
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_trainer_is_needed() -> None:
-    with pytest.raises(ConfigError) as error:
-        create("gru4rec").fit(everything().data)
-    assert says(error, "gru4rec", "trainer", "NetworkTrainer()")
+class StoppedError(Exception):
+    """Ends a training from its progress."""
 
 
-def test_a_fit_without_a_trainer_changes_nothing() -> None:
+def stop(*_: object) -> None:
+    raise StoppedError
+
+
+def test_a_fit_that_is_stopped_changes_nothing() -> None:
     small = chain().data
     model = create("gru4rec", SMALL).fit(small)
     before = model.score(small.contexts)
-    with pytest.raises(ConfigError):
+    with use_runtime(Runtime("cpu", progress=stop)), pytest.raises(StoppedError):
         model.fit(everything().data)
     assert np.array_equal(model.score(small.contexts), before)
     assert len(model.history) == 2

@@ -27,6 +27,12 @@ def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     assert says(error, "'oracle'", *MODELS)
 
 
+def test_a_misspelt_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError) as error:
+        recommender_class("Gru4re")
+    assert says(error, "'Gru4re'", "did you mean gru4rec")
+
+
 def test_a_missing_package_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "ghost", "no_such_package.ghost:Ghost")
     with pytest.raises(ConfigError) as error:
@@ -49,6 +55,7 @@ def test_create_sets_what_is_given_and_leaves_the_rest() -> None:
         ({"mu": "much"}, ("mu", "number", "found 'much'")),
         ({"order": 1.5}, ("order", "integer", "found 1.5")),
         ({"order": 129}, ("order", "128", "found 129")),
+        ({"ordre": 2}, ("ordre", "found 2", "did you mean order?")),
         ({"order": 0, "mu": -1}, ("order", "mu", "found 0", "found -1")),
     ],
 )

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
 from tests.playground.webdriver import Browser
@@ -25,7 +26,7 @@ KEY = "open-sesame"
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("playground") / "store")
-    train(DATA, store, load_config(models=MODELS), None, measure=0)
+    train(read(DATA), store, load_config(models=MODELS), measure=0)
     return store
 
 

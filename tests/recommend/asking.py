@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from dagrec.recommend.predictor import Answer, Answers, predict
+from dagrec.recommend.answers import Answer, Answers
+from dagrec.recommend.predictor import predict
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 

@@ -11,7 +11,8 @@ import pytest
 
 from dagrec.errors import RequestError
 from dagrec.models.registry import MODELS
-from dagrec.recommend.predictor import MAX_CACHED_LENGTH, MAX_QUESTIONS, Answer, Answers, Predictor
+from dagrec.recommend.answers import Answer, Answers
+from dagrec.recommend.predictor import MAX_CACHED_LENGTH, MAX_QUESTIONS, Predictor
 from dagrec.recommend.request import MAX_OPEN_ENDS, make_request
 from dagrec.store.bundle import Bundle
 from tests.recommend.asking import all_of, ask, ask_all, chain, plain
@@ -82,7 +83,7 @@ def test_a_wrong_request_of_a_batch_leaves_the_others(bundle: Bundle) -> None:
 
 
 def test_what_is_remembered_is_what_would_be_answered(bundle: Bundle) -> None:
-    predictor = Predictor(bundle, remember=100)
+    predictor = Predictor(bundle, cache=100)
     asked = [
         {"path": PATH, "k": 3},
         {"path": PATH},
@@ -107,7 +108,7 @@ def test_what_is_remembered_is_what_would_be_answered(bundle: Bundle) -> None:
 
 
 def test_no_more_is_remembered_than_was_allowed(bundle: Bundle) -> None:
-    predictor = Predictor(bundle, remember=2)
+    predictor = Predictor(bundle, cache=2)
     for path in (["service_301"], ["service_302"], ["service_301"], ["service_303"], ["service_302"]):
         predictor.answer(make_request({"path": path}))
     assert (predictor.hits, predictor.misses) == (1, 4)
@@ -115,11 +116,11 @@ def test_no_more_is_remembered_than_was_allowed(bundle: Bundle) -> None:
     for _ in range(2):
         predictor.answer(long)
     assert (predictor.hits, predictor.misses) == (1, 6)
-    assert len(predictor._kept) == 2
+    assert len(predictor._cached) == 2
 
 
 def test_threads_share_a_predictor(bundle: Bundle) -> None:
-    predictor = Predictor(bundle, remember=3)
+    predictor = Predictor(bundle, cache=3)
     asked = [{"path": [f"service_{301 + i % 6}"], "k": 1 + i % 3} for i in range(60)]
     expected = [ask(bundle, **values) for values in asked]
     with ThreadPoolExecutor(8) as pool:
@@ -155,7 +156,7 @@ def test_questions_are_counted_before_any_is_answered(bundle: Bundle) -> None:
         ({"path": ["x"]}, "no node is known to training: services are ranked by how often they occur"),
         ({"path": ["x", *PATH]}, "1 unknown node was passed over"),
         ({"path": ["x", "y", *PATH]}, "2 unknown nodes were passed over"),
-        ({"path": [*PATH, "x"]}, "the node to extend is unknown: the mask lets every service through"),
+        ({"path": [*PATH, "x"]}, "the node to extend is unknown: the mask allows every service"),
         ({"path": PATH, "allow": []}, "allow, deny and no_repeats leave no service"),
     ],
 )
@@ -164,7 +165,7 @@ def test_an_answer_says_why_it_is_not_the_models_own(
 ) -> None:
     found = ask(bundle, **values).why
     assert found is None if why is None else why in (found or "")
-    assert not (ask(bundle, **values, mask="none").why or "").endswith("through")
+    assert not (ask(bundle, **values, mask="none").why or "").endswith("allows every service")
 
 
 @pytest.mark.parametrize("model", MODELS)

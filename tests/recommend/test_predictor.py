@@ -14,13 +14,14 @@ from dagrec.errors import RequestError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
-from dagrec.recommend.predictor import Answer, predict_lines
+from dagrec.recommend.answers import Answer
+from dagrec.recommend.predictor import predict_lines
 from dagrec.recommend.request import MAX_K
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from tests.recommend.asking import ENDS, all_of, ask, chain, plain
 
-DATA = Path(__file__).parents[1] / "data" / "compositions.json"
+DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 
 
 def known_node(bundle: Bundle) -> str:
@@ -96,7 +97,7 @@ def test_a_node_that_nothing_followed_is_terminal_and_opens_the_mask(tmp_path: P
     data = tmp_path / "data.json"
     data.write_text(json.dumps([chain(1, 2)["composition"], chain(1, 3)["composition"]]))
     store = Store(tmp_path / "store")
-    train(data, store, load_config(models=["markov"]), None, measure=0)
+    train(read(data), store, load_config(models=["markov"]), measure=0)
     answer = ask(store.load(), path=["table_1001002", "service_1", "service_2"])
     assert (answer.terminal, answer.strategy, answer.unknown) == (True, "model", [])
     assert answer.candidates == len(answer.predictions) == 3
@@ -120,7 +121,7 @@ def test_the_catalogue_mask_lets_declared_links_through_and_nothing_else(bundle:
 
 def test_a_bundle_without_declared_links_refuses_the_catalogue_mask(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    train(DATA, store, load_config(models=["popularity"]), None, measure=0)
+    train(read(DATA), store, load_config(models=["popularity"]), measure=0)
     with pytest.raises(RequestError, match="mask 'catalogue' needs links that a user declared"):
         ask(store.load(), path=["service_301"], mask="catalogue")
 
@@ -141,7 +142,7 @@ def test_equal_probabilities_keep_the_order_of_the_vocabulary(tmp_path: Path) ->
     data = tmp_path / "data.json"
     data.write_text(json.dumps([chain(mid)["composition"] for mid in (5, 3, 4)]))
     store = Store(tmp_path / "store")
-    train(data, store, load_config(models=["markov"]), None, measure=0)
+    train(read(data), store, load_config(models=["markov"]), measure=0)
     answer = ask(store.load(), path=["table_1001002"])
     assert [(p.service, p.probability) for p in answer.predictions] == [
         (f"service_{mid}", pytest.approx(1 / 3)) for mid in (3, 4, 5)
@@ -258,9 +259,8 @@ def test_diversity_and_novelty_change_the_order_alone(bundle: Bundle) -> None:
 
 def test_scores_are_divided_by_the_temperature_of_the_model(bundle: Bundle) -> None:
     request: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 1000, "model": "markov"}
-    entry = bundle.manifest.models["markov"].model_copy(update={"temperature": 2.0})
-    models = {**bundle.manifest.models, "markov": entry}
-    warm = replace(bundle, manifest=bundle.manifest.model_copy(update={"models": models}))
+    markov = replace(bundle.models["markov"], temperature=2.0)
+    warm = replace(bundle, models={**bundle.models, "markov": markov})
     cold = {p.service: p.probability for p in ask(bundle, **request).predictions}
     found = {p.service: p.probability for p in ask(warm, **request).predictions}
     roots = {service: p**0.5 for service, p in cold.items()}

@@ -45,8 +45,8 @@ def test_too_many_open_ends_are_not_answered_together(bundle: Bundle) -> None:
     with pytest.raises(RequestError) as caught:
         ask(bundle, composition={"nodes": nodes, "links": []})
     assert str(caught.value) == (
-        f"composition: open ends answered at once may be {MAX_OPEN_ENDS}, found {MAX_OPEN_ENDS + 1}, such as "
-        '0, 1, 2, 3, 4; name one with "at"'
+        f"composition: open ends answered at once may be {MAX_OPEN_ENDS}, found {MAX_OPEN_ENDS + 1}, "
+        'such as 0, 1, 2, 3, 4; name one with "at"'
     )
 
 

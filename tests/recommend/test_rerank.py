@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 
-from dagrec.recommend.rerank import filtered, ranked, restricted
+from dagrec.recommend.rerank import allowed_services, rank, restrict
 from dagrec.types import Floats
 from tests.worlds import everything
 
@@ -24,14 +24,14 @@ def probabilities(seed: int = 0, gone: int = 0) -> Floats:
 
 def test_neutral_is_the_order_of_the_probabilities() -> None:
     log_p = probabilities(gone=3)
-    found = ranked(log_p, C, GRAPH)
+    found = rank(log_p, C, GRAPH)
     assert len(found) == C - 3
     assert (np.diff(log_p[found]) <= 0).all()
-    assert ranked(log_p, 4, GRAPH).tolist() == found[:4].tolist()
+    assert rank(log_p, 4, GRAPH).tolist() == found[:4].tolist()
 
 
 def test_ties_keep_vocabulary_order() -> None:
-    assert ranked(np.zeros(C), 5, GRAPH).tolist() == [0, 1, 2, 3, 4]
+    assert rank(np.zeros(C), 5, GRAPH).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_similarities_are_cosines_of_what_came_before() -> None:
@@ -61,20 +61,20 @@ def mmr(log_p: Floats, k: int, diversity: float) -> list[int]:
 @pytest.mark.parametrize("diversity", [0.1, 0.5, 1.0])
 def test_diversity_is_maximal_marginal_relevance(diversity: float) -> None:
     log_p = probabilities(1, gone=2)
-    assert ranked(log_p, 8, GRAPH, diversity=diversity).tolist() == mmr(log_p, 8, diversity)
+    assert rank(log_p, 8, GRAPH, diversity=diversity).tolist() == mmr(log_p, 8, diversity)
 
 
 @given(st.integers(0, 1000), st.floats(0, 1), st.integers(1, C))
 def test_the_first_service_stays_and_none_comes_twice(seed: int, diversity: float, k: int) -> None:
     log_p = probabilities(seed)
-    found = ranked(log_p, k, GRAPH, diversity=diversity)
+    found = rank(log_p, k, GRAPH, diversity=diversity)
     assert found[0] == log_p.argmax()
     assert len(set(found.tolist())) == len(found) == k
 
 
 def test_novelty_moves_rare_services_up() -> None:
     log_p = np.full(C, -np.log(C))
-    found = ranked(log_p, C, GRAPH, novelty=0.5)
+    found = rank(log_p, C, GRAPH, novelty=0.5)
     counts = GRAPH.popularity[found]
     assert (np.diff(counts) >= 0).all()
     assert counts[0] < counts[-1]
@@ -88,14 +88,14 @@ def test_novelty_weighs_nats_against_bits() -> None:
     log_p = np.full(C, -np.inf)
     for margin, first in ((0.01, b), (-0.01, a)):
         log_p[[a, b]] = 0.0, 0.3 * bits + margin
-        assert ranked(log_p, 1, GRAPH, novelty=0.3).tolist() == [first]
+        assert rank(log_p, 1, GRAPH, novelty=0.3).tolist() == [first]
 
 
 def test_filters() -> None:
     one, two, three = SERVICES[:3]
 
     def kept(**how: list[str]) -> list[str]:
-        return [s for s, k in zip(SERVICES, filtered(DATA.vocabulary, **how), strict=True) if k]
+        return [s for s, k in zip(SERVICES, allowed_services(DATA.vocabulary, **how), strict=True) if k]
 
     assert kept() == list(SERVICES)
     assert kept(allow=[two, "nobody"]) == [two]
@@ -106,7 +106,7 @@ def test_filters() -> None:
 def test_what_is_left_adds_up_to_1() -> None:
     log_p = probabilities()
     kept = np.arange(C) % 2 == 0
-    found = restricted(log_p, kept)
+    found = restrict(log_p, kept)
     assert np.exp(found).sum() == pytest.approx(1)
     assert not np.exp(found[~kept]).any()
     gaps = found[kept] - log_p[kept]
@@ -114,6 +114,6 @@ def test_what_is_left_adds_up_to_1() -> None:
 
 
 def test_nothing_left_is_no_answer_and_no_error() -> None:
-    assert not np.exp(restricted(probabilities(), np.zeros(C, dtype=np.bool_))).any()
-    nowhere = restricted(probabilities(gone=3), np.arange(C) >= C - 3)
-    assert ranked(nowhere, 5, GRAPH, diversity=0.5, novelty=1.0).tolist() == []
+    assert not np.exp(restrict(probabilities(), np.zeros(C, dtype=np.bool_))).any()
+    nowhere = restrict(probabilities(gone=3), np.arange(C) >= C - 3)
+    assert rank(nowhere, 5, GRAPH, diversity=0.5, novelty=1.0).tolist() == []

@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
 
@@ -74,7 +75,7 @@ def start_server() -> Callable[..., Server]:
 def small_store(tmp_path: Path) -> Store:
     """A store whose recommenders need no torch."""
     store = Store(tmp_path / "small")
-    train(DATA, store, load_config(models=["popularity", "markov"]), None, measure=0)
+    train(read(DATA), store, load_config(models=["popularity", "markov"]), measure=0)
     return store
 
 

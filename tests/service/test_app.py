@@ -106,7 +106,8 @@ def test_the_limit_of_bodies_and_the_path_prefix_are_settings(
 def test_recommenders_without_networks_are_served_without_torch(small_store: Store) -> None:
     code = (
         "import sys, pathlib\n"
-        "from dagrec.recommend.predictor import predict\nfrom dagrec.recommend.request import make_request\n"
+        "from dagrec.recommend.predictor import predict\n"
+        "from dagrec.recommend.request import make_request\n"
         "from dagrec_service.app import create_app\n"
         "from dagrec_service.holder import Holder\n"
         "from dagrec_service.settings import make_settings\n"

@@ -28,7 +28,7 @@ DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The application in this process; that it is a server makes no difference here."""
     store = Store(tmp_path_factory.mktemp("compositions"))
-    train(DATA, store, load_config(models=["popularity"]), None, measure=0)
+    train(read(DATA), store, load_config(models=["popularity"]), measure=0)
     with TestClient(create_app(make_settings(store=store.root, max_body=10**7))) as client:
         yield client
 

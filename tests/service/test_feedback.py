@@ -31,7 +31,7 @@ ASKED: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 3}
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
     data = Path(__file__).parents[2] / "data" / "compositions.json"
     store = Store(tmp_path_factory.mktemp("feedback") / "store")
-    train(data, store, load_config(models=["popularity", "markov"]), None, measure=0)
+    train(read(data), store, load_config(models=["popularity", "markov"]), measure=0)
     return store
 
 
@@ -276,6 +276,6 @@ def test_what_was_taken_is_trained_on(small: Bundle, tmp_path: Path) -> None:
     file.write_text(json.dumps(documents))
     assert len(read(file).compositions) == 5
     store = Store(tmp_path / "store")
-    train(file, store, load_config(models=["markov"]), None, measure=0)
+    train(read(file), store, load_config(models=["markov"]), measure=0)
     answer = Predictor(store.load()).answer(make_request(ASKED))
     assert answer.predictions[0].service == "brand_new"  # type: ignore[union-attr]

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dagrec_service.holder import Holder, self_check
+from dagrec_service.holder import Holder
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.errors import NumericalError, StoreError
 from dagrec.jobs.train import train
+from dagrec.recommend.check import self_check
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 
@@ -28,7 +30,7 @@ def test_a_bundle_that_cannot_be_loaded_leaves_the_held_one(small_store: Store) 
     holder = Holder(small_store.root)
     holder.load()
     held = holder.bundle
-    train(DATA, small_store, load_config(models=["markov"]), None, measure=0)
+    train(read(DATA), small_store, load_config(models=["markov"]), measure=0)
     (small_store.bundles / small_store.current() / "graph.safetensors").unlink()
     with pytest.raises(StoreError, match=r"graph\.safetensors"):
         holder.load()
@@ -49,11 +51,11 @@ def test_readiness_is_checked_once_a_second_and_again_after_a_swap(
     for _ in range(2):
         with pytest.raises(NumericalError):
             holder.check()
-    train(DATA, small_store, load_config(models=["popularity"]), None, measure=0)
+    train(read(DATA), small_store, load_config(models=["popularity"]), measure=0)
     holder.load()
     assert holder.check() is holder.bundle
     spoil(holder.bundle)
-    train(DATA, small_store, load_config(models=["popularity"]), None, measure=0)
+    train(read(DATA), small_store, load_config(models=["popularity"]), measure=0)
     holder.load()
     assert holder.check() is holder.bundle
 
@@ -61,7 +63,8 @@ def test_readiness_is_checked_once_a_second_and_again_after_a_swap(
 def spoil(bundle: Bundle) -> None:
     """Make its scores no numbers."""
     nowhere = np.full(len(bundle.vocabulary.services), np.nan)
-    bundle.models["popularity"].restore({"prior": nowhere}, bundle.vocabulary, bundle.graph)
+    popularity = bundle.models["popularity"].recommender
+    popularity.restore({"prior": nowhere}, bundle.vocabulary, bundle.graph)
 
 
 def test_every_model_of_a_whole_bundle_answers(bundle: Bundle) -> None:

@@ -14,6 +14,7 @@ from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
 from tests.recommend.asking import chain
@@ -27,7 +28,7 @@ INFER = "/v2/models/dagrec/infer"
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The application in this process; that it is a server makes no difference here."""
     store = Store(tmp_path_factory.mktemp("inference"))
-    train(DATA, store, load_config(models=["markov", "popularity"]), None, measure=0)
+    train(read(DATA), store, load_config(models=["markov", "popularity"]), measure=0)
     with TestClient(create_app(make_settings(store=store.root, max_body=100_000))) as client:
         yield client
 

@@ -131,7 +131,7 @@ def test_metrics_count_what_happened(start: Callable[..., Any]) -> None:
     assert answers("popularity", "popularity", "observed") == 1
     assert answers("markov", "model", "soft") == answers("popularity", "model", "soft") == 1
     assert counts["dagrec_unknown_nodes_total"] == 3
-    assert counts["dagrec_opened_masks_total"] == 1
+    assert counts["dagrec_mask_fallbacks_total"] == 1
     assert (counts["dagrec_cache_hits_total"], counts["dagrec_cache_misses_total"]) == (1, 5)
     assert counts["dagrec_active_requests"] == 1
     assert "process_resident_memory_bytes" in answer.text
@@ -272,8 +272,9 @@ def test_other_origins_may_ask_only_where_they_are_named(
 def test_a_model_and_the_bundle_tell_all_that_is_known(client: httpx2.Client, bundle: Bundle) -> None:
     for label, entry in bundle.manifest.models.items():
         found = client.get(f"/models/{label}").json()
-        assert found["configuration"] == bundle.models[label].config.model_dump(mode="json")
-        assert found["paper"] == bundle.models[label].paper
+        model = bundle.models[label].recommender
+        assert found["configuration"] == model.config.model_dump(mode="json")
+        assert found["paper"] == model.paper
         assert found["temperature"] == entry.temperature
         assert (found["vocabulary"], found["graph"]) == (
             bundle.manifest.vocabulary,

@@ -121,7 +121,7 @@ def test_models_are_those_of_the_manifest(client: httpx2.Client, bundle: Bundle)
             "name": name,
             "recommender": name,
             "champion": name == bundle.manifest.champion,
-            "parameters": bundle.models[name].parameters(),
+            "parameters": bundle.models[name].recommender.parameters(),
             "metrics": {},
         }
         for name in MODELS

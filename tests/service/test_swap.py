@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.store.catalogue import Store
 from tests.service.bad_bundles import SPOILED
@@ -22,7 +23,7 @@ ADMIN = {"DAGREC_ADMIN_TOKEN": "of-the-administrator"}
 
 
 def publish(store: Store, *models: str) -> str:
-    return train(DATA, store, load_config(models=models), None, measure=0).version
+    return train(read(DATA), store, load_config(models=models), measure=0).version
 
 
 def wait_for(url: str, version: str) -> dict[str, Any]:

@@ -19,12 +19,13 @@ import httpx2
 import pytest
 
 from dagrec.config import load_config
+from dagrec.data.formats import read
 from dagrec.jobs.train import train
-from dagrec.recommend.predictor import Answer, Answers, Prediction, Predictor
+from dagrec.recommend.answers import Answer, Answers, Prediction
+from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
-from dagrec.training.loop import NetworkTrainer
 from tests.recommend.asking import ENDS, all_of, chain
 from tests.service.bad_bundles import SPOILED
 from tests.service.conftest import DATA, Server
@@ -55,30 +56,15 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
     for i in range(2):
         file, store = folder / f"{i}.json", Store(folder / str(i))
         file.write_text(json.dumps(documents[i::2]))
-        train(file, store, config, NetworkTrainer("cpu"), measure=0)
+        train(read(file), store, config, measure=0)
         found.append(store.load())
     return found
-
-
-def publish(bundle: Bundle, store: Store) -> str:
-    """Publish the bundle once more, as another version."""
-    manifest = bundle.manifest
-    return store.publish(
-        vocabulary=bundle.vocabulary,
-        graph=bundle.graph,
-        evidence=bundle.evidence,
-        models=bundle.models,
-        entries=manifest.models,
-        champion=manifest.champion,
-        data=manifest.data,
-        config=manifest.config,
-    )
 
 
 def publish_bad(bundle: Bundle, store: Store, spoil: Callable[[Path], None]) -> str:
     """Make a spoiled bundle the live one, which no publisher of ours would do."""
     other = Store(store.root.with_name("other"))
-    version = publish(bundle, other)
+    version = other.publish(bundle)
     spoil(other.bundles / version)
     shutil.move(other.bundles / version, store.bundles / version)
     store.pointer.write_text(version)
@@ -169,7 +155,7 @@ def check_swaps(
     store: Store, start_server: Start, halves: Sequence[Bundle], swaps: int, bad: int
 ) -> None:
     """So many swaps, spread among them so many bad bundles, under load."""
-    good = [publish(halves[0], store)]
+    good = [store.publish(halves[0])]
     server = start_server(store.root, DAGREC_WATCH="0.05")
     server.wait_until_ready()
     spoiled = dict(zip(count(1, swaps // bad), SPOILED[:bad], strict=False))
@@ -179,7 +165,7 @@ def check_swaps(
                 refused = publish_bad(halves[number % 2], store, spoiled[number])
                 found = wait_for(server.url, refused)
                 assert (found["version"], found["refused"]["version"]) == (good[-1], refused)
-            good.append(publish(halves[number % 2], store))
+            good.append(store.publish(halves[number % 2]))
             assert wait_for(server.url, good[-1])["refused"] is None
     metrics = httpx2.get(f"{server.url}/metrics").text
     log = server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,11 +11,11 @@ from dagrec.data.examples import extract
 from dagrec.data.formats import read_composition
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.graph.evidence import Evidence
+from dagrec.models.fitted import Fitted
 from dagrec.models.registry import MODELS
-from dagrec.store.bundle import ModelEntry
+from dagrec.store.bundle import Bundle
 from dagrec.store.catalogue import Store
 from dagrec.training.data import TrainingData
-from dagrec.training.loop import NetworkTrainer
 from tests.contract.recommenders import options
 
 
@@ -29,32 +28,24 @@ def training() -> TrainingData:
 
 
 @pytest.fixture(scope="session")
-def parts(training: TrainingData) -> dict[str, Any]:
-    """The arguments of ``publish``: every registered recommender, trained as shortly as it can be."""
+def trained(training: TrainingData) -> Bundle:
+    """Every registered recommender, trained as shortly as it can be."""
     config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
-    trainer = NetworkTrainer("cpu")
-    models = {name: config.recommender(name).fit(training) for name in MODELS}
-    entries = {
-        name: ModelEntry(recommender=name, parameters=model.parameters(), fit_seconds=0.0)
-        for name, model in models.items()
-    }
-    return {
-        "vocabulary": training.vocabulary,
-        "graph": training.graph,
-        "evidence": Evidence.of(training.examples, training.vocabulary),
-        "models": models,
-        "entries": entries,
-        "champion": "markov",
-        "data": {"path": "a world", "examples": len(training.examples)},
-        "config": config.model_dump(mode="json"),
-    }
+    graph = training.graph
+    return Bundle.of(
+        {name: Fitted(config.recommender(name).fit(training), graph) for name in MODELS},
+        Evidence.of(training.examples, training.vocabulary),
+        champion="markov",
+        data={"path": "a world", "examples": len(training.examples)},
+        config=config.model_dump(mode="json"),
+    )
 
 
 @pytest.fixture
-def store(tmp_path: Path, parts: dict[str, Any]) -> Store:
+def store(tmp_path: Path, trained: Bundle) -> Store:
     """A store with one published bundle."""
     store = Store(tmp_path / "store")
-    store.publish(**parts)
+    store.publish(trained)
     return store
 
 

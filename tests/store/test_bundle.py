@@ -12,9 +12,20 @@ from safetensors.numpy import load_file, save
 
 from dagrec.data.examples import Context
 from dagrec.errors import ConfigError, StoreError
+from dagrec.graph.evidence import Evidence
 from dagrec.graph.mask import MaskPolicy
+from dagrec.models.counting.markov import Markov
+from dagrec.models.fitted import Fitted
 from dagrec.models.registry import MODELS
-from dagrec.store.bundle import FORMAT, MANIFEST, load_bundle, read_manifest
+from dagrec.store.bundle import (
+    FORMAT,
+    MANIFEST,
+    Bundle,
+    ModelEntry,
+    Quality,
+    load_bundle,
+    read_manifest,
+)
 from dagrec.store.catalogue import Store
 from dagrec.training.data import TrainingData
 
@@ -54,13 +65,13 @@ def assert_refused(folder: Path, *texts: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_loaded_recommender_scores_exactly_as_the_published_one(
-    name: str, store: Store, parts: dict[str, Any], training: TrainingData
+    name: str, store: Store, trained: Bundle, training: TrainingData
 ) -> None:
     bundle = store.load()
     known = training.contexts.origins
     strange = [Context(("never seen",)), Context(("never seen", *known[0].path)), Context(())]
     contexts = bundle.vocabulary.encode([*known, *strange])
-    loaded, published = bundle.models[name], parts["models"][name]
+    loaded, published = bundle.models[name].recommender, trained.models[name].recommender
     np.testing.assert_array_equal(loaded.score(contexts), published.score(contexts))
     assert loaded.config == published.config
     assert loaded.seed == published.seed
@@ -74,9 +85,7 @@ def test_vocabulary_and_graph_come_back_whole(store: Store, training: TrainingDa
     assert bundle.graph.declared is not None
 
 
-def test_the_manifest_describes_the_whole_bundle(
-    store: Store, folder: Path, parts: dict[str, Any]
-) -> None:
+def test_the_manifest_describes_the_whole_bundle(store: Store, folder: Path, trained: Bundle) -> None:
     manifest = read_manifest(folder)
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert found == sorted([MANIFEST, *FILES])
@@ -85,11 +94,41 @@ def test_the_manifest_describes_the_whole_bundle(
     }
     assert manifest.format == FORMAT
     assert manifest.version == folder.name == store.current()
-    assert manifest.vocabulary == parts["vocabulary"].fingerprint
-    assert manifest.graph == parts["graph"].fingerprint
-    assert (manifest.champion, manifest.data) == ("markov", parts["data"])
-    assert manifest.config == parts["config"]
-    assert manifest.models == parts["entries"]
+    assert manifest.vocabulary == trained.vocabulary.fingerprint
+    assert manifest.graph == trained.graph.fingerprint
+    assert manifest.mask is MaskPolicy.OBSERVED
+    assert (manifest.champion, manifest.data) == ("markov", trained.manifest.data)
+    assert manifest.config == trained.manifest.config
+    assert manifest.models == {
+        name: ModelEntry(recommender=name, parameters=model.recommender.parameters(), fit_seconds=0.0)
+        for name, model in trained.models.items()
+    }
+
+
+def test_what_a_model_is_answered_with_comes_back(training: TrainingData, tmp_path: Path) -> None:
+    fitted = Fitted(Markov().fit(training), training.graph, MaskPolicy.SOFT, temperature=0.5)
+    quality = Quality(metrics={"mrr": 0.4}, intervals={"mrr": (0.3, 0.5)}, temperature=0.5)
+    bundle = Bundle.of(
+        {"mine": fitted},
+        Evidence.of(training.examples, training.vocabulary),
+        champion="mine",
+        data={},
+        config={},
+        quality={"mine": quality},
+        fit_seconds={"mine": 2.5},
+    )
+    store = Store(tmp_path)
+    store.publish(bundle)
+    found = store.load()
+    entry = found.manifest.models["mine"]
+    assert (entry.recommender, entry.fit_seconds, entry.temperature) == ("markov", 2.5, 0.5)
+    assert (entry.metrics, entry.intervals) == (quality.metrics, quality.intervals)
+    assert found.mask is found.models["mine"].mask is MaskPolicy.SOFT
+    contexts = training.contexts
+    np.testing.assert_array_equal(
+        found.models["mine"].probabilities(contexts).log_probabilities,
+        fitted.probabilities(contexts).log_probabilities,
+    )
 
 
 def test_the_manifest_is_written_last(folder: Path) -> None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dagrec.training.sampling import Draw, Excluded, Sampler
+from dagrec.training.sampling import Draw, Sampler
 
 COUNTS = torch.tensor([0.0, 5.0, 1.0, 0.0, 20.0, 4.0, 0.0])
 SCORES = torch.tensor([9.0, 0.5, 1.5, 9.0, -1.0, 1.0, 9.0], dtype=torch.float64)
-NOTHING = Excluded(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
-METHODS = ["inverse-cdf", "alias"]
 ALPHAS = [0.0, 0.5, 0.75, 1.0]
 
 
-def excluded(*pairs: tuple[int, int]) -> Excluded:
-    rows, columns = torch.tensor(pairs).T
-    return Excluded(rows, columns)
+def undrawn(rows: int) -> Tensor:
+    """Targets that no draw of :data:`COUNTS` can hit."""
+    return torch.zeros(rows, dtype=torch.int64)
 
 
 def shares(alpha: float, counts: Tensor = COUNTS) -> Tensor:
@@ -35,7 +33,7 @@ def estimates(draw: Draw) -> Tensor:
 
 
 def sum_without(*columns: int) -> float:
-    """The sum of exp(s) over the services that can be drawn, of which these are excluded."""
+    """The sum of exp(s) over the services that can be drawn, without these."""
     kept = COUNTS > 0
     kept[list(columns)] = False
     return float(SCORES[kept].exp().sum())
@@ -48,19 +46,16 @@ def near(values: Tensor, expected: float) -> bool:
     return abs(float(values.mean()) - expected) < 4 * error
 
 
-# What is not valid
-
-
 @dataclass(frozen=True)
-class Given:
-    """A source of these columns, which fails when it is asked for more."""
+class Giving(Sampler):
+    """Draws these columns, and fails when it is asked for more."""
 
     columns: Iterator[int]
 
-    def draw(self, size: int, generator: torch.Generator | None) -> Tensor:
+    def _columns(self, size: int, generator: torch.Generator | None) -> Tensor:
         assert generator is None
         return torch.tensor([next(self.columns) for _ in range(size)], dtype=torch.int64)
 
 
-def giving(columns: Iterable[int]) -> Sampler:
-    return replace(Sampler.of(COUNTS, 0.75), source=Given(iter(columns)))
+def giving(columns: Iterable[int], counts: Tensor = COUNTS) -> Giving:
+    return Giving(**vars(Sampler.of(counts, 0.75)), columns=iter(columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ import pytest
 
 from dagrec.models.network import NetworkRecommender
 from dagrec.training.data import TrainingData
-from dagrec.training.loop import NetworkTrainer
 from dagrec.training.runtime import Epoch
-from tests.training.learners import gru
+from tests.training.learners import gru, on_cpu
 from tests.worlds import everything
 
 SEED = 7
@@ -43,12 +43,9 @@ def train(
         if epoch.epoch == stop:
             raise StopError
 
-    trainer = NetworkTrainer("cpu", tell, checkpoints=folder, checkpoint_seconds=seconds)
-    if stop is None:
+    stopped = nullcontext() if stop is None else pytest.raises(StopError)
+    with stopped, on_cpu(progress=tell, checkpoints=folder, checkpoint_seconds=seconds):
         learner.fit(data or everything().data)
-    else:
-        with pytest.raises(StopError):
-            learner.fit(data or everything().data)
     return told
 
 

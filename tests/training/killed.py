@@ -1,6 +1,8 @@
-"""A training that somebody may kill: ``python -m tests.training.killed CHECKPOINTS OUT``.
+"""A training that waits to be killed: ``python -m tests.training.killed CHECKPOINTS OUT STOP``.
 
-It prints the number of every epoch, and leaves the trained recommender in OUT.
+It prints the number of every epoch. After that of epoch STOP it does nothing more until it is killed or
+its input ends; by then the checkpoint of the epoch before is written. One that gets by STOP leaves the
+trained recommender in OUT.
 """
 
 from __future__ import annotations
@@ -8,34 +10,35 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dagrec.training.loop import NetworkTrainer
 from dagrec.training.runtime import Epoch
-from tests.training.learners import gru
+from tests.training.learners import gru, on_cpu
 from tests.worlds import everything
 
 OPTIONS = {
-    "epochs": 150,
-    "patience": 149,
+    "epochs": 12,
+    "patience": 11,
     "validation_metric": "mrr",
     "batch_size": 5,
     "loss": "bpr-max",
     "negatives": 20,
-    "optimiser": "adagrad",
-    "momentum": 0.2,
+    "optimiser": "adamw",
+    "weight_decay": 0.1,
     "schedule": "warmup-cosine",
     "augmentation": {"crop": 0.3, "node_mask": 0.1},
 }
 
 
-def tell(_name: str, epoch: Epoch, _epochs: int) -> None:
-    print(epoch.epoch, flush=True)
+def main(checkpoints: Path, out: Path, stop: int) -> None:
+    def tell(_name: str, epoch: Epoch, _epochs: int) -> None:
+        print(epoch.epoch, flush=True)
+        if epoch.epoch == stop:
+            sys.stdin.read()
+            sys.exit(f"nobody killed it in epoch {stop}")
 
-
-def main(checkpoints: Path, out: Path) -> None:
     data = everything().data
-    trainer = NetworkTrainer("cpu", tell, checkpoints=checkpoints, checkpoint_seconds=0)
-    gru(seed=6, **OPTIONS).fit(data).save(out, data.vocabulary)
+    with on_cpu(progress=tell, checkpoints=checkpoints, checkpoint_seconds=0):
+        gru(seed=6, **OPTIONS).fit(data).save(out, data.vocabulary)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -19,6 +20,7 @@ from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig, GRUNetwork
 from dagrec.training.data import TrainingData
 from dagrec.training.network import Network
 from dagrec.training.options import TrainingOptions
+from dagrec.training.runtime import Runtime, use_runtime
 from dagrec.types import Floats, Ids
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -131,6 +133,11 @@ def spoiled(
     learner = Spoiled(GRU4RecConfig(**{**SMALL, **options}), seed=seed)
     learner.pass_, learner.what, learner.ranks = pass_, what, ranks
     return learner
+
+
+def on_cpu(**options: Any) -> AbstractContextManager[Runtime]:
+    """What is fitted inside is trained on one thread of the CPU and in silence, but for ``options``."""
+    return use_runtime(Runtime(**{"device": "cpu", "threads": 1, "progress": None, **options}))
 
 
 def fitted(learner: NetworkRecommender, data: TrainingData) -> NetworkRecommender:

@@ -17,7 +17,7 @@ from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example
 from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.errors import DataError
 from dagrec.graph.upstream import linear_extension
-from dagrec.training.augmentation import Augmentation, augment, reordered
+from dagrec.training.augmentation import Augmentation, augment, reorder
 from tests.checks import says
 from tests.data.dags import chain, dag, dags, diamonds
 
@@ -240,7 +240,7 @@ def test_another_reading_has_the_same_nodes_and_ancestors_before_descendants(
 ) -> None:
     own = with_own_keys(composition)
     contexts, vocabulary = lines([own])
-    changed = reordered(contexts, vocabulary, share, random(seed))
+    changed = reorder(contexts, vocabulary, share, random(seed))
     names = {number: key for key, number in vocabulary.ids.items()}
     assert changed.origins == contexts.origins
     assert np.array_equal(changed.last, contexts.last)
@@ -254,7 +254,7 @@ def test_another_reading_has_the_same_nodes_and_ancestors_before_descendants(
 @given(composition=dags(), seed=SEEDS)
 def test_keys_that_recur_keep_their_number(composition: Composition, seed: int) -> None:
     contexts, vocabulary = lines([composition])
-    changed = reordered(contexts, vocabulary, 1, random(seed))
+    changed = reorder(contexts, vocabulary, 1, random(seed))
     for before, after in zip(rows_of(contexts), rows_of(changed), strict=True):
         assert Counter(before) == Counter(after)
 
@@ -262,20 +262,20 @@ def test_keys_that_recur_keep_their_number(composition: Composition, seed: int) 
 @given(length=st.integers(1, 9), seed=SEEDS)
 def test_a_chain_has_one_reading(length: int, seed: int) -> None:
     contexts, vocabulary = lines([chain(length)])
-    assert same(reordered(contexts, vocabulary, 1, random(seed)), contexts)
+    assert same(reorder(contexts, vocabulary, 1, random(seed)), contexts)
 
 
 @given(count=st.integers(1, 3), share=st.floats(0, 1), seed=SEEDS)
 def test_one_seed_gives_one_reading(count: int, share: float, seed: int) -> None:
     contexts, vocabulary = lines([diamonds(count)])
-    assert same(*(reordered(contexts, vocabulary, share, random(seed)) for _ in range(2)))
+    assert same(*(reorder(contexts, vocabulary, share, random(seed)) for _ in range(2)))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_a_share_of_the_rows_is_read_anew(share: float) -> None:
     """Of a diamond's two readings the other one is drawn for half of the chosen rows."""
     contexts, vocabulary = lines([diamonds(1)] * 1000)
-    changed = reordered(contexts, vocabulary, share, random())
+    changed = reorder(contexts, vocabulary, share, random())
     frontiers = np.flatnonzero(contexts.lengths == 4)
     assert len(frontiers) == 1000
     others = (changed.nodes != contexts.nodes)[frontiers].any(axis=1).mean()
@@ -288,7 +288,7 @@ def test_rows_without_a_composition_stay_as_they_are() -> None:
     contexts = [Context(("a", "b", "c"), own, "c"), Context(("a", "b", "c")), Context(("a",), own)]
     vocabulary = Vocabulary(("a", "b", "c"), ())
     encoded = frozen(vocabulary.encode([*contexts, Context(())]))
-    seen = {str(rows_of(reordered(encoded, vocabulary, 1, random(i)))) for i in range(20)}
+    seen = {str(rows_of(reorder(encoded, vocabulary, 1, random(i)))) for i in range(20)}
     assert seen == {str([row, [2, 3, 4], [2], []]) for row in ([2, 3, 4], [3, 2, 4])}
 
 
@@ -296,14 +296,14 @@ def test_a_path_becomes_the_whole_upstream_dag_and_unknown_keys_stay_unknown() -
     own = dag("a new b", "a>b new>b")
     vocabulary = Vocabulary(("a", "b"), ())
     encoded = frozen(vocabulary.encode([Context(("a", "b"), own, "b"), Context(("a",))]))
-    seen = {str(rows_of(reordered(encoded, vocabulary, 1, random(i)))) for i in range(20)}
+    seen = {str(rows_of(reorder(encoded, vocabulary, 1, random(i)))) for i in range(20)}
     assert seen == {str([row, [2]]) for row in ([2, UNKNOWN, 3], [UNKNOWN, 2, 3])}
 
 
 def test_a_shorter_reading_leaves_nothing_of_the_row_before() -> None:
     contexts = [Context(("a", "b", "b"), dag("a b", "a>b"), "b"), Context(("a",) * 3)]
     vocabulary = Vocabulary(("a", "b"), ())
-    changed = reordered(frozen(vocabulary.encode(contexts)), vocabulary, 1, random())
+    changed = reorder(frozen(vocabulary.encode(contexts)), vocabulary, 1, random())
     assert rows_of(changed) == [[2, 3], [2, 2, 2]]
 
 
@@ -312,7 +312,7 @@ def test_a_reading_keeps_the_newest_nodes_of_a_dag_that_is_too_large() -> None:
     nodes = [Node(key, key) for key in KEYS[: size + 1]]
     wide, _ = compose("wide", nodes, [(key, KEYS[size]) for key in KEYS[:size]])
     encoded = frozen(NUMBERS.encode([Context(tuple(KEYS[: size + 1]), wide, KEYS[size])]))
-    (row,) = rows_of(reordered(encoded, NUMBERS, 1, random()))
+    (row,) = rows_of(reorder(encoded, NUMBERS, 1, random()))
     assert len(row) == MAX_CONTEXT_LENGTH
     assert len(set(row)) == MAX_CONTEXT_LENGTH
     assert row[-1] == size + FIRST
@@ -323,9 +323,9 @@ def test_a_reading_keeps_the_newest_nodes_of_a_dag_that_is_too_large() -> None:
     "change",
     [
         lambda contexts: augment(contexts, Augmentation(node_mask=0.5, crop=0.5), random()),
-        lambda contexts: reordered(contexts, NUMBERS, 0.5, random()),
+        lambda contexts: reorder(contexts, NUMBERS, 0.5, random()),
     ],
-    ids=["augment", "reordered"],
+    ids=["augment", "reorder"],
 )
 def test_no_rows_give_no_rows(change: Callable[[Contexts], Contexts]) -> None:
     changed = change(counted())

@@ -14,7 +14,6 @@ from dagrec.models.network import NetworkRecommender
 from dagrec.training.batches import Batch, Batches
 from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
-from dagrec.training.sampling import Excluded
 from tests.checks import says
 from tests.training.learners import Lasts, Table, TableConfig, gru, table
 from tests.worlds import WORLDS, World, chain, diamond, everything
@@ -113,23 +112,6 @@ def test_masks_hold_the_observed_successors() -> None:
     assert all(batch.mask is None for batch in batches(table(), data))
 
 
-@pytest.mark.parametrize("exclude", ["target", "successors"])
-def test_targets_or_all_successors_are_excluded(exclude: str) -> None:
-    data = everything().data
-    for batch in batches(gru(batch_size=4, exclude=exclude), data):
-        rows = batch.rows.tolist()
-        followed = {
-            row: {c for r, c in zip(rows, batch.columns.tolist(), strict=True) if r == row}
-            for row in rows
-        }
-        expected = {
-            (pair, column)
-            for pair, target in enumerate(batch.columns.tolist())
-            for column in (followed[rows[pair]] if exclude == "successors" else {target})
-        }
-        assert set(zip(*(part.tolist() for part in batch.excluded), strict=True)) == expected
-
-
 def test_a_batch_goes_to_a_device_with_everything_in_it() -> None:
     batch = batches(gru(mask_training=True), everything().data)[0]
     assert batch.to(torch.device("cpu")) is batch
@@ -145,7 +127,8 @@ def test_a_batch_goes_to_a_device_with_everything_in_it() -> None:
     assert [t.shape for t in tensors(moved)] == [t.shape for t in tensors(nested)]
     assert type(moved.inputs[0]) is type(batch.inputs)
     assert moved.inputs[0].levels == batch.inputs.levels
-    assert isinstance(moved.excluded, Excluded)
+    assert isinstance(moved, Batch)
+    assert moved.mask is not None
 
 
 # Order
@@ -203,31 +186,6 @@ def test_fewer_units_than_processes_are_refused() -> None:
     assert says(error, "table", "3 processes", "as many units in a batch", "found 2")
 
 
-# Curriculum
-
-
-def test_a_curriculum_by_length_lets_short_units_in_first() -> None:
-    data = everything().data
-    learner = whole(curriculum="length", curriculum_epochs=4, batch_size=5)
-    lengths = np.sort(data.contexts.lengths)
-    seen = []
-    for number in range(6):
-        found = batches(learner, data, number)
-        own = sorted(n for batch in found for n in batch.inputs.lengths.tolist())
-        assert own == lengths[: len(own)].tolist()
-        seen.append(len(own))
-    assert seen == [6, 12, 19, 25, 25, 25]
-
-
-def test_a_curriculum_begins_with_a_unit_at_least() -> None:
-    learner = whole(curriculum="length", curriculum_epochs=1000)
-    assert [len(b.inputs.lengths) for b in batches(learner, chain().data)] == [1]
-    shares = [
-        next(Batches.of(learner, chain().data).epoch(0, 0, Processes(rank, 2))) for rank in (0, 1)
-    ]
-    assert [len(batch.inputs.lengths) for batch in shares] == [1, 1]
-
-
 # Augmentation
 
 
@@ -236,7 +194,7 @@ def varied(number: int, world: World, **augmentation: float) -> list[list[int]]:
     read = "upstream" if augmentation.get("reorder") else "path"
     learner = gru(augmentation=augmentation, read=read)
     found = Batches.of(learner, world.data)
-    units = found._varied(np.random.default_rng((0, number)))
+    units = found._augmented(np.random.default_rng((0, number)))
     contexts = units.leaves.contexts  # type: ignore[attr-defined]
     return [row[:n].tolist() for row, n in zip(contexts.nodes, contexts.lengths, strict=True)]
 

@@ -16,13 +16,13 @@ from dagrec.training import loop as loop_module
 from dagrec.training.checkpoint import Checkpoint
 from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
-from dagrec.training.loop import NetworkTrainer
+from dagrec.training.runtime import Epoch
 from tests.checks import says
 from tests.training.interrupted import OPTIONS, model, only, same, train
-from tests.training.learners import fitted, gru, table
+from tests.training.learners import fitted, gru, on_cpu, table
 from tests.worlds import chain, everything
 
-STOPPED_EARLY = {"patience": 2, "validation_share": 0.3, "learning_rate": 0.5, "epochs": 30}
+STOPPED_EARLY = {"patience": 2, "learning_rate": 0.5, "epochs": 30}
 
 # Which file
 
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_ignored(kind: str, written: Path, tmp_path: Path) -> 
     assert train(model(), tmp_path) == []  # the damaged file has been replaced
 
 
-def test_a_file_without_a_course_is_ignored(written: Path, tmp_path: Path) -> None:
+def test_a_file_without_a_state_is_ignored(written: Path, tmp_path: Path) -> None:
     save_file({"generators": torch.zeros(3)}, tmp_path / written.name)
     assert train(model(), tmp_path) == [1, 2, 3, 4, 5]
 
@@ -143,20 +143,22 @@ def test_a_network_of_other_shapes_is_not_loaded(written: Path) -> None:
 # Finished
 
 
-def test_a_finished_training_is_not_done_again_until_it_is_forgotten(tmp_path: Path) -> None:
+def test_a_finished_training_is_not_done_again_until_its_checkpoint_is_removed(tmp_path: Path) -> None:
     whole = fitted(model(), everything().data)
     told: list[int] = []
-    trainer = NetworkTrainer(
-        "cpu", lambda _, epoch, __: told.append(epoch.epoch), checkpoints=tmp_path, checkpoint_seconds=0
-    )
-    for expected in ([1, 2, 3, 4, 5], []):
-        learner = model().fit(everything().data)
-        assert told == expected
-        assert same(learner, whole)
-        told.clear()
-    trainer.forget()
-    assert list(tmp_path.iterdir()) == []
-    model().fit(everything().data)
+
+    def tell(_name: str, epoch: Epoch, _epochs: int) -> None:
+        told.append(epoch.epoch)
+
+    with on_cpu(progress=tell, checkpoints=tmp_path, checkpoint_seconds=0) as runtime:
+        for expected in ([1, 2, 3, 4, 5], []):
+            learner = model().fit(everything().data)
+            assert told == expected
+            assert same(learner, whole)
+            told.clear()
+        runtime.remove_checkpoints()
+        assert list(tmp_path.iterdir()) == []
+        model().fit(everything().data)
     assert told == [1, 2, 3, 4, 5]
 
 
@@ -169,16 +171,16 @@ def test_the_best_weights_of_a_finished_training_come_back(tmp_path: Path) -> No
     assert same(again, first)
 
 
-def test_only_finished_trainings_are_forgotten(tmp_path: Path) -> None:
+def test_only_checkpoints_of_finished_trainings_are_removed(tmp_path: Path) -> None:
     train(model(hidden=4), tmp_path, stop=3)
     unfinished = only(tmp_path)
-    trainer = NetworkTrainer("cpu", checkpoints=tmp_path, checkpoint_seconds=0)
-    for learner in (model(), table(epochs=3)):
-        learner.fit(everything().data)
+    with on_cpu(checkpoints=tmp_path, checkpoint_seconds=0) as runtime:
+        for learner in (model(), table(epochs=3)):
+            learner.fit(everything().data)
     assert len(list(tmp_path.iterdir())) == 3
-    trainer.forget()
+    runtime.remove_checkpoints()
     assert only(tmp_path) == unfinished
-    trainer.forget()
+    runtime.remove_checkpoints()
     assert only(tmp_path) == unfinished
 
 
@@ -204,8 +206,8 @@ def test_seconds_pass_between_two_files(tmp_path: Path, monkeypatch: pytest.Monk
         passed += 4
 
     monkeypatch.setattr(loop_module, "Checkpoint", Noting)
-    trainer = NetworkTrainer("cpu", tell, checkpoints=tmp_path, checkpoint_seconds=10)
-    model(epochs=9).fit(everything().data)
+    with on_cpu(progress=tell, checkpoints=tmp_path, checkpoint_seconds=10):
+        model(epochs=9).fit(everything().data)
     assert writes == [12, 24, 36]
     assert train(model(epochs=9), tmp_path) == []
 

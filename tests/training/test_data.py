@@ -13,7 +13,7 @@ import pytest
 from dagrec.data.compositions import Node
 from dagrec.data.examples import Call, Context, Example, extract
 from dagrec.errors import DataError
-from dagrec.training.data import TrainingData
+from dagrec.training.data import Candidates, TrainingData
 from tests.checks import says
 from tests.worlds import DAY, WORLDS, World, branching, chain, composition, everything
 
@@ -123,7 +123,15 @@ def test_examples_without_compositions_can_be_learned_from() -> None:
 def test_a_catalogue_goes_into_the_graph() -> None:
     data = TrainingData.of(branching().examples, catalogue=[("table_b", "often"), ("no", "often")])
     assert data.graph.declared is not None
-    assert data.graph.left_out == 1
+    assert data.graph.unknown_links == 1
+
+
+def test_candidates_are_a_catalogue_and_services() -> None:
+    examples, links, services = branching().examples, [("table_b", "new")], {"new": "a text"}
+    expected = TrainingData.of(examples, catalogue=links, services=services)
+    assert Candidates(links, services).training(examples).fingerprint == expected.fingerprint
+    found = Candidates().training(examples).fingerprint
+    assert found == TrainingData.of(examples).fingerprint != expected.fingerprint
 
 
 # Grouped by what a recommender can tell apart

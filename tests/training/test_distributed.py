@@ -79,7 +79,7 @@ def test_processes_end_with_equal_weights_and_histories(job: Path, name: str) ->
     assert history
 
 
-@pytest.mark.parametrize("name", ["full batches", "masked", "adagrad", "uneven batches"])
+@pytest.mark.parametrize("name", ["full batches", "masked", "adamw", "uneven batches"])
 def test_several_processes_are_the_mathematics_of_one(job: Path, name: str) -> None:
     """Without dropout and draws the gradient of a batch is the same, however it is divided."""
     state, history, _ = found(job, 0, name)

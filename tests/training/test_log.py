@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from dagrec.errors import DagrecError
-from dagrec.training.loop import NetworkTrainer
 from tests.checks import says
-from tests.training.learners import gru, table
+from tests.training.learners import gru, on_cpu, table
 from tests.worlds import chain, everything
 
 
@@ -22,7 +21,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def test_every_epoch_is_a_line_of_json(tmp_path: Path) -> None:
     log, start = tmp_path / "new" / "training.jsonl", time.time()
     model = gru(epochs=3, patience=2, validation_metric="mrr", seed=4)
-    model.fit(everything().data, NetworkTrainer(device="cpu", log=log))
+    with on_cpu(log=log):
+        model.fit(everything().data)
     found = lines(log)
     about = {"model": "gru4rec", "seed": 4, "epochs": 3, "metric": "mrr"}
     for line, epoch in zip(found, model.history, strict=True):
@@ -36,15 +36,15 @@ def test_every_epoch_is_a_line_of_json(tmp_path: Path) -> None:
 
 def test_a_line_tells_which_training_it_is_of(tmp_path: Path) -> None:
     log = tmp_path / "training.jsonl"
-    trainer = NetworkTrainer(device="cpu", log=log)
     trainings = [
         (table(epochs=2), chain()),
         (table(epochs=2), chain()),
         (table(epochs=2), everything()),
     ]
     trainings += [(table(epochs=2, seed=1), chain()), (table(epochs=2, margin=2.0), chain())]
-    for model, world in trainings:
-        model.fit(world.data)
+    with on_cpu(log=log):
+        for model, world in trainings:
+            model.fit(world.data)
     names = [line["training"] for line in lines(log)]
     assert names[::2] == names[1::2]
     assert names[0] == names[2]
@@ -54,9 +54,9 @@ def test_a_line_tells_which_training_it_is_of(tmp_path: Path) -> None:
 def test_lines_are_appended(tmp_path: Path) -> None:
     log = tmp_path / "training.jsonl"
     log.write_text('{"model": "earlier"}\n', encoding="utf-8")
-    trainer = NetworkTrainer(device="cpu", log=log)
-    for model in (table(epochs=2), gru(epochs=1)):
-        model.fit(chain().data)
+    with on_cpu(log=log):
+        for model in (table(epochs=2), gru(epochs=1)):
+            model.fit(chain().data)
     assert [line["model"] for line in lines(log)] == ["earlier", "table", "table", "gru4rec"]
 
 
@@ -68,7 +68,8 @@ def test_an_epoch_is_in_the_log_when_it_is_told(tmp_path: Path) -> None:
     def look(*_: object) -> None:
         seen.append(len(lines(log)) if log.exists() else 0)
 
-    table(epochs=3).fit(chain().data, NetworkTrainer(device="cpu", log=log, progress=look))
+    with on_cpu(log=log, progress=look):
+        table(epochs=3).fit(chain().data)
     assert seen == [0, 1, 2]
     assert len(lines(log)) == 3
 
@@ -76,6 +77,6 @@ def test_an_epoch_is_in_the_log_when_it_is_told(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for log in (tmp_path, tmp_path / "file" / "training.jsonl"):
-        with pytest.raises(DagrecError) as error:
-            table(epochs=1).fit(chain().data, NetworkTrainer(device="cpu", log=log))
+        with pytest.raises(DagrecError) as error, on_cpu(log=log):
+            table(epochs=1).fit(chain().data)
         assert says(error, str(log), "the log must be written", "choose another --log")

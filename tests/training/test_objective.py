@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 from typing import Any, get_args
 
 import numpy as np
@@ -17,7 +16,7 @@ from dagrec.training.data import TrainingData
 from dagrec.training.losses import LOSSES, Candidates
 from dagrec.training.objective import Objective
 from dagrec.training.options import LossName
-from dagrec.training.sampling import Draw, Sampler
+from dagrec.training.sampling import Sampler
 from tests.checks import says
 from tests.training.learners import (
     LastInputs,
@@ -32,14 +31,12 @@ from tests.training.learners import (
 from tests.worlds import World, branching, chain, everything
 
 PAIRWISE = tuple(LOSSES)
-SAMPLING = [
-    {"sampling": sampling, "sampler": sampler, "replacement": replacement, "exclude": exclude}
-    for sampling, sampler, replacement, exclude in product(
-        ("rows", "shared", "batch"), ("inverse-cdf", "alias"), (True, False), ("target", "successors")
-    )
-    if replacement or sampling != "batch"
+SAMPLING: list[dict[str, Any]] = [
+    {"sampling": "rows"},
+    {"sampling": "shared"},
+    {"sampling": "batch"},
+    {"sampling": "batch", "negatives": 0},
 ]
-SAMPLING.append({"sampling": "batch", "sampler": "alias", "replacement": True, "negatives": 0})
 QUICK: dict[str, Any] = {"epochs": 60, "learning_rate": 0.02}
 
 
@@ -102,12 +99,7 @@ def pieces(learner: NetworkRecommender, data: TrainingData) -> tuple[Objective, 
     torch.manual_seed(0)
     options = learner.config
     network = learner.build(data.vocabulary, data).eval()
-    sampler = Sampler.of(
-        torch.from_numpy(data.graph.popularity),
-        options.sample_alpha,
-        method=options.sampler,
-        replacement=options.replacement,
-    )
+    sampler = Sampler.of(torch.from_numpy(data.graph.popularity), options.sample_alpha)
     batch = next(Batches.of(learner, data).in_order(1000))
     return Objective(network, options, sampler), batch
 
@@ -146,14 +138,12 @@ def all_scores(objective: Objective, learner: NetworkRecommender, data: Training
     ("options", "tolerance"),
     [
         ({"negatives": 2000, "sampling": "rows"}, 1e-2),
-        ({"negatives": 2048, "sampling": "shared", "sampler": "alias"}, 2e-2),
-        ({"negatives": 512, "sampling": "rows", "replacement": False}, 1e-6),
-        ({"negatives": 512, "sampling": "shared", "replacement": False}, 1e-6),
+        ({"negatives": 2048, "sampling": "shared"}, 2e-2),
     ],
     ids=str,
 )
 def test_many_draws_are_the_loss_over_all_others(options: dict[str, Any], tolerance: float) -> None:
-    """Of uniform draws: in great number with replacement, all there are without."""
+    """Of uniform draws, in great number."""
     data = everything().data
     learner = gru(loss="bpr", sample_alpha=0.0, **options)
     objective, batch = pieces(learner, data)
@@ -185,17 +175,15 @@ def test_a_loss_sees_the_scores_of_its_draws(sampling: str, loss: str) -> None:
     data = everything().data
     learner = gru(loss=loss, sampling=sampling, negatives=7)
     objective, batch = pieces(learner, data)
-    sampler, pairs = objective.sampler, len(batch.rows)
+    sampler = objective.sampler
     with torch.no_grad():
         torch.manual_seed(4)
         total, _ = objective(batch)
         torch.manual_seed(4)
-        draw: Draw
         if sampling == "rows":
-            draw = sampler.draw(pairs, 7, batch.excluded)
+            draw = sampler.draw(batch.columns, 7)
         else:
-            targets = batch.columns if sampling == "batch" else None
-            draw = sampler.draw_shared(pairs, 7, batch.excluded, batch=targets)
+            draw = sampler.draw_shared(batch.columns, 7, in_batch=sampling == "batch")
         scores = objective.network(batch.inputs)[batch.rows]
     seen = Candidates(
         scores.gather(1, batch.columns[:, None])[:, 0],
@@ -206,43 +194,6 @@ def test_a_loss_sees_the_scores_of_its_draws(sampling: str, loss: str) -> None:
     )
     expected = (LOSSES[loss](seen, learner.config) * batch.counts).sum()
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_other_successors_are_never_drawn_where_these_are_excluded() -> None:
-    data = everything().data
-    for sampling in ("rows", "shared", "batch"):
-        options = {"loss": "bpr", "exclude": "successors", "sampling": sampling, "negatives": 200}
-        objective, batch = pieces(table(**options), data)
-        candidates = objective._draw(batch)
-        counts = np.zeros((len(data.contexts), len(data.vocabulary.services)))
-        np.add.at(counts, (data.rows, data.targets), 1)
-        followed = torch.from_numpy(counts > 0)[batch.rows]  # a table's units are the contexts
-        drawn = followed.gather(1, candidates.columns)
-        assert drawn.any() == (sampling != "rows")  # of a shared draw they do not count
-        assert not (drawn & candidates.valid).any()
-        assert candidates.valid.any(dim=1).all()
-
-
-def test_excluding_successors_leaves_nothing_to_rank_where_there_are_no_others() -> None:
-    data = branching().data
-    losses = [
-        fitted(table(loss="bpr", epochs=1, exclude=name), data).history[0].loss
-        for name in ("target", "successors")
-    ]
-    assert losses == [pytest.approx(math.log(2)), 0.0]
-
-
-def test_only_the_hardest_negatives_count_at_the_end_of_the_curriculum() -> None:
-    """At a learning rate of almost nothing the loss of the hardest is above that of all."""
-    data = everything().data
-    options = {"loss": "bpr", "negatives": None, "epochs": 5, "learning_rate": 1e-30}
-    plain = fitted(gru(**options), data).history
-    hard = fitted(
-        gru(**options, curriculum="hardness", curriculum_epochs=4, hard_share=0.01), data
-    ).history
-    losses = [epoch.loss for epoch in hard]
-    assert losses[0] == pytest.approx(plain[0].loss, rel=0.1)
-    assert losses[0] < losses[1] < losses[2] < losses[3]
 
 
 # Scores in part
@@ -329,7 +280,7 @@ def test_hard_negatives_count_beside_those_drawn(sampling: str, loss: str, maske
         torch.manual_seed(4)
         total, _ = objective(batch)
         torch.manual_seed(4)
-        draw = objective._draw(batch)
+        draw = objective._draw(batch.columns, 7)
         scores = objective.network(batch.inputs)[batch.rows]
     size = draw.columns.shape[1]
     valid = torch.cat([draw.valid, torch.zeros(pairs, 3, dtype=torch.bool)], dim=1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagrec.training.options import TrainingOptions
-from dagrec.training.schedule import curriculum_share, hard_share, learning_rate
+from dagrec.training.schedule import learning_rate
 
 WARM = TrainingOptions(schedule="warmup-cosine", learning_rate=0.02, epochs=200, warmup_epochs=5)
 OPTIONS = st.builds(
@@ -16,18 +16,11 @@ OPTIONS = st.builds(
     warmup_epochs=st.integers(1, 70),
     learning_rate=st.floats(1e-12, 10),
     schedule=st.sampled_from(["constant", "warmup-cosine"]),
-    loss=st.just("bpr"),
-    curriculum=st.sampled_from(["none", "length", "hardness"]),
-    curriculum_epochs=st.integers(1, 70),
-    hard_share=st.floats(1e-12, 1),
 )
 
 
 def rates(options: TrainingOptions) -> list[float]:
     return [learning_rate(options, epoch) for epoch in range(options.epochs)]
-
-
-# Learning rate
 
 
 def test_a_constant_rate_is_that_of_the_options() -> None:
@@ -75,43 +68,3 @@ def test_the_rate_is_above_0_and_never_above_that_of_the_options(
     assert 0 < learning_rate(options, epoch) <= options.learning_rate
     assert max(rates(options)) == options.learning_rate
     assert learning_rate(options, options.epochs + epoch) == rates(options)[-1]
-
-
-# Curricula
-
-
-def test_units_come_in_by_equal_parts() -> None:
-    options = TrainingOptions(curriculum="length", curriculum_epochs=4)
-    found = [curriculum_share(options, epoch) for epoch in range(6)]
-    assert found == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-
-
-def test_negatives_go_out_by_equal_parts() -> None:
-    options = TrainingOptions(curriculum="hardness", loss="bpr", curriculum_epochs=5, hard_share=0.2)
-    found = [hard_share(options, epoch) for epoch in range(7)]
-    assert found == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
-    assert found[0] == 1
-    assert found[4:] == [0.2] * 3
-
-
-def test_a_curriculum_of_one_epoch_is_complete_at_once() -> None:
-    length = TrainingOptions(curriculum="length", curriculum_epochs=1)
-    hardness = TrainingOptions(curriculum="hardness", loss="bpr", curriculum_epochs=1, hard_share=0.2)
-    assert curriculum_share(length, 0) == 1
-    assert hard_share(hardness, 0) == 0.2
-
-
-@given(options=OPTIONS)
-def test_shares_are_in_range_and_go_one_way(options: TrainingOptions) -> None:
-    epochs = range(options.curriculum_epochs + 3)
-    units = [curriculum_share(options, epoch) for epoch in epochs]
-    negatives = [hard_share(options, epoch) for epoch in epochs]
-    assert all(0 < share <= 1 for share in units + negatives)
-    assert all(a <= b for a, b in pairwise(units))
-    assert all(a >= b for a, b in pairwise(negatives))
-    if options.curriculum != "length":
-        assert set(units) == {1.0}
-    if options.curriculum != "hardness":
-        assert set(negatives) == {1.0}
-    else:
-        assert negatives[options.curriculum_epochs - 1 :] == [options.hard_share] * 4

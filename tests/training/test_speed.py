@@ -23,15 +23,15 @@ from dagrec.data.examples import Example, ExampleOptions, extract
 from dagrec.data.formats import read
 from dagrec.data.paths import draw_paths
 from dagrec.data.splits import PROTOCOLS
-from dagrec.data.vocabulary import FIRST
-from dagrec.evaluation.evaluator import TestPart, prepare, scorer
-from dagrec.graph.mask import MaskPolicy
+from dagrec.data.vocabulary import FIRST, Contexts
+from dagrec.evaluation.evaluator import TestPart
+from dagrec.graph.mask import Masked, MaskPolicy, apply_mask
 from dagrec.metrics.ranking import METRICS
 from dagrec.models.registry import create
 from dagrec.training.data import TrainingData
-from dagrec.training.loop import NetworkTrainer
 from dagrec.training.runtime import Epoch
 from tests.oracles.session_parallel import Sessions
+from tests.training.learners import on_cpu
 
 N8N = Path(__file__).resolve().parents[3] / "shared" / "data" / "n8n" / "workflows.jsonl"
 EQUAL = {"embedding": 128, "hidden": 128, "layers": 1, "batch_size": 128}
@@ -88,7 +88,8 @@ def epoch_seconds(data: TrainingData, **options: object) -> float:
         ends.append(time.perf_counter())
 
     model = create("gru4rec", {**EQUAL, "epochs": ROUNDS + 1, **options})
-    model.fit(data, NetworkTrainer("cpu", note))
+    with on_cpu(progress=note):
+        model.fit(data)
     return statistics.median(np.diff(ends))
 
 
@@ -119,20 +120,19 @@ def test_an_epoch_takes_no_longer_than_that_of_the_papers(
 
 def mrr_of_sessions(part: TestPart, network: Sessions) -> float:
     """MRR of the session-parallel network, ranking the services as ours do."""
-    vocabulary = part.data.vocabulary
+    columns = torch.arange(len(part.data.vocabulary.services))
 
-    def score(_: TrainingData, examples: object) -> np.ndarray:
-        contexts = vocabulary.encode([e.context for e in examples])  # type: ignore[attr-defined]
+    def probabilities(contexts: Contexts) -> Masked:
         paths = [
             [node - FIRST for node in row[:length] if node >= FIRST] or [0]
             for row, length in zip(contexts.nodes.tolist(), contexts.lengths, strict=True)
         ]
         states = network.network.states(paths)
         with torch.no_grad():
-            columns = torch.arange(len(vocabulary.services))
-            return network.network.scores(states, columns).numpy()
+            scores = network.network.scores(states, columns).numpy()
+        return apply_mask(scores, contexts.last, part.data.graph, part.mask)
 
-    return METRICS["mrr"](part.outcome(score))
+    return METRICS["mrr"](part.outcome(probabilities))
 
 
 def test_the_ranking_is_no_worse_than_that_of_the_papers(
@@ -140,7 +140,7 @@ def test_the_ranking_is_no_worse_than_that_of_the_papers(
 ) -> None:
     """Half an hour of search lies in neither: both have settings that their descriptions recommend."""
     split = PROTOCOLS["compositions"](n8n.examples, 0.3, random.Random("speed"))
-    part = prepare(split, MaskPolicy.NONE)
+    part = TestPart.of_split(split, MaskPolicy.NONE)
     kept = {example.composition for example in split.train}
     paths = sessions(tuple(c for i, c in enumerate(n8n.compositions) if i in kept), part.data)
     theirs = {}
@@ -152,7 +152,7 @@ def test_the_ranking_is_no_worse_than_that_of_the_papers(
                 theirs[f"{samples} samples, {epoch} epochs"] = mrr_of_sessions(part, reference)
     options = {**EQUAL, "epochs": 60, "patience": 5}
     ours = create("gru4rec", options).fit(part.data)
-    found = METRICS["mrr"](part.outcome(scorer(ours)))
+    found = METRICS["mrr"](part.outcome(part.fitted(ours).probabilities))
     with capsys.disabled():
         print(f"\nMRR: ours {found:.4f}; session-parallel {theirs}")
     assert found >= max(theirs.values())

@@ -13,6 +13,7 @@ from dagrec.metrics.ranking import METRICS, Outcome
 from dagrec.models.network import NetworkRecommender
 from dagrec.training.data import TrainingData
 from dagrec.training.options import LOWER_IS_BETTER, TrainingOptions
+from dagrec.training.trainer import VALIDATION_SHARE
 from tests.checks import says
 from tests.training.learners import (
     STILL,
@@ -29,7 +30,7 @@ from tests.training.learners import (
 )
 from tests.worlds import chain, everything, memory
 
-QUICK: dict[str, Any] = {"validation_share": 0.3, "learning_rate": 0.05}
+QUICK: dict[str, Any] = {"learning_rate": 0.05}
 VALIDATION_METRICS = get_args(TrainingOptions.model_fields["validation_metric"].annotation)
 
 
@@ -46,15 +47,15 @@ def test_early_stopping_restores_the_best_weights() -> None:
     assert len(losses) == len(model.history)
     assert len(losses) == losses.index(best) + 1 + 3 < 200
     assert losses[-1] > best
-    _, held_out = data.hold_out(0.3, seed=5)
+    _, held_out = data.hold_out(VALIDATION_SHARE, seed=5)
     assert mean_loss(model, held_out) == pytest.approx(best, abs=1e-6)
 
 
 def test_the_held_out_part_is_not_trained_on() -> None:
     """A table learns no node that occurs in held-out compositions alone."""
     data = memory(copies=1).data
-    model = fitted(table(epochs=5, patience=5, validation_share=0.34, seed=1), data)
-    kept, held_out = data.hold_out(0.34, seed=1)
+    model = fitted(table(epochs=5, patience=5, seed=1), data)
+    kept, held_out = data.hold_out(VALIDATION_SHARE, seed=1)
     trained = set(kept.contexts.last.tolist())
     untrained = set(held_out.contexts.last.tolist()) - trained
     moved = {node for node, row in enumerate(model.state()["weight"]) if row.any()}
@@ -74,7 +75,7 @@ def test_epochs_end_training_before_patience_does() -> None:
     data = everything().data
     model = fitted(gru(epochs=4, patience=50), data)
     assert len(model.history) == 4
-    _, held_out = data.hold_out(TrainingOptions().validation_share, seed=0)
+    _, held_out = data.hold_out(VALIDATION_SHARE, seed=0)
     assert mean_loss(model, held_out) == pytest.approx(min(values(model)), abs=1e-6)
 
 
@@ -107,7 +108,7 @@ def test_the_weights_are_those_with_the_best_value_of_the_chosen_metric(
     found = values(model)
     assert len(found) == 12
     best = min(found) if metric in LOWER_IS_BETTER else max(found)
-    _, held_out = data.hold_out(0.3, seed=3)
+    _, held_out = data.hold_out(VALIDATION_SHARE, seed=3)
     name = "nll" if metric == "loss" else metric
     assert metric_of(model, held_out, name, masked=masked) == pytest.approx(best, abs=1e-5)
 
@@ -138,14 +139,11 @@ def test_the_last_epoch_is_always_looked_at() -> None:
     assert [epoch.epoch for epoch in history if epoch.validation is not None] == [3, 6, 8]
 
 
-@pytest.mark.parametrize("options", [{}, {"curriculum": "hardness", "curriculum_epochs": 3}], ids=str)
 @pytest.mark.parametrize("sampling", ["rows", "shared", "batch"])
-def test_validation_draws_the_same_negatives_in_every_epoch(
-    sampling: str, options: dict[str, object]
-) -> None:
+def test_validation_draws_the_same_negatives_in_every_epoch(sampling: str) -> None:
     """With a learning rate that moves nothing, the sampled validation loss stays where it is."""
     still = {"epochs": 4, "learning_rate": 1e-30, "patience": 10, "negatives": 3, **STILL}
-    history = fitted(gru(loss="bpr", sampling=sampling, **still, **options), everything().data).history
+    history = fitted(gru(loss="bpr", sampling=sampling, **still), everything().data).history
     assert len({epoch.validation for epoch in history}) == 1
     assert len({epoch.loss for epoch in history}) > 1
 
@@ -168,7 +166,7 @@ class UnseenTable(Table):
 @pytest.mark.parametrize("metric", VALIDATION_METRICS)
 def test_a_validation_value_that_is_not_finite_is_refused(metric: str) -> None:
     """Also by metrics of ranks, for which NaN is a number like any other."""
-    options = {"epochs": 3, "patience": 1, "validation_share": 0.34, "validation_metric": metric}
+    options = {"epochs": 3, "patience": 1, "validation_metric": metric}
     with pytest.raises(NumericalError) as error:
         fitted(UnseenTable(TableConfig(**options), seed=1), memory(copies=1).data)
     where = f"table, epoch 1: the validation {metric} must be finite, found nan"

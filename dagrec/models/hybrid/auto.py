@@ -11,11 +11,14 @@ In: whatever the members read. Out: log p, [B, C].
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pydantic import Field
 
+from dagrec.errors import MissingPackageError
 from dagrec.models.base import Recommender
 from dagrec.models.hybrid.blending import BlendOptions, BlendRecommender
-from dagrec.models.hybrid.nested import make_members
+from dagrec.models.registry import create
 from dagrec.training.data import TrainingData
 
 CANDIDATES = ("markov", "vsknn", "ridge", "dagset", "cache", "ranker")
@@ -37,8 +40,17 @@ class Auto(BlendRecommender):
     Config = AutoConfig
     config: AutoConfig
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.config.candidates
+
     def candidates(self) -> dict[str, Recommender]:
-        return make_members({name: {} for name in self.config.candidates}, self.seed)
+        """Those whose packages are installed."""
+        installed: dict[str, Recommender] = {}
+        for name in self.config.candidates:
+            with suppress(MissingPackageError):
+                installed[name] = create(name, seed=self.seed)
+        return installed
 
     def usable(self, data: TrainingData) -> dict[str, Recommender]:
         """Without those that this machine cannot run, and without those that read histories where none

@@ -31,5 +31,9 @@ class Blend(BlendRecommender):
     Config = BlendConfig
     config: BlendConfig
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.config.members)
+
     def candidates(self) -> dict[str, Recommender]:
         return make_members(self.config.members, self.seed)

@@ -29,6 +29,7 @@ from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.hybrid.mixture import grouped_weights, heaviest_first, mixture_weights
 from dagrec.models.hybrid.nested import nest, restored
 from dagrec.models.hybrid.out_of_fold import out_of_fold
+from dagrec.models.registry import recommender_class
 from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options, Scores
 
@@ -73,9 +74,14 @@ class BlendRecommender(Recommender):
         super().__init__(config, seed=seed, **options)
         self.candidates()  # what is wrong with a member is told at once
 
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """The labels of all members that the configuration names."""
+
     @abstractmethod
     def candidates(self) -> dict[str, Recommender]:
-        """Unfitted members, of which some may be left out."""
+        """Unfitted members by their label, of which some may be left out."""
 
     def usable(self, data: TrainingData) -> dict[str, Recommender]:
         """The candidates that these data are for."""
@@ -142,7 +148,7 @@ class BlendRecommender(Recommender):
     def _state(self) -> State:
         members = self._fitted(self._members)
         state: State = {
-            "kept": np.array([label in members for label in self.candidates()]),
+            "kept": np.array([label in members for label in self.labels]),
             "temperatures": self._temperatures,
             "weights": self._weights,
             "supports": self._supports,
@@ -158,7 +164,7 @@ class BlendRecommender(Recommender):
         temperatures = state["temperatures"].astype(np.float64)
         supports = state["supports"].astype(np.float64)
         if not (
-            kept.shape == (len(candidates),)
+            kept.shape == (len(self.labels),)
             and weights.shape == (GROUPS, kept.sum())
             and temperatures.shape == (kept.sum(),)
             and supports.shape == (len(vocabulary),)
@@ -166,7 +172,9 @@ class BlendRecommender(Recommender):
             and (temperatures > 0).all()
         ):
             raise ValueError("arrays that do not belong together")
-        labels = [label for label, keep in zip(candidates, kept, strict=True) if keep]
+        labels = [label for label, keep in zip(self.labels, kept, strict=True) if keep]
+        for label in set(labels) - set(candidates):
+            recommender_class(label)  # raises an error that names the missing package
         names = {"kept", "weights", "temperatures", "supports"}
         if unknown := {name.split("/")[0] for name in state} - names - set(labels):
             raise ValueError(f"values of {', '.join(sorted(unknown))}, which is no member")

@@ -20,6 +20,7 @@ from dagrec.models.interactions import Sets
 from dagrec.training.data import TrainingData
 from dagrec.training.losses import Candidates, hinge
 from dagrec.training.seed import seeded
+from dagrec.training.trainer import VALIDATION_SHARE
 from dagrec.types import Floats
 from tests.checks import says
 from tests.models.bipartite.pinsages import (
@@ -110,7 +111,7 @@ def test_vectors_have_length_one(model: PinSage) -> None:
     np.testing.assert_allclose(np.linalg.norm(found["nodes"], axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(found["services"], found["nodes"][:SERVICES])
     with torch.no_grad():
-        states = network(mask_fallback=True).states(inputs(*PATHS))
+        states = network(opened=True).states(inputs(*PATHS))
     np.testing.assert_allclose(states.norm(dim=1), 10, rtol=1e-5)
 
 
@@ -119,12 +120,12 @@ def test_the_order_of_neighbours_does_not_matter() -> None:
     order = np.random.default_rng(0).permutation(4)
     turned = replace(known, neighbours=known.neighbours[:, order], weights=known.weights[:, order])
     np.testing.assert_allclose(
-        z_of(network(known, mask_fallback=True)), z_of(network(turned, mask_fallback=True)), atol=1e-6
+        z_of(network(known, opened=True)), z_of(network(turned, opened=True)), atol=1e-6
     )
 
 
 def test_equal_weights_pool_to_the_mean() -> None:
-    found = network(mask_fallback=True, pooling="mean")
+    found = network(opened=True, pooling="mean")
     layer: Any = found.layers[0]
     with torch.no_grad():
         heard = layer.heard(found.features, found.neighbours, found.weights)
@@ -139,11 +140,11 @@ def test_a_node_that_nobody_is_near_to_is_what_its_features_say() -> None:
     v = IDS["clean"]
     weights = known.weights.copy()
     weights[v] = 0
-    found = network(replace(known, weights=weights), mask_fallback=True)
+    found = network(replace(known, weights=weights), opened=True)
     x = known.features[v]
     alone = unit(x + x @ found.of_node.detach().numpy())
     np.testing.assert_allclose(z_of(found)[v], alone, rtol=1e-4, atol=1e-6)
-    assert not np.allclose(z_of(network(known, mask_fallback=True))[v], alone, atol=1e-3)
+    assert not np.allclose(z_of(network(known, opened=True))[v], alone, atol=1e-3)
     assert np.isfinite(z_of(found)).all()
 
 
@@ -153,9 +154,7 @@ def test_a_link_changes_vectors_through_neighbourhoods_alone() -> None:
     whole, less = tables(), tables(DATA._with(examples, DATA.vocabulary, DATA.graph, {}))
     less = replace(less, features=whole.features)
     changed = ((whole.neighbours != less.neighbours) | (whole.weights != less.weights)).any(axis=1)
-    apart = np.abs(
-        z_of(network(whole, mask_fallback=True)) - z_of(network(less, mask_fallback=True))
-    ).max(axis=1)
+    apart = np.abs(z_of(network(whole, opened=True)) - z_of(network(less, opened=True))).max(axis=1)
     assert changed[IDS["join"]]
     assert changed[IDS["plot"]]
     assert not changed[IDS["split"]]
@@ -177,13 +176,13 @@ def test_a_second_layer_hears_two_steps_away() -> None:
     other[far] = -other[far]
     for layers, hears in ((1, False), (2, True)):
         options = {"layers": layers, "neighbours": 1}
-        one = z_of(network(known, mask_fallback=True, **options))[v]
-        two = z_of(network(replace(known, features=other), mask_fallback=True, **options))[v]
+        one = z_of(network(known, opened=True, **options))[v]
+        two = z_of(network(replace(known, features=other), opened=True, **options))[v]
         assert (np.abs(one - two).max() > 1e-5) == hears
 
 
 def test_neighbours_are_dropped_in_training_alone() -> None:
-    found = network(mask_fallback=True, neighbour_dropout=0.5)
+    found = network(opened=True, neighbour_dropout=0.5)
     with torch.no_grad(), seeded(0, torch.device("cpu")):
         assert torch.equal(found.convolved(), found.convolved())
         found.train()
@@ -226,14 +225,14 @@ def mrr(model: PinSage, part: TrainingData) -> float:
     return METRICS["mrr"](Outcome(answers, part.targets, weights))
 
 
-STOPPED = {"patience": 4, "validation_metric": "mrr", "validation_share": 0.3}
+STOPPED = {"patience": 4, "validation_metric": "mrr"}
 
 
 @pytest.mark.parametrize("rate", [1e-3, 0.02, 5.0])
 def test_trained_it_is_not_worse_than_raw_features_on_held_out_compositions(rate: float) -> None:
     """By the metric that decides, whatever the step size."""
     model = new(epochs=12, **{**STOPPED, "learning_rate": rate}).fit(DATA)
-    kept, held_out = DATA.hold_out(0.3, seed=0)
+    kept, held_out = DATA.hold_out(VALIDATION_SHARE, seed=0)
     raw = mrr(new(epochs=0).fit(kept), held_out)
     found = [epoch.validation for epoch in model.history if epoch.validation is not None]
     assert mrr(model, held_out) == pytest.approx(max(raw, *found), abs=1e-5)
@@ -242,7 +241,7 @@ def test_trained_it_is_not_worse_than_raw_features_on_held_out_compositions(rate
 def test_raw_features_are_what_training_has_to_beat() -> None:
     """Where no epoch is better, they are served after as many epochs as patience has."""
     model = new(epochs=50, **{**STOPPED, "learning_rate": 1e-30}).fit(DATA)
-    kept, held_out = DATA.hold_out(0.3, seed=0)
+    kept, held_out = DATA.hold_out(VALIDATION_SHARE, seed=0)
     raw = new(epochs=0).fit(kept)
     assert [epoch.validation for epoch in model.history] == [pytest.approx(mrr(raw, held_out))] * 4
     assert not any(model.state()[name].any() for name in ("gate", "of_node", "of_set", "of_last"))
@@ -320,7 +319,7 @@ def test_losses_that_need_probabilities_are_refused(loss: str) -> None:
 
 
 def test_leaving_the_features_costs() -> None:
-    found = network(mask_fallback=True, l2=0.5)
+    found = network(opened=True, l2=0.5)
     projections = [p for name, p in found.named_parameters() if name.startswith("of_")]
     nothing = torch.zeros(0)
     with torch.no_grad():

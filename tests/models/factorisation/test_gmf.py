@@ -103,7 +103,7 @@ def draws(options: dict[str, object], epochs: int) -> list[list[tuple[int, int, 
     for number in range(epochs):
         pairs = []
         for batch in batches.epoch(number, 0, Processes()):
-            draw: Draw = objective._draw(batch)
+            draw: Draw = objective._draw(batch.columns, learner.config.negatives)
             assert draw.valid.all()
             contexts = batch.inputs
             sets = [contexts.nodes[contexts.rows == row].tolist() for row in batch.rows.tolist()]
@@ -114,16 +114,16 @@ def draws(options: dict[str, object], epochs: int) -> list[list[tuple[int, int, 
     return found
 
 
-def test_each_target_has_four_negatives_that_never_followed_its_context() -> None:
-    (pairs,) = draws({"exclude": "successors"}, 1)
+def test_each_target_has_four_negatives_and_is_none_of_them() -> None:
+    (pairs,) = draws({}, 1)
     followed: dict[int, set[int]] = {}
     for context, target, _ in pairs:
         followed.setdefault(context, set()).add(target)
     assert max(map(len, followed.values())) > 1
     assert len(pairs) == sum(map(len, followed.values()))
-    for context, _, negatives in pairs:
+    for _, target, negatives in pairs:
         assert len(negatives) == 4
-        assert not followed[context] & set(negatives)
+        assert target not in negatives
 
 
 def test_negatives_are_drawn_anew_in_each_epoch() -> None:
@@ -133,15 +133,15 @@ def test_negatives_are_drawn_anew_in_each_epoch() -> None:
 
 
 def test_negatives_are_drawn_uniformly() -> None:
-    """Among services that never follow: a chi-square of 2,000 draws for one context."""
+    """Among all services but the target: a chi-square of 2,000 draws for one pair."""
     services = len(WORLD.data.vocabulary.services)
-    pairs = [pair for pairs in draws({"exclude": "successors", "negatives": 2000}, 1) for pair in pairs]
-    known = {y for x, y, _ in pairs if x == pairs[0][0]}
-    counts = np.bincount(pairs[0][2], minlength=services)
-    never = np.setdiff1d(np.flatnonzero(WORLD.data.graph.popularity), list(known))
-    assert counts.sum() == counts[never].sum() == 2000
-    expected = 2000 / len(never)
-    assert ((counts[never] - expected) ** 2 / expected).sum() < len(never) + 5 * np.sqrt(2 * len(never))
+    (((_, target, negatives), *_),) = draws({"negatives": 2000}, 1)
+    counts = np.bincount(negatives, minlength=services)
+    others = np.setdiff1d(np.flatnonzero(WORLD.data.graph.popularity), [target])
+    assert counts.sum() == counts[others].sum() == 2000
+    expected = 2000 / len(others)
+    squares = (counts[others] - expected) ** 2 / expected
+    assert squares.sum() < len(others) + 5 * np.sqrt(2 * len(others))
 
 
 # What is learned
@@ -153,7 +153,6 @@ def test_the_best_scores_are_log_odds_less_log_n() -> None:
     p = np.array([0.75, 0.25])
     assert data.vocabulary.services == ("often", "rarely")
     options = {
-        "exclude": "target",
         "dropout": 0,
         "l2": 0,
         "epochs": 400,
@@ -164,14 +163,6 @@ def test_the_best_scores_are_log_odds_less_log_n() -> None:
         model = create("gmf", {**options, "negatives": n, "width": 2}).fit(data)
         scores = model.score(data.vocabulary.encode([Context(("table_b",))]))[0]
         np.testing.assert_allclose(scores, np.log(p / (n * p[::-1])), atol=0.01)
-
-
-def test_where_all_services_followed_none_can_be_told_from_the_others() -> None:
-    """As in the paper, what followed a context is no negative there: nothing is left to learn from."""
-    data = TrainingData.of(branching().examples)
-    options = {"exclude": "successors", "dropout": 0, "l2": 0, "epochs": 3, "min_steps": 0}
-    model = create("gmf", options).fit(data)
-    assert [(epoch.loss, epoch.gradient_norm) for epoch in model.history] == [(0, 0)] * 3
 
 
 def test_defaults_are_those_of_the_paper() -> None:

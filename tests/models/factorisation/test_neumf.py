@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from dagrec.errors import ConfigError, NumericalError
+from dagrec.errors import NumericalError
 from dagrec.models.base import Recommender
+from dagrec.models.factorisation.gmf import GMF
+from dagrec.models.factorisation.mlp import MLP
 from dagrec.models.factorisation.neumf import NeuMF, NeuMFConfig, NeuMFNetwork
-from dagrec.models.network import NetworkRecommender
 from dagrec.models.registry import create
-from dagrec.training.data import TrainingData
-from dagrec.training.loop import NetworkTrainer
-from dagrec.training.network import Network
-from dagrec.training.runtime import Epoch
+from dagrec.training.runtime import Epoch, Runtime, use_runtime
 from tests.checks import says
 from tests.models.factorisation.sets import (
     NODES,
@@ -28,7 +26,6 @@ from tests.worlds import everything
 WORLD = everything()
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "width": 8, "learning_rate": 0.02}
 PRETRAINED = {**QUICK, "pretrain": True}
-CPU = NetworkTrainer("cpu")
 
 
 def network(**options: object) -> NeuMFNetwork:
@@ -37,19 +34,26 @@ def network(**options: object) -> NeuMFNetwork:
     return net
 
 
-class Before:
-    """Trains the parts and not the whole: shows where NeuMF would start from."""
+class Watched(NeuMF):
+    """Keeps the parts that it starts from."""
 
-    def __init__(self) -> None:
-        self.parts: dict[str, NetworkRecommender] = {}
+    made: tuple[GMF, MLP] | None = None
 
-    def train(self, learner: NetworkRecommender, data: TrainingData) -> tuple[Network, list[Epoch]]:
-        if not isinstance(learner, NeuMF):
-            self.parts[learner.name] = learner
-            return CPU.train(learner, data)
-        return learner.build(data.vocabulary, data).eval(), []
+    def parts(self) -> tuple[GMF, MLP]:
+        self.made = super().parts()
+        return self.made
 
-    def forget(self) -> None: ...
+
+class Unmoved(Watched):
+    """Trains the parts, and leaves the whole where it starts from: its own steps are too small."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "learning_rate": 1e-30}, seed=3)
+
+    def parts(self) -> tuple[GMF, MLP]:
+        config = self.config.model_copy(update={"learning_rate": QUICK["learning_rate"]})
+        self.made = NeuMF(config, seed=self.seed).parts()
+        return self.made
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -119,9 +123,9 @@ def test_vectors_of_both_branches_stand_side_by_side() -> None:
 
 @pytest.mark.parametrize("last", [True, False])
 def test_from_trained_parts_the_first_score_is_the_mean_of_theirs(last: bool) -> None:
-    before = Before()
-    model = create("neumf", {**PRETRAINED, "last": last}, seed=3).fit(WORLD.data, before)
-    gmf, mlp = (before.parts[name].score(WORLD.data.contexts) for name in ("gmf", "mlp"))
+    model = Unmoved(**PRETRAINED, last=last).fit(WORLD.data)
+    assert model.made is not None
+    gmf, mlp = (part.score(WORLD.data.contexts) for part in model.made)
     assert np.abs(gmf - mlp).max() > 0.1
     np.testing.assert_allclose(model.score(WORLD.data.contexts), (gmf + mlp) / 2, rtol=1e-6, atol=1e-6)
 
@@ -136,24 +140,22 @@ def test_halving_is_exact() -> None:
 
 
 def test_the_parts_are_those_trained_alone() -> None:
-    before = Before()
-    create("neumf", PRETRAINED, seed=3).fit(WORLD.data, before)
-    for name, part in before.parts.items():
-        alone = create(name, QUICK, seed=3).fit(WORLD.data, CPU)
+    model = Watched(**PRETRAINED, seed=3).fit(WORLD.data)
+    assert model.made is not None
+    for name, part in zip(("gmf", "mlp"), model.made, strict=True):
+        alone = create(name, QUICK, seed=3).fit(WORLD.data)
         assert part.config == alone.config
         assert np.array_equal(part.score(WORLD.data.contexts), alone.score(WORLD.data.contexts))
 
 
 def test_without_pretraining_no_part_is_trained() -> None:
-    before = Before()
-    create("neumf", QUICK).fit(WORLD.data, before)
-    assert not before.parts
+    assert Watched(**QUICK).fit(WORLD.data).made is None
 
 
 def test_training_goes_on_from_the_parts() -> None:
     longer = {"epochs": 60}
-    pretrained = create("neumf", {**PRETRAINED, **longer}).fit(WORLD.data, CPU)
-    fresh = create("neumf", {**QUICK, **longer}).fit(WORLD.data, CPU)
+    pretrained = create("neumf", {**PRETRAINED, **longer}).fit(WORLD.data)
+    fresh = create("neumf", {**QUICK, **longer}).fit(WORLD.data)
     assert len(pretrained.history) == len(fresh.history) == 60
     assert pretrained.history[0].loss < 0.6 * fresh.history[0].loss
     assert pretrained.history[-1].loss < pretrained.history[0].loss
@@ -161,8 +163,8 @@ def test_training_goes_on_from_the_parts() -> None:
 
 def test_a_second_fit_starts_from_scratch() -> None:
     model, data = create("neumf", PRETRAINED), WORLD.data
-    first = model.fit(data, CPU).score(data.contexts)
-    assert np.array_equal(model.fit(data, CPU).score(data.contexts), first)
+    first = model.fit(data).score(data.contexts)
+    assert np.array_equal(model.fit(data).score(data.contexts), first)
     assert isinstance(model, NeuMF)
     assert model._start is None
 
@@ -173,7 +175,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("where", ["gmf", "mlp", "neumf"])
 def test_a_pretraining_that_was_interrupted_goes_on(where: str, tmp_path: Path) -> None:
-    whole = create("neumf", PRETRAINED).fit(WORLD.data, CPU)
+    whole = create("neumf", PRETRAINED).fit(WORLD.data)
     told: list[tuple[str, int]] = []
 
     def stop(name: str, epoch: Epoch, _epochs: int) -> None:
@@ -183,16 +185,17 @@ def test_a_pretraining_that_was_interrupted_goes_on(where: str, tmp_path: Path) 
     def tell(name: str, epoch: Epoch, _epochs: int) -> None:
         told.append((name, epoch.epoch))
 
-    halted = NetworkTrainer("cpu", stop, checkpoints=tmp_path, checkpoint_seconds=0)
-    with pytest.raises(StoppedError):
-        create("neumf", PRETRAINED).fit(WORLD.data, halted)
-    again = NetworkTrainer("cpu", tell, checkpoints=tmp_path, checkpoint_seconds=0)
-    resumed = create("neumf", PRETRAINED).fit(WORLD.data, again)
+    halted = Runtime("cpu", progress=stop, checkpoints=tmp_path, checkpoint_seconds=0)
+    with use_runtime(halted), pytest.raises(StoppedError):
+        create("neumf", PRETRAINED).fit(WORLD.data)
+    again = Runtime("cpu", progress=tell, checkpoints=tmp_path, checkpoint_seconds=0)
+    with use_runtime(again):
+        resumed = create("neumf", PRETRAINED).fit(WORLD.data)
     assert told[0] == (where, 3)
     assert resumed.history == whole.history
     assert np.array_equal(resumed.score(WORLD.data.contexts), whole.score(WORLD.data.contexts))
     assert list(tmp_path.iterdir())
-    again.forget()
+    again.remove_checkpoints()
     assert not list(tmp_path.iterdir())
 
 
@@ -201,7 +204,7 @@ def known(model: Recommender) -> bytes:
 
 
 def test_a_part_that_fails_leaves_what_was_learned_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = create("neumf", PRETRAINED).fit(WORLD.data, CPU)
+    model = create("neumf", PRETRAINED).fit(WORLD.data)
     before = known(model)
 
     def fail(*_: object) -> None:
@@ -209,20 +212,7 @@ def test_a_part_that_fails_leaves_what_was_learned_before(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("dagrec.models.factorisation.mlp.MLPNetwork.scores", fail)
     with pytest.raises(NumericalError) as error:
-        model.fit(WORLD.data, CPU)
+        model.fit(WORLD.data)
     monkeypatch.undo()
     assert says(error, "mlp")
     assert known(model) == before
-
-
-def test_it_needs_a_trainer() -> None:
-    with pytest.raises(ConfigError) as error:
-        create("neumf", PRETRAINED).fit(WORLD.data)
-    assert says(error, "neumf", "needs a trainer")
-
-
-def test_a_scale_of_first_weights_would_spoil_trained_ones() -> None:
-    with pytest.raises(ConfigError) as error:
-        create("neumf", {"pretrain": True, "init_scale": 0.5})
-    assert says(error, "neumf", "pretrain", "init_scale must be 1", "found 0.5")
-    assert create("neumf", {"init_scale": 0.5}).config.model_dump()["init_scale"] == 0.5

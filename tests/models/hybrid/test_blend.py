@@ -8,7 +8,7 @@ from dagrec.errors import ConfigError
 from dagrec.metrics.temperature import MIN_PROBABILITY, log_softmax
 from dagrec.models.base import Recommender
 from dagrec.models.hybrid.auto import Auto
-from dagrec.models.hybrid.blend import Blend
+from dagrec.models.hybrid.blend import Blend, BlendConfig
 from dagrec.models.hybrid.blending import GROUPS, group_of
 from dagrec.models.hybrid.ranker import Ranker
 from dagrec.models.registry import create
@@ -39,7 +39,7 @@ def test_one_member_is_that_member_calibrated() -> None:
 
 def test_probabilities_are_the_weighted_mean_of_the_members() -> None:
     members = {"first": {"recommender": "markov", "order": 1}, "vsknn": {}}
-    model = blend(members, conditioned=False, least_weight=0.0).fit(WORLD.data)
+    model = blend(members, conditioned=False, min_weight=0.0).fit(WORLD.data)
     contexts = WORLD.data.contexts
     parts = [
         np.maximum(np.exp(log_softmax(member.score(contexts).astype(np.float64) / t)), MIN_PROBABILITY)
@@ -74,14 +74,14 @@ def test_a_member_that_only_harms_is_left_out() -> None:
 
 def test_what_is_left_is_never_nothing() -> None:
     twins = {label: {"recommender": "markov"} for label in ("a", "b", "c")}
-    model = blend(twins, least_weight=0.45).fit(WORLD.data)
+    model = blend(twins, min_weight=0.45).fit(WORLD.data)
     assert model._members
 
 
 def test_weights_depend_on_support_and_length() -> None:
     """Of long contexts only the whole path tells what follows; of short ones each member does."""
     data = told_by_one_of_two("x", "y")
-    options = {"least_weight": 0.0, "strength": 1.0}
+    options = {"min_weight": 0.0, "strength": 1.0}
     members = {"one": {"recommender": "markov", "order": 1}, "whole": {"recommender": "markov"}}
     model = blend(members, **options).fit(data)
     contexts = data.vocabulary.encode([Context(("l0",)), Context(("table_0", "same"))])
@@ -103,13 +103,13 @@ def test_groups_are_those_of_support_and_length() -> None:
     assert group_of(contexts, supports).tolist() == [0, 9, 10, 11, 5]
 
 
-def test_every_example_is_out_of_foldn_by_those_that_have_not_seen_its_composition(
+def test_every_example_is_predicted_by_members_that_have_not_seen_its_composition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fitted_on: list[set[int]] = []
     inner = Recommender.fit
 
-    def fit(self: Recommender, data: TrainingData | None = None) -> Recommender:
+    def fit(self: Recommender, data: TrainingData) -> Recommender:
         if self.name == "markov":
             fitted_on.append({example.composition for example in data.examples})
         return inner(self, data)
@@ -147,10 +147,20 @@ def test_a_member_that_does_not_exist_is_refused_at_once() -> None:
         create("blend", {"members": {}})
 
 
+def test_members_can_be_given_by_keyword() -> None:
+    members = {"markov": {"order": 1}, "popularity": {}}
+    model = Blend(members=members, folds=2, seed=4)
+    assert model.config == BlendConfig(members=members, folds=2)
+    assert {member.seed for member in model.candidates().values()} == {4}
+    with pytest.raises(ConfigError) as error:
+        Blend(members={"markov": {"no_such_option": 1}})
+    assert says(error, "markov", "no_such_option")
+
+
 def test_a_blend_in_a_blend_is_saved_and_loaded() -> None:
     members = {"inner": {"recommender": "blend", "members": {"markov": {}, "vsknn": {}}}, "stan": {}}
-    model = blend(members, least_weight=0.0).fit(WORLD.data)
-    again = blend(members, least_weight=0.0).restore(
+    model = blend(members, min_weight=0.0).fit(WORLD.data)
+    again = blend(members, min_weight=0.0).restore(
         model.state(), WORLD.data.vocabulary, WORLD.data.graph
     )
     contexts = WORLD.data.contexts
@@ -159,7 +169,7 @@ def test_a_blend_in_a_blend_is_saved_and_loaded() -> None:
 
 def test_networks_can_be_members() -> None:
     members = {"markov": {}, "dagset": {"epochs": 2, "min_steps": 0}}
-    model = blend(members, least_weight=0.0).fit(WORLD.data)
+    model = blend(members, min_weight=0.0).fit(WORLD.data)
     assert np.isfinite(model.score(WORLD.data.contexts)).all()
 
 
@@ -180,7 +190,7 @@ def by_owner() -> TrainingData:
 
 @pytest.fixture
 def auto() -> Auto:
-    found = create("auto", {"candidates": ("markov", "cache", "ranker"), "least_weight": 0.0})
+    found = create("auto", {"candidates": ("markov", "cache", "ranker"), "min_weight": 0.0})
     assert isinstance(found, Auto)
     return found
 

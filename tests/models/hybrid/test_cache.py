@@ -67,8 +67,8 @@ def test_unknown_services_before_all_others_change_nothing() -> None:
 
 
 def likelihoods(model: Cache, data: TrainingData) -> tuple[Floats, list[tuple[bool, ...]]]:
-    """[n, 1 + M H] what each component says of each foreseen target; and what each was told by."""
-    _, questions = model._out_of_fold(data, None)
+    """[n, 1 + M H] what each component says of each target out of fold; and what each was told by."""
+    _, questions = model._out_of_fold(data)
     found = [components(q.past, q.base)[:, q.target] for q in questions]
     return np.array(found), [tuple(q.past.supported.tolist()) for q in questions]
 

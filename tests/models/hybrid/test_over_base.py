@@ -96,8 +96,8 @@ def test_a_base_is_not_trusted_for_what_it_has_seen(name: str) -> None:
     assert p[0, 0] < 0.4
 
 
-def test_the_examples_out_of_foldn_are_those_that_were_told_something(name: str) -> None:
-    temperature, questions = fitted(name)._out_of_fold(DATA, None)
+def test_the_examples_predicted_out_of_fold_are_those_that_were_told_something(name: str) -> None:
+    temperature, questions = fitted(name)._out_of_fold(DATA)
     told = [e for e in DATA.examples if e.context.history]
     assert len(told) == len(DATA.examples) - 16  # the first call of each owner
     assert len(questions) == len(told)
@@ -146,8 +146,6 @@ def test_the_base_may_be_trained_by_gradient(name: str) -> None:
     options = {"epochs": 2, "min_steps": 0}
     model = create(name, {"base": "fpmc", "base_options": options, "folds": 2}, seed=3)
     base = create("fpmc", options, seed=3).fit(DATA)
-    assert model.needs_trainer
-    assert not create(name).needs_trainer
     model.fit(DATA)
     assert model.history == base.history != []
     assert np.array_equal(scores(model, DATA, asked()), scores(base, DATA, asked()))

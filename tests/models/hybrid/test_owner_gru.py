@@ -267,7 +267,8 @@ def test_where_only_history_tells_it_is_right_and_a_new_owner_gets_the_base() ->
     assert found.tolist() == [data.vocabulary.columns[e.target] for e in asked]
     untold = [replace(e.context, history=()) for e in asked]
     base = model.score(data.vocabulary.encode(untold))
-    assert (base == base[0]).all()
+    # The same but for the last bits: a matrix product may sum some of its rows in another order.
+    np.testing.assert_allclose(base, np.broadcast_to(base[0], base.shape), rtol=0, atol=1e-5)
     assert (base.argmax(axis=1) == [data.vocabulary.columns[e.target] for e in asked]).mean() == 0.5
     p = np.exp(base[0] - base[0].max())
     assert p.min() / p.sum() == pytest.approx(0.5, abs=0.15)

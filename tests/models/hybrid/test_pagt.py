@@ -197,7 +197,9 @@ def one_with_times() -> Composition:
 
 
 @pytest.mark.parametrize("compositions", [by_owner(times=1), [one_with_times()]], ids=len)
-def test_where_nothing_can_be_out_of_foldn_it_is_the_base(compositions: list[Composition]) -> None:
+def test_where_nothing_is_predicted_out_of_fold_it_is_the_base(
+    compositions: list[Composition],
+) -> None:
     data = TrainingData.of(extract(compositions)[0])
     model = new().fit(data)
     assert model._base is not None
@@ -209,7 +211,9 @@ def test_where_nothing_can_be_out_of_foldn_it_is_the_base(compositions: list[Com
 # No leaks
 
 
-def test_no_neighbour_knows_anything_of_what_is_out_of_foldn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_neighbour_knows_anything_of_what_is_asked_out_of_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stores: list[Sequence[Example]] = []
     asked: list[Contexts] = []
     of, preferences = Neighbours.of, PAGT._preferences
@@ -270,7 +274,7 @@ def test_a_call_that_compositions_share_is_not_asked_about_where_it_is_known() -
     assert len(answers([*own, *twins])) == apart
 
 
-def test_an_example_does_not_change_what_it_is_out_of_foldn_with() -> None:
+def test_an_example_does_not_change_what_it_is_predicted_with() -> None:
     """The last call of an owner may be any: the preferences of all examples stay as they are."""
     data = TrainingData.of(extract(by_owner())[0])
     last = data.examples[-1]
@@ -353,7 +357,15 @@ def test_values_that_do_not_belong_together_are_refused(model: PAGT) -> None:
 def test_an_option_that_the_base_does_not_have_is_refused_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         create("pagt", {"base_options": {"no_such_option": 1}})
-    assert says(error, "pagt", "base_options", "graph_transformer", "no_such_option", "found 1")
+    assert says(error, "pagt", "base", "graph_transformer", "no_such_option", "found 1")
+
+
+def test_another_recommender_may_be_the_base() -> None:
+    model = new(base="markov", base_options={"order": 1}).fit(DATA)
+    base = create("markov", {"order": 1}).fit(DATA)
+    untold = DATA.vocabulary.encode([replace(c, history=()) for c in DATA.contexts.origins])
+    assert np.array_equal(model.score(untold), base.score(untold))
+    assert not np.allclose(model.score(told()), base.score(told()))
 
 
 # Learning

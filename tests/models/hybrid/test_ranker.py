@@ -36,7 +36,7 @@ def test_the_first_tree_is_a_newton_step_of_the_softmax() -> None:
     """From equal scores p = 1 / C: a leaf of n rows, k of them targets, gets
     rate (k - n p) / (n 2 p (1 - p))."""
     model = fitted(rounds=1, learning_rate=0.5)
-    _, questions = model._out_of_fold(DATA, None)
+    _, questions = model._out_of_fold(DATA)
     columns = np.arange(len(SERVICES))
     rows = np.concatenate([describe(q.past, q.base, columns) for q in questions])
     wanted = np.concatenate([columns == q.target for q in questions])
@@ -53,7 +53,7 @@ def test_the_first_tree_is_a_newton_step_of_the_softmax() -> None:
 def test_more_trees_fit_the_training_examples_better() -> None:
     def loss(rounds: int) -> float:
         model = fitted(rounds=rounds)
-        _, questions = model._out_of_fold(DATA, None)
+        _, questions = model._out_of_fold(DATA)
         logs = model._correct([q.past for q in questions], np.stack([q.base for q in questions]))
         return -float(np.mean([row[q.target] for row, q in zip(logs, questions, strict=True)]))
 

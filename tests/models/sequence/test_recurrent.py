@@ -143,7 +143,7 @@ def median_seconds(work: Callable[[], object]) -> float:
 
 
 def test_one_path_is_scored_in_half_the_time_at_most() -> None:
-    """RunMetrics: a fifth; under load both are slower alike."""
+    """Measured: a fifth; under load both are slower alike."""
     model = create("gru4rec", {"epochs": 1})
     assert isinstance(model, GRU4Rec)
     model.fit(WORLD.data)

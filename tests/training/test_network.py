@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN
+from dagrec.training.network import Head, NodeEmbedding
+
+
+def test_padding_is_zero_and_stays_zero() -> None:
+    embed = NodeEmbedding(6, 3)
+    embed(torch.tensor([PADDING, 2])).sum().backward()
+    assert not embed.weight[PADDING].any()
+    assert embed.weight.grad is not None
+    assert not embed.weight.grad[PADDING].any()
+    embed.set_unknown_to_mean()
+    assert not embed.weight[PADDING].any()
+
+
+def test_the_unknown_node_is_set_to_the_mean_of_all_others() -> None:
+    embed = NodeEmbedding(6, 3)
+    before = embed.weight.detach().clone()
+    embed.set_unknown_to_mean()
+    torch.testing.assert_close(embed.weight[UNKNOWN].detach(), before[FIRST:].mean(dim=0))
+    assert torch.equal(embed.weight[FIRST:], before[FIRST:])
+
+
+def test_a_head_is_a_linear_layer() -> None:
+    head, states = Head(4, 7), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    expected = nn.functional.linear(states, head.weights(), head.bias)
+    assert torch.equal(head(states), expected)
+    columns = torch.tensor([6, 0, 0])
+    torch.testing.assert_close(head(states, columns), expected[:, columns])
+    assert head(states, columns).shape == (5, 3)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = NodeEmbedding(9, 4)
+        self.head = Head(4, 5, self.embed)
+
+
+def test_a_tied_head_has_the_vectors_of_the_services_and_is_stored_once() -> None:
+    net = Tied()
+    assert torch.equal(net.head.weights(), net.embed.weight[FIRST : FIRST + 5])
+    assert net.state_dict().keys() == {"embed.weight", "head.bias"}
+    assert [name for name, _ in net.named_parameters()] == ["embed.weight", "head.bias"]
+
+
+@pytest.mark.parametrize("way", ["copy", "pickle"])
+def test_a_copy_is_tied_to_its_own_embedding(way: str) -> None:
+    net = Tied()
+    other = copy.deepcopy(net) if way == "copy" else pickle.loads(pickle.dumps(net))
+    with torch.no_grad():
+        other.embed.weight += 1
+    assert torch.equal(other.head.weights(), other.embed.weight[FIRST : FIRST + 5])
+    assert torch.equal(net.head.weights(), net.embed.weight[FIRST : FIRST + 5])
