@@ -12,7 +12,8 @@ RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
 # Dependencies first, so that a change of source does not install them again.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN mkdir dagrec service && touch dagrec/__init__.py service/__init__.py \
+RUN mkdir -p dagrec service/dagrec_service \
+    && touch dagrec/__init__.py service/dagrec_service/__init__.py \
     && pip install --no-cache-dir -c constraints.txt ".[train,serve]" \
     && pip uninstall -y dagrec && rm -rf dagrec service build
 COPY dagrec dagrec

@@ -21,38 +21,47 @@ from dagrec.models.registry import MODELS
 from tests.consoles import command, python
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+DOCS = "\n".join(PAGES.values())
+README = PAGES["README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+MAX_README_LINES = 130
 
 
-def blocks(language: str) -> Sequence[str]:
-    """The fenced blocks of the README in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(text: str, language: str) -> Sequence[str]:
+    """The fenced blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def in_console() -> Sequence[str]:
-    """The commands of the README: in console blocks they stand behind a dollar sign."""
-    return [line[2:] for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
+def console_lines(text: str) -> Sequence[str]:
+    """The commands of a page: in console blocks, after a dollar sign."""
+    lines = [line for block in blocks(text, "console") for line in block.splitlines()]
+    return [line[2:] for line in lines if line.startswith("$ ")]
 
 
-def in_fences() -> str:
-    """All code of the README, whatever its language."""
-    return "\n".join(re.findall(r"^```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+PYTHON_BLOCKS = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name, text in PAGES.items()
+    for number, block in enumerate(blocks(text, "python"), start=1)
+]
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with what the README's commands start from."""
+    """A folder with the files that the documented commands start from."""
     for name in ("data", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-def check_console(folder: Path, less: Mapping[str, Sequence[str]]) -> None:
-    """Run the README's commands one after another; ``less`` adds options to lines with these words."""
-    lines = in_console()
+def check_console(page: str, folder: Path, less: Mapping[str, Sequence[str]]) -> None:
+    """Run the commands of a page in order; ``less`` adds options to lines that contain its keys."""
+    lines = console_lines(PAGES[page])
     assert lines
     assert all(any(words in line for line in lines) for words in less)
     for line in lines:
@@ -65,53 +74,77 @@ def check_console(folder: Path, less: Mapping[str, Sequence[str]]) -> None:
         assert done.out, f"{line}: shows nothing"
 
 
-def test_the_commands_of_the_readme_run_one_after_another(copy: Path) -> None:
-    """With less to measure; test_..._as_they_stand is the same without that."""
-    less = {"--protocol prequential": ["--test-share", "0.02"], " ablate ": ["--set", "plan.repeats=2"]}
-    check_console(copy, less)
+def test_readme_commands_run_in_order(copy: Path) -> None:
+    check_console("README.md", copy, {})
+
+
+LESS = {
+    "--protocol prequential": ["--test-share", "0.02"],
+    " ablate ": ["--set", "plan.repeats=2"],
+    " tune ": ["--trials", "2"],
+}
+
+
+def test_documented_commands_run_in_order(copy: Path) -> None:
+    """With less to measure; the slow test runs them as they are written."""
+    check_console("commands.md", copy, LESS)
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run_as_they_stand(copy: Path) -> None:
-    check_console(copy, {})
+def test_documented_commands_run_as_written(copy: Path) -> None:
+    check_console("commands.md", copy, {})
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=lambda text: text.splitlines()[0])
-def test_the_python_code_of_the_readme_runs(block: str, copy: Path) -> None:
+@pytest.mark.parametrize("block", PYTHON_BLOCKS)
+def test_documented_python_runs(block: str, copy: Path) -> None:
     done = python(block, folder=copy)
     assert done.status == 0, done.err
     assert done.out
 
 
-def test_the_readme_shows_python_and_console() -> None:
-    assert blocks("python")
-    assert blocks("console")
-    assert not re.findall(r"@[A-Z]+@", README), "a placeholder was left"
+def test_readme_is_short_and_shows_python_and_console() -> None:
+    assert README.count("\n") <= MAX_README_LINES
+    assert blocks(README, "python")
+    assert blocks(README, "console")
+
+
+def test_docs_hold_no_placeholder() -> None:
+    assert not re.findall(r"@[A-Z]+@", DOCS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_stands_in_the_readme(name: str) -> None:
-    assert re.search(rf"\bdagrec {name}\b", README)
+def test_every_command_is_documented(name: str) -> None:
+    assert re.search(rf"\bdagrec {name}\b", PAGES["commands.md"])
 
 
-def test_every_command_and_option_of_the_readme_exists() -> None:
-    named = set(re.findall(r"^(?:\$ )?dagrec ([a-z-]+)", in_fences(), re.MULTILINE))
-    named |= set(re.findall(r"`dagrec ([a-z-]+)", README))
+def test_documented_commands_and_options_exist() -> None:
+    fences = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL))
+    named = set(re.findall(r"^(?:\$ )?dagrec ([a-z-]+)", fences, re.MULTILINE))
+    named |= set(re.findall(r"`dagrec ([a-z][a-z-]*)", DOCS))
     assert named <= set(COMMANDS)
-    options = {option for c in COMMANDS.values() for p in c.params for option in p.opts} | {"--help"}
-    ours = "\n".join(
-        line for line in README.splitlines() if not re.search(r"docker|pip|curl|torchrun", line)
+    options = {option for c in COMMANDS.values() for p in c.params for option in p.opts}
+    options |= {option for c in COMMANDS.values() for p in c.params for option in p.secondary_opts}
+    options |= {"--help", "--version", "--install-completion"}
+    text = "\n".join(
+        line for line in DOCS.splitlines() if not re.search(r"docker|pip|curl|torchrun|kube", line)
     )
-    found = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", ours))
+    found = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
     assert found
     assert found <= options
 
 
 @pytest.mark.parametrize(
-    "name", [*MODELS, *FORMATS, *(mask.value for mask in MaskPolicy), *ALL_PROTOCOLS], ids=str
+    ("page", "name"),
+    [
+        *(("recommenders.md", name) for name in MODELS),
+        *(("data.md", name) for name in FORMATS),
+        *(("measuring.md", mask.value) for mask in MaskPolicy),
+        *(("measuring.md", name) for name in ALL_PROTOCOLS),
+    ],
+    ids=str,
 )
-def test_every_name_of_the_registries_stands_in_the_readme(name: str) -> None:
-    assert f"`{name}`" in README.replace("`--test FILE`", "`test-file`")
+def test_every_registered_name_is_documented(page: str, name: str) -> None:
+    assert f"`{name}`" in PAGES[page].replace("`--test FILE`", "`test-file`")
 
 
 def test_every_file_that_the_readme_names_exists() -> None:
@@ -125,7 +158,7 @@ def test_every_file_that_the_readme_names_exists() -> None:
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    texts = README + (ROOT / ".ci" / "run").read_text() + (ROOT / "data" / "README.md").read_text()
+    texts = DOCS + (ROOT / ".ci" / "run").read_text() + (ROOT / "data" / "README.md").read_text()
     named = set(re.findall(r"(?:^|[`$(]|&& |=1 )make ([a-z-]+)", texts, re.MULTILINE))
     assert {"demo", "test"} <= named <= TARGETS
     assert set(MAKEFILE.partition(".PHONY:")[2].splitlines()[0].split()) == TARGETS
