@@ -1,6 +1,6 @@
-"""Every failure that dagrec raises on purpose.
+"""The exceptions that dagrec raises.
 
-A message names the object, the rule it broke, the value found and the way out.
+A message names the object, the violated rule, the value that was found, and a remedy.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ EXTRAS = ("train", "serve", "tune", "viz")
 
 
 class DagrecError(Exception):
-    """Base of all errors of this package; its text is meant for people."""
+    """Base class of all errors of this package. The message is shown to users."""
 
 
 class DataError(DagrecError):
-    """Something in a file or a composition breaks a rule.
+    """A file or a composition violates a rule.
 
-    ``rule`` is a short stable name (``duplicate-id``), by which skipped compositions are counted.
+    ``rule`` is a short, stable name (such as ``duplicate-id``) by which skipped compositions are
+    counted.
     """
 
     def __init__(self, message: str, *, rule: str) -> None:
@@ -27,59 +28,60 @@ class DataError(DagrecError):
         self.rule = rule
 
     def at(self, place: str) -> DataError:
-        """The same error, with the place it was found in front of it."""
-        # The name of a file may hold bytes that no terminal and no JSON can.
-        shown = place.encode("utf-8", "backslashreplace").decode()
-        return DataError(f"{shown}: {self}", rule=self.rule)
+        """Return the same error with the place where it occurred in front of its message."""
+        # A file name can contain bytes that cannot be encoded as UTF-8.
+        printable = place.encode("utf-8", "backslashreplace").decode()
+        return DataError(f"{printable}: {self}", rule=self.rule)
 
 
 class ConfigError(DagrecError):
-    """A configuration, an option or a name that does not exist or does not fit."""
+    """A configuration or an option is invalid, or a name does not exist."""
 
 
 class MissingPackageError(ConfigError):
-    """Something needs a package that is not installed; see :func:`missing_package`."""
+    """A required package is not installed; see :func:`missing_package`."""
 
 
 class NotFittedError(DagrecError):
-    """A recommender was asked for scores before it had learned anything."""
+    """A recommender was used before it was fitted."""
 
 
 class NumericalError(DagrecError):
     """A number became NaN or infinite.
 
-    ``last_good`` is what training had reached before, where it had: a network and its history.
+    ``last_good`` is the last usable result of the training, a network and its history, or None.
     """
 
     last_good: Any = None
 
 
 class StoreError(DagrecError):
-    """A bundle or a store is missing, incomplete, changed or of another version."""
+    """A bundle or a store is missing, incomplete, modified or of another format version."""
 
 
 class RefusedError(DagrecError):
-    """A challenger that is not published."""
+    """A challenger is not published."""
 
 
 class RequestError(DagrecError):
-    """A prediction request that cannot be answered as it stands."""
+    """A prediction request is invalid."""
 
 
-def missing_package(what: str, error: ModuleNotFoundError, extra: str) -> MissingPackageError:
-    """The error of something that needs a package of an extra, or a package by itself."""
+def missing_package(feature: str, error: ModuleNotFoundError, extra: str) -> MissingPackageError:
+    """Return the error for a feature that needs a package: one of an extra, or ``extra`` itself."""
     install = f"dagrec[{extra}]" if extra in EXTRAS else extra
     return MissingPackageError(
-        f"{what} needs the package {error.name!r}, found it not installed; install {install}"
+        f"{feature} needs the package {error.name!r}, found it not installed; install {install}"
     )
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The choices that a misspelt name is nearest to, as the end of a message; empty without any.
+    """Return the end of a message that suggests the choices most similar to ``name``, or "" if none is.
 
     >>> did_you_mean("gru4re", ["markov", "gru4rec"])
     '; did you mean gru4rec?'
     """
-    spelt = {choice.lower(): choice for choice in choices}
-    nearest = [spelt[match] for match in get_close_matches(name.lower(), spelt, n=3, cutoff=0.6)]
-    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    matches = get_close_matches(name.lower(), by_lower_case, n=3, cutoff=0.6)
+    suggestions = [by_lower_case[match] for match in matches]
+    return f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""

@@ -16,10 +16,10 @@ def replace_file(path: Path, content: str | bytes) -> None:
     in place. Raises :class:`OSError`, and leaves no draft behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    target = path.resolve() if path.is_symlink() else path
-    if target.exists() and not target.is_file():
-        target.write_bytes(data)
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
         return
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{_draft_prefix(target)}{os.getpid()}")
     try:
@@ -28,7 +28,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
-    except OSError:
+    except BaseException:
         draft.unlink(missing_ok=True)
         raise
     sync(target.parent)

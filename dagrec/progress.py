@@ -149,7 +149,7 @@ class _Display:
 
 def _new_display() -> _Display:
     console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
+    if console.is_interactive:  # a terminal that can move its cursor
         return _Bars(console)
     if "ipykernel" in sys.modules:
         return _NotebookBars()

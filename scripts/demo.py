@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from dagrec.data.examples import need_examples
+from dagrec.data.examples import require_examples
 from dagrec.data.formats import read
 from dagrec.errors import DagrecError
 
@@ -67,7 +67,7 @@ def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     data = sys.argv[1]
     try:
-        examples, _ = need_examples(read(Path(data)).compositions)
+        examples, _ = require_examples(read(Path(data)).compositions)
     except DagrecError as error:
         sys.exit(f"demo: {error}")
     longest = max(examples, key=lambda example: len(example.context.path))

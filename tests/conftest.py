@@ -20,7 +20,7 @@ from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from dagrec.training.data import Candidates
 from dagrec.training.runtime import Runtime, use_runtime
 
@@ -81,8 +81,8 @@ def bundle(store: Store) -> Bundle:
 
 
 @pytest.fixture
-def own_generator() -> Iterator[None]:
-    """What a test draws from torch's generator is its own, and the same in every run."""
+def isolated_rng() -> Iterator[None]:
+    """Isolate torch's global random state in a test, seeded with 0."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -24,7 +24,7 @@ from dagrec.feedback.record import Decision, Feedback, choose, decide
 from dagrec.recommend.predictor import predict
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.recommend.asking import chain
 
 SHOWN = ["a", "b", "c", "d"]

@@ -11,19 +11,19 @@ from dagrec.api.training import Model as ModelSpec
 from dagrec.api.training import need_dataset, run_config, running
 from dagrec.data.compositions import Composition
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import need_examples
+from dagrec.data.examples import require_examples
 from dagrec.data.formats.native import to_document
 from dagrec.data.objects import composition_of_graph
 from dagrec.display import Table
 from dagrec.errors import RequestError, missing_package
 from dagrec.graph.mask import MaskPolicy
-from dagrec.jobs.train import fit_bundle, held_out_parts, measure_quality
+from dagrec.jobs.train import fit_bundle, fit_notes, held_out_parts, measure_quality
 from dagrec.models.base import Recommender
 from dagrec.recommend.answers import Answer, Answers, Prediction
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import PredictRequest, make_request
 from dagrec.store.bundle import Bundle, Quality, save_bundle
-from dagrec.store.catalogue import open_bundle
+from dagrec.store.store import open_bundle
 from dagrec.training.data import Candidates
 from dagrec.types import Device
 
@@ -193,7 +193,8 @@ class Model:
             ("temperature", f"{self.fitted.temperature:.3g}"),
             *((name, f"{value:.4f}") for name, value in entry.metrics.items() if name == "mrr"),
         ]
-        return Table(f"model {self.label}", ("", "value"), rows)
+        notes = [f"note: {note}" for note in fit_notes(self.bundle)]
+        return Table(f"model {self.label}", ("", "value"), rows, notes=notes)
 
     def __repr__(self) -> str:
         return str(self._table())
@@ -266,7 +267,7 @@ def fit(
     config = run_config(model, options, mask=mask, examples=examples, seed=seed)
     (label,) = config.models
     candidates = Candidates(catalogue, services)
-    extracted, _ = need_examples(data.compositions, config.examples)
+    extracted, _ = require_examples(data.compositions, config.examples)
     with running(progress, device) as bars:
         quality = Quality()
         if calibrate:

@@ -71,7 +71,7 @@ def predict(
     Several models, or the open ends of a composition, are answered side by side.
     """
     from dagrec.recommend import predictor as library
-    from dagrec.store.catalogue import open_bundle
+    from dagrec.store.store import open_bundle
 
     if sum(source is not None for source in (path, composition, contexts)) != 1:
         raise typer.BadParameter("give one of --path, --composition and --contexts")

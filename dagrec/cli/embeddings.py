@@ -33,7 +33,7 @@ def embeddings(
     opts.set_threads(threads)  # before numpy is imported
     from dagrec.evaluation.plots import embedding as draw
     from dagrec.jobs.embeddings import Embeddings
-    from dagrec.store.catalogue import open_bundle
+    from dagrec.store.store import open_bundle
 
     found = Embeddings.of(open_bundle(store, version), model)
     summary = found.summary()

@@ -34,7 +34,7 @@ def explain(
     from dagrec.recommend.answers import Answers
     from dagrec.recommend.explain import look
     from dagrec.recommend.predictor import predict
-    from dagrec.store.catalogue import open_bundle
+    from dagrec.store.store import open_bundle
 
     opts.set_threads(threads)
     request = read_request(path, composition, at, {"model": model, "k": k, "explain": True})

@@ -50,7 +50,7 @@ def train(
     """
     from dagrec.jobs.train import CHAMPION_METRIC
     from dagrec.jobs.train import train as run
-    from dagrec.store.catalogue import Store
+    from dagrec.store.store import Store
 
     run_config = opts.run_config(context, model, config, options)
     candidates = opts.candidates(catalogue, services, run_config)
@@ -67,12 +67,8 @@ def train(
                 measure=measure,
                 advance=lambda label: progress.update(task, advance=1, description=f"fitted {label}"),
             )
-    if done.unknown_links:
-        console.say(
-            f"note: {done.unknown_links} declared links name a node or service that no example has; "
-            "they were left out",
-            style="yellow",
-        )
+    for note in done.notes:
+        console.say(f"note: {note}", style="yellow")
     if json is not None:
         models = {label: entry.model_dump() for label, entry in done.entries.items()}
         result = {"version": done.version, "champion": done.champion, "models": models}
@@ -138,7 +134,7 @@ def _row(model: dict[str, Any], with_parameters: bool) -> list[object]:
 def _learned(store: Path) -> dict[str, dict[str, int]]:
     """Recommender -> label -> how many numbers it has learned, in the live bundle of a store."""
     from dagrec.store.bundle import read_manifest
-    from dagrec.store.catalogue import Store
+    from dagrec.store.store import Store
 
     published = Store(store)
     found: dict[str, dict[str, int]] = {}

@@ -62,7 +62,7 @@ def retrain(
     """
     from dagrec.jobs.retrain import Job, make_retrain_options
     from dagrec.jobs.retrain import retrain as run
-    from dagrec.store.catalogue import Store
+    from dagrec.store.store import Store
 
     run_config = opts.run_config(context, model, config, options)
     given = {
@@ -125,7 +125,7 @@ def _print(report: Report) -> None:
 
 def bundles(store: opts.StorePath, json: opts.Json = None) -> None:
     """List the published bundles of STORE, the newest last; * is live."""
-    from dagrec.store.catalogue import Store
+    from dagrec.store.store import Store
 
     found = [about.model_dump(mode="json") for about in Store(store).listing()]
     if json is not None:
@@ -163,7 +163,7 @@ def rollback(
 ) -> None:
     """Make another published bundle live. Services take it within DAGREC_WATCH seconds."""
     from dagrec.recommend.check import self_check
-    from dagrec.store.catalogue import Store
+    from dagrec.store.store import Store
 
     version = Store(store).rollback(to, check=self_check)
     if json is not None:
@@ -179,7 +179,7 @@ def prune(
     json: opts.Json = None,
 ) -> None:
     """Remove the oldest bundles of STORE; never the live one, nor the one before it."""
-    from dagrec.store.catalogue import Store
+    from dagrec.store.store import Store
 
     removed = Store(store).prune(keep, dry_run=dry_run)
     if json is not None:

@@ -129,7 +129,7 @@ def extract(
     return tuple(examples), report
 
 
-def need_examples(
+def require_examples(
     compositions: Sequence[Composition], options: ExampleOptions | None = None
 ) -> tuple[tuple[Example, ...], ExampleReport]:
     """:func:`extract`, with a :class:`DataError` where there is nothing to learn from."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dagrec.data.compositions import Composition, Node, OnCycle, compose
 from dagrec.data.dataset import Dataset, ReadReport
-from dagrec.data.formats.calls import Call, draft_session, sessions
-from dagrec.data.formats.documents import need_id, optional_text, show
+from dagrec.data.formats.calls import CallRow, draft_session, sessions
+from dagrec.data.formats.documents import describe_value, optional_text, require_id
 from dagrec.data.formats.draft import parse_time
 from dagrec.errors import DataError, did_you_mean
 
@@ -63,7 +63,7 @@ def from_paths(
             )
         if not path:
             raise DataError(f"{what}: must hold at least one key, found none", rule="no-nodes")
-        keys = [need_id(key, f"{what}: key {i}") for i, key in enumerate(path, start=1)]
+        keys = [require_id(key, f"{what}: key {i}") for i, key in enumerate(path, start=1)]
         nodes = [
             Node(str(i), key, "service" if is_service(key) else "data")
             for i, key in enumerate(keys, start=1)
@@ -74,7 +74,7 @@ def from_paths(
             f"path-{number}",
             nodes,
             [(a.id, b.id) for a, b in pairwise(nodes)],
-            owner=None if owner is None else need_id(owner, f"{what}: owner"),
+            owner=None if owner is None else require_id(owner, f"{what}: owner"),
             time=time,
         )
         compositions.append(composition)
@@ -123,13 +123,13 @@ def from_dataframe(
         for name, column in (("owner", owner), ("service", service), ("time", time))
         if column is not None
     }
-    calls: dict[str, list[Call]] = {}
+    calls: dict[str, list[CallRow]] = {}
     for row, (owner_cell, service_cell) in enumerate(
         zip(columns["owner"], columns["service"], strict=True)
     ):
         what = f"row {row}"
-        who = need_id(_plain(owner_cell), f"{what}: {owner}")
-        key = need_id(_plain(service_cell), f"{what}: {service}")
+        who = require_id(_plain(owner_cell), f"{what}: {owner}")
+        key = require_id(_plain(service_cell), f"{what}: {service}")
         when = None
         if time is not None:
             when = parse_moment(columns["time"][row], f"{what}: {time}")
@@ -137,11 +137,11 @@ def from_dataframe(
                 raise DataError(
                     f"{what}: {time} must be a time, found none; fill it in", rule="no-time"
                 )
-        calls.setdefault(who, []).append(Call(when, row, who, key))
+        calls.setdefault(who, []).append(CallRow(when, row, who, key))
     report = ReadReport()
     compositions = []
     for own in calls.values():
-        for session in sessions(sorted(own, key=Call.order), session_gap):
+        for session in sessions(sorted(own, key=CallRow.order), session_gap):
             draft = draft_session(session)
             composition, _ = compose(
                 draft.id or "", draft.nodes, draft.links, owner=draft.owner, time=draft.time
@@ -218,7 +218,7 @@ def composition_of_graph(
         nodes.append(
             Node(
                 id=id_,
-                key=id_ if key is None else need_id(key, f"{what}: key"),
+                key=id_ if key is None else require_id(key, f"{what}: key"),
                 kind=optional_text(attributes.get("kind"), f"{what}: kind") or "service",
                 text=optional_text(attributes.get("text"), f"{what}: text"),
                 time=parse_moment(attributes.get("time"), f"{what}: time"),
@@ -227,10 +227,10 @@ def composition_of_graph(
     about: Mapping[str, Any] = graph.graph
     name, owner = about.get("id") or about.get("name"), about.get("owner")
     return compose(
-        need_id(name, "id") if name else id,
+        require_id(name, "id") if name else id,
         nodes,
         [(_node_id(source), _node_id(target)) for source, target in graph.edges()],
-        owner=None if owner is None else need_id(owner, "owner"),
+        owner=None if owner is None else require_id(owner, "owner"),
         time=parse_moment(about.get("time"), "time"),
         on_cycle="break" if on_cycle == "break" else "fail",
     )
@@ -292,7 +292,9 @@ def _node_id(name: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return show(value) if isinstance(value, str | int | float | None) else type(value).__name__
+    return (
+        describe_value(value) if isinstance(value, str | int | float | None) else type(value).__name__
+    )
 
 
 def _dataset(compositions: Sequence[Composition], report: ReadReport, source: str) -> Dataset:

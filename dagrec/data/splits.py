@@ -155,7 +155,7 @@ def _keys_known(example: Example, hidden: frozenset[str]) -> set[str]:
     return {*context.path, *(source.by_id[id_].key for id_ in (*context.upstream(), *context.children))}
 
 
-def blocks(examples: Sequence[Example], share: float, every: int) -> list[Split]:
+def prequential_splits(examples: Sequence[Example], share: float, every: int) -> list[Split]:
     """The newest ``share`` of the examples in blocks, each tested on by what all older ones teach.
 
     Blocks have ``every`` examples at least; those of one moment stay together, so that none of them

@@ -15,8 +15,8 @@ from dagrec.types import Ids
 
 PADDING = 0
 UNKNOWN = 1
-FIRST = 2
-"""Node id of service column 0: the node id of service column c is c + FIRST."""
+FIRST_SERVICE = 2
+"""Node id of service column 0: the node id of service column c is c + FIRST_SERVICE."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         """Number of node ids, padding and unknown included."""
-        return FIRST + len(self.services) + len(self.others)
+        return FIRST_SERVICE + len(self.services) + len(self.others)
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        return {key: i for i, key in enumerate((*self.services, *self.others), start=FIRST)}
+        return {key: i for i, key in enumerate((*self.services, *self.others), start=FIRST_SERVICE)}
 
     @cached_property
     def columns(self) -> dict[str, int]:

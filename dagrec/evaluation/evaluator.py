@@ -108,7 +108,7 @@ class TestPart:
     def support_of_last(self) -> Floats:
         """[n] how many training examples continue from each context's last node."""
         last = self.data.vocabulary.encode([e.context for e in self.examples]).last
-        return self.data.graph.continued[last]
+        return self.data.graph.frontier_counts[last]
 
     @cached_property
     def new_links(self) -> Floats:

@@ -1,18 +1,6 @@
-"""Vectors in two dimensions, and how much they point the same way.
+"""Vectors in two dimensions, by PCA and t-SNE, and how much they point the same way.
 
-PCA: rows X [n, D], centred, X = U S W^T; the coordinates are X W of the two largest singular values.
-
-t-SNE (van der Maaten and Hinton 2008), exact, n^2 in time and memory. Affinities of n points
-
-    p(j | i) ~ exp(-b_i |x_i - x_j|^2),   b_i such that 2^(entropy of p(. | i)) is the perplexity
-    P = (p(j | i) + p(i | j)) / 2n        adds up to 1
-    Q ~ 1 / (1 + |y_i - y_j|^2)           adds up to 1
-
-and Y [n, 2] that minimise KL(P, Q), by gradient descent with momentum and a gain for each coordinate.
-Chosen where the paper leaves room, as is usual today: P is exaggerated twelvefold at first (the paper:
-fourfold), a step is n / 48 and 50 at least (Belkina et al. 2019), and Y starts as a tiny PCA, so that
-the global layout is not drawn by lot (Kobak and Berens 2019). Distances are divided by their mean,
-which changes no p.
+PCA and t-SNE are those of scikit-learn, which is imported when a picture is drawn.
 """
 
 from __future__ import annotations
@@ -21,25 +9,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dagrec.errors import missing_package
 from dagrec.types import Floats
 
 PERPLEXITY = 30.0
-STEPS = 750
-EXAGGERATED_STEPS = 250
-EXAGGERATION = 12.0
-FIRST_SPREAD = 1e-4
-SEARCHES = 60
-"""Halvings of the interval in which log b_i is looked for."""
-TINY = 1e-12
+ITERATIONS = 750
+INITIAL_STD = 1e-4
+"""Standard deviation of the first coordinate before the first iteration of t-SNE."""
 MIN_POINTS = 4
-"""Points that t-SNE can lay out: with fewer, neighbours are all there is."""
+"""The fewest points that t-SNE lays out; fewer are laid out by PCA."""
+PICTURE = "a picture of embeddings"
 
 
 @dataclass(frozen=True)
 class Points:
-    """n nodes with their vectors [n, D], and what is told of them in a picture.
+    """n nodes with their vectors [n, D], and what a picture shows of them.
 
-    ``total``: how many there are, where only the most frequent ones are shown.
+    ``total`` is the number of all nodes, of which only the most frequent ones are shown.
     """
 
     vectors: Floats
@@ -50,16 +36,16 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Principal:
-    """points: [n, 2] coordinates; shares: [2] of the variance that each explains."""
+class PcaLayout:
+    """points: [n, 2] coordinates; shares: [2] share of the variance that each one explains."""
 
     points: Floats
     shares: Floats
 
 
 @dataclass(frozen=True)
-class Neighbourly:
-    """points: [n, 2] coordinates; kl: the divergence that is left, in nats; perplexity: as used."""
+class TsneLayout:
+    """points: [n, 2] coordinates; kl: the remaining divergence in nats; perplexity: the one used."""
 
     points: Floats
     kl: float
@@ -69,7 +55,7 @@ class Neighbourly:
 def mean_cosine(vectors: Floats) -> float | None:
     """The mean cosine of two different rows; 1 where all point the same way, None without two rows.
 
-    A row of zeros points nowhere: its cosines are 0.
+    The cosines of a row of zeros count as 0.
     """
     n = len(vectors)
     if n < 2:
@@ -80,116 +66,52 @@ def mean_cosine(vectors: Floats) -> float | None:
     return float((np.square(units.sum(axis=0)).sum() - own) / (n * (n - 1)))
 
 
-def pca(vectors: Floats) -> Principal:
-    """The two directions of the largest variance. Of each, the largest weight is positive."""
-    centred = vectors - vectors.mean(axis=0)
-    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    axes, sizes = axes[:2], np.square(sizes)
-    largest = np.abs(axes).argmax(axis=1)
-    axes = axes * np.where(axes[np.arange(len(axes)), largest] < 0, -1.0, 1.0)[:, None]
-    missing = 2 - len(axes)  # where vectors have one number, or there is one of them
-    points = np.pad(centred @ axes.T, ((0, 0), (0, missing)))
-    total = sizes.sum()
-    shares = sizes[:2] / total if total > 0 else np.zeros(len(axes))
-    return Principal(points, np.pad(shares, (0, missing)))
+def pca(vectors: Floats) -> PcaLayout:
+    """The projection on the two directions of the largest variance.
 
-
-def tsne(vectors: Floats, *, perplexity: float = PERPLEXITY, seed: int = 0) -> Neighbourly:
-    """Rows laid out such that neighbours stay neighbours.
-
-    A perplexity of more than a third of the points is reduced to that. Fewer than four points are laid
-    out by PCA.
+    The largest weight of each direction is positive. Where there are fewer than two directions (one
+    point, or vectors of one number), the missing coordinates are 0.
     """
-    n = len(vectors)
+    try:
+        from sklearn.decomposition import PCA
+    except ModuleNotFoundError as error:
+        raise missing_package(PICTURE, error, "viz") from None
+
+    if not np.ptp(vectors, axis=0).any():  # equal points have no variance to explain
+        return PcaLayout(np.zeros((len(vectors), 2)), np.zeros(2))
+    model = PCA(min(2, *vectors.shape), svd_solver="full")
+    points = model.fit_transform(vectors)
+    missing = (0, 2 - points.shape[1])
+    return PcaLayout(
+        np.pad(points, ((0, 0), missing)), np.pad(model.explained_variance_ratio_, missing)
+    )
+
+
+def tsne(vectors: Floats, *, perplexity: float = PERPLEXITY, seed: int = 0) -> TsneLayout:
+    """A layout in which neighbours stay neighbours, by exact t-SNE that starts from PCA.
+
+    The perplexity is at most a third of the other points. Fewer than four points are laid out by PCA.
+    """
+    try:
+        from sklearn.manifold import TSNE
+    except ModuleNotFoundError as error:
+        raise missing_package(PICTURE, error, "viz") from None
+
     first = pca(vectors).points
-    if n < MIN_POINTS:
-        return Neighbourly(first, 0.0, 0.0)
-    perplexity = min(perplexity, (n - 1) / 3)
-    p = affinities(vectors, perplexity)
-    # Noise, since nothing else ever leaves an axis on which all points are 0.
-    noise = np.random.default_rng(seed).normal(size=first.shape) * FIRST_SPREAD / 100
-    y = first / max(float(first[:, 0].std()), TINY) * FIRST_SPREAD + noise
-    rate = max(n / EXAGGERATION / 4, 50.0)
-    y = descend(p * EXAGGERATION, y, EXAGGERATED_STEPS, rate, momentum=0.5)
-    y = descend(p, y, STEPS - EXAGGERATED_STEPS, rate, momentum=0.8)
-    return Neighbourly(y - y.mean(axis=0), divergence(p, y), perplexity)
+    if len(vectors) < MIN_POINTS:
+        return TsneLayout(first, 0.0, 0.0)
+    # A little noise, because t-SNE never leaves an axis on which all coordinates are equal.
+    noise = np.random.default_rng(seed).normal(size=first.shape) * INITIAL_STD / 100
+    model = TSNE(
+        perplexity=min(perplexity, (len(vectors) - 1) / 3),
+        max_iter=ITERATIONS,
+        init=first / (first[:, 0].std() or 1.0) * INITIAL_STD + noise,
+        random_state=seed,
+        method="exact",
+    )
+    # The layout does not depend on the scale, but scikit-learn computes distances in single precision.
+    points = model.fit_transform(vectors / (np.abs(vectors).max() or 1.0))
+    return TsneLayout(points.astype(np.float64), float(model.kl_divergence_), model.perplexity)
 
 
-def descend(p: Floats, y: Floats, steps: int, rate: float, momentum: float) -> Floats:
-    """Y after so many steps from standing still."""
-    speed, gains = np.zeros_like(y), np.ones_like(y)
-    for _ in range(steps):
-        slope = gradient(p, y)
-        # Longer steps where a coordinate moves on downhill, shorter ones where it went too far.
-        gains = np.where(slope * speed < 0, gains + 0.2, gains * 0.8).clip(min=0.01)
-        speed = momentum * speed - rate * gains * slope
-        y = y + speed
-    return y
-
-
-def squared_distances(rows: Floats) -> Floats:
-    """[n, n]"""
-    squares = np.square(rows).sum(axis=1)
-    found: Floats = (-2 * rows) @ rows.T
-    found += squares[:, None]
-    found += squares
-    np.maximum(found, 0, out=found)
-    np.fill_diagonal(found, 0)
-    return found
-
-
-def conditionals(vectors: Floats, perplexity: float) -> Floats:
-    """p(j | i) in row i: [n, n]."""
-    distances = squared_distances(vectors)
-    distances /= max(float(distances.mean()), TINY)
-    np.fill_diagonal(distances, np.inf)
-    # The nearest neighbour's becomes 0: the same p, and no row that vanishes.
-    distances -= distances.min(axis=1, keepdims=True)
-    n = len(distances)
-    found = np.empty_like(distances)
-    low, high = np.full((n, 1), -20.0), np.full((n, 1), 20.0)  # of log b
-    for _ in range(SEARCHES):
-        middle = (low + high) / 2
-        found = np.exp(-np.exp(middle) * distances)
-        found /= found.sum(axis=1, keepdims=True)
-        entropies = -(found * np.log(np.maximum(found, TINY))).sum(axis=1, keepdims=True)
-        wide = entropies > np.log(perplexity)
-        low, high = np.where(wide, middle, low), np.where(wide, high, middle)
-    return found
-
-
-def affinities(vectors: Floats, perplexity: float) -> Floats:
-    """P: [n, n], symmetric, of sum 1, and 0 on the diagonal."""
-    found = conditionals(vectors, perplexity)
-    joint: Floats = (found + found.T) / (2 * len(found))
-    return joint
-
-
-def _nearness(y: Floats) -> Floats:
-    """1 / (1 + |y_i - y_j|^2), and 0 on the diagonal: Q but for its sum."""
-    found = squared_distances(y)
-    found += 1
-    np.reciprocal(found, out=found)
-    np.fill_diagonal(found, 0)
-    return found
-
-
-def gradient(p: Floats, y: Floats) -> Floats:
-    """[n, 2] of KL(P, Q) by Y: 4 sum_j (p_ij - q_ij) (y_i - y_j) / (1 + |y_i - y_j|^2)."""
-    near = _nearness(y)
-    forces = near * (-1 / near.sum())
-    forces += p
-    forces *= near
-    found: Floats = 4 * (forces.sum(axis=1, keepdims=True) * y - forces @ y)
-    return found
-
-
-def divergence(p: Floats, y: Floats) -> float:
-    """KL(P, Q) in nats."""
-    near = _nearness(y)
-    q = near / near.sum()
-    some = p > 0
-    return float((p[some] * np.log(p[some] / np.maximum(q[some], TINY))).sum())
-
-
-__all__ = ["Neighbourly", "Points", "Principal", "mean_cosine", "pca", "tsne"]
+__all__ = ["PcaLayout", "Points", "TsneLayout", "mean_cosine", "pca", "tsne"]

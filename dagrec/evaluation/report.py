@@ -14,12 +14,12 @@ from dagrec.evaluation.evaluator import RunResult, Weight, row_weights
 from dagrec.metrics.ranking import METRICS, ece_band
 from dagrec.metrics.statistics import (
     Estimate,
-    bootstrap_p,
+    bootstrap_p_value,
     holm,
-    mcnemar_p,
-    over_draws,
-    over_splits,
-    paired_p,
+    mcnemar_p_value,
+    mean_over_draws,
+    mean_over_splits,
+    paired_p_value,
     resampled_weights,
 )
 from dagrec.types import Options
@@ -100,8 +100,8 @@ class Series:
 
     def estimate(self) -> Estimate:
         if self.draws is None:
-            return over_splits(self.values, self.test_over_train)
-        return over_draws(self.values, np.array(self.draws))
+            return mean_over_splits(self.values, self.test_over_train)
+        return mean_over_draws(self.values, np.array(self.draws))
 
     def minus(self, other: Series) -> Series:
         draws = None
@@ -112,8 +112,8 @@ class Series:
 
     def p(self) -> float:
         if self.draws is None:
-            return paired_p(self.values, self.test_over_train)
-        return bootstrap_p(np.array(self.draws))
+            return paired_p_value(self.values, self.test_over_train)
+        return bootstrap_p_value(np.array(self.draws))
 
 
 Grid = Sequence[Sequence[RunMetrics]]
@@ -142,7 +142,7 @@ def summarise(
             row |= {"low": found.low, "high": found.high, "p": difference.p()}
             hits = grids[a][0][0].hits, grids[b][0][0].hits
             if metric == "accuracy" and hits[0] is not None and hits[1] is not None:
-                row["p_mcnemar"] = mcnemar_p(hits[0], hits[1])
+                row["p_mcnemar"] = mcnemar_p_value(hits[0], hits[1])
             rows.append(row)
         for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
             comparisons.append(row | {"p_holm": adjusted, "resolved": adjusted < RESOLVED})

@@ -6,7 +6,6 @@ that is not whole was never confirmed to anybody: it is left out, and counted.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,6 @@ from dagrec.metrics.statistics import LEVEL
 
 FILES = "feedback-*.jsonl"
 DRAWS = 2000
-Z = 1.959963984540054
-"""Of the normal distribution, the quantile that leaves (1 - LEVEL) / 2 above it."""
 
 
 @dataclass
@@ -171,14 +168,10 @@ def wilson(successes: int, n: int) -> dict[str, float] | None:
     """A share of n with Wilson's score interval (1927), which stays within 0 and 1; None of nothing."""
     if not n:
         return None
-    p = successes / n
-    centre = p + Z * Z / (2 * n)
-    half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    scale = 1 + Z * Z / n
-    # At the ends the interval ends there exactly, which rounding may miss.
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == n else (centre + half) / scale
-    return {"mean": p, "low": low, "high": high}
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
+    return {"mean": successes / n, "low": float(interval.low), "high": float(interval.high)}
 
 
 def _mean(values: Counter[float]) -> dict[str, float] | None:

@@ -1,6 +1,6 @@
-"""Which training compositions made which step: what an answer can be explained with.
+"""Which training compositions contain which step. Answers are explained with it.
 
-Built from training examples and nothing else, and read by no recommender.
+Evidence is built from training examples alone, and no recommender uses it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from dagrec.errors import StoreError
 from dagrec.types import Ids, Mask, Ragged
 
 MAX_SUFFIX_LENGTH = 16
-"""Nodes at the end of a path by which contexts are compared, at most."""
+"""The largest number of nodes at the end of a path by which contexts are compared."""
 
 Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Step:
-    """How often a service followed the longest end of a path after which training shows it.
+class StepEvidence:
+    """How often a service followed the longest suffix of a path that it follows in training.
 
-    nodes: of that end, 0 where the service never followed the last node; compositions: how many made
-    the step, and the ids of the first of them.
+    nodes: length of that suffix, 0 if the service never followed the last node; compositions: number of
+    compositions that contain the step; ids: ids of the first of these compositions.
     """
 
     nodes: int
@@ -40,11 +40,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """A context of training, and what followed it.
+class SimilarContext:
+    """A training context that is similar to a given one, and the services that followed it.
 
-    path: node ids; similarity: Jaccard index of its nodes and those asked about; compositions: how many
-    have it; following: (service column, compositions), the most frequent first.
+    path: node ids; similarity: Jaccard index of the nodes of both contexts; compositions: number of
+    compositions that contain the context; following: (service column, number of compositions), the most
+    frequent first.
     """
 
     path: tuple[int, ...]
@@ -55,12 +56,12 @@ class Nearest:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """U distinct paths of training, the S distinct steps that were made after them, and by whom.
+    """The U distinct training paths, the S distinct steps after them, and their compositions.
 
-    ids: of the D compositions that have an example, in their order; hashes: [D], of their content;
-    paths: node ids of path u at path_starts[u]; step s leads from path step_paths[s] to service column
-    step_services[s], and numbers of the compositions that made it are at step_starts[s]. Steps stand in
-    the order of their paths.
+    ids: [D] ids of the compositions that have an example, in order; hashes: [D] hashes of their
+    content; paths: node ids, those of path u start at path_starts[u]. Step s leads from path
+    step_paths[s] to service column step_services[s]; compositions: numbers of the compositions that
+    contain a step, those of step s start at step_starts[s]. Steps are in the order of their paths.
     """
 
     ids: tuple[str, ...]
@@ -75,106 +76,120 @@ class Evidence:
     @classmethod
     def of(cls, examples: Iterable[Example], vocabulary: Vocabulary) -> Evidence:
         """The evidence of training examples."""
-        number: dict[int, int] = {}
-        sources: list[tuple[str, int]] = []
-        made: dict[tuple[int, ...], dict[int, dict[int, None]]] = defaultdict(dict)
+        numbers: dict[int, int] = {}
+        ids_and_hashes: list[tuple[str, int]] = []
+        # path -> service column -> numbers of the compositions, as an ordered set
+        steps_after: dict[tuple[int, ...], dict[int, dict[int, None]]] = defaultdict(dict)
         for example in examples:
-            if example.composition not in number:
-                number[example.composition] = len(number)
-                source = example.context.composition
-                about = (str(example.composition), 0)
-                sources.append(about if source is None else (source.id, composition_hash(source)))
+            if example.composition not in numbers:
+                numbers[example.composition] = len(numbers)
+                composition = example.context.composition
+                if composition is None:
+                    ids_and_hashes.append((str(example.composition), 0))
+                else:
+                    ids_and_hashes.append((composition.id, composition_hash(composition)))
             path = tuple(vocabulary.ids[key] for key in example.context.path)
-            steps = made[path].setdefault(vocabulary.columns[example.target], {})
-            steps[number[example.composition]] = None
-        paths = sorted(made)
-        steps_of = [sorted(made[path].items()) for path in paths]
-        flat = [(u, column, list(by)) for u, steps in enumerate(steps_of) for column, by in steps]
+            members = steps_after[path].setdefault(vocabulary.columns[example.target], {})
+            members[numbers[example.composition]] = None
+        paths = sorted(steps_after)
+        steps = [
+            (u, column, list(members))
+            for u, path in enumerate(paths)
+            for column, members in sorted(steps_after[path].items())
+        ]
         return cls(
-            tuple(id_ for id_, _ in sources),
-            np.array([hash_ for _, hash_ in sources], dtype=np.uint64),
+            tuple(id_ for id_, _ in ids_and_hashes),
+            np.array([hash_ for _, hash_ in ids_and_hashes], dtype=np.uint64),
             Ragged.of([len(path) for path in paths]).starts,
             np.array([node for path in paths for node in path], dtype=np.int64),
-            np.array([u for u, _, _ in flat], dtype=np.int64),
-            np.array([column for _, column, _ in flat], dtype=np.int64),
-            Ragged.of([len(by) for _, _, by in flat]).starts,
-            np.array([number for _, _, by in flat for number in by], dtype=np.int64),
+            np.array([u for u, _, _ in steps], dtype=np.int64),
+            np.array([column for _, column, _ in steps], dtype=np.int64),
+            Ragged.of([len(members) for _, _, members in steps]).starts,
+            np.array([number for _, _, members in steps for number in members], dtype=np.int64),
         )
 
     @cached_property
-    def seen(self) -> Hashes:
-        """Hashes of all training compositions, ascending."""
+    def sorted_hashes(self) -> Hashes:
+        """[D] hashes of all training compositions, ascending."""
         return np.sort(self.hashes)
 
-    def steps(self, path: Sequence[int], columns: Sequence[int], ids: int = 3) -> list[Step]:
-        """For each service column: after how much of the path's end it came, and where."""
-        shared = self._shared_ends(path)
-        related = np.flatnonzero(shared[self.step_paths] > 0)
+    def steps(self, path: Sequence[int], columns: Sequence[int], ids: int = 3) -> list[StepEvidence]:
+        """The evidence for each service column after ``path``, with up to ``ids`` composition ids."""
+        suffix_lengths = self._common_suffix_lengths(path)
+        related = np.flatnonzero(suffix_lengths[self.step_paths] > 0)
         services = self.step_services[related]
-        lengths = shared[self.step_paths[related]]
-        found = []
+        lengths = suffix_lengths[self.step_paths[related]]
+        result = []
         for column in columns:
-            own = services == column
-            nodes = int(lengths[own].max(initial=0))
-            by = self._by(related[own & (lengths == nodes)]) if nodes else np.empty(0, np.int64)
-            found.append(Step(nodes, len(by), tuple(self.ids[int(i)] for i in by[:ids])))
-        return found
+            to_column = services == column
+            nodes = int(lengths[to_column].max(initial=0))
+            members = np.empty(0, np.int64)
+            if nodes:
+                members = self._compositions_of(related[to_column & (lengths == nodes)])
+            first_ids = tuple(self.ids[int(i)] for i in members[:ids])
+            result.append(StepEvidence(nodes, len(members), first_ids))
+        return result
 
-    def nearest(self, path: Sequence[int], count: int = 3) -> list[Nearest]:
-        """The training contexts most like a path: those that end like it for longest, and of these the
-        ones that share most of its nodes. Contexts without a common node are left out."""
-        asked = np.unique([node for node in path if node > UNKNOWN])
-        owner, nodes = self._distinct
-        common = np.bincount(owner[np.isin(nodes, asked)], minlength=len(self._sizes))
-        similarity = common / np.maximum(self._sizes + len(asked) - common, 1)
-        # lexsort is stable and its last key decides first.
-        order = np.lexsort((-similarity, -self._shared_ends(path)))
-        found = []
+    def nearest(self, path: Sequence[int], count: int = 3) -> list[SimilarContext]:
+        """The ``count`` training contexts that are most similar to ``path``.
+
+        They are sorted by the length of the suffix that they share with it, then by the Jaccard index
+        of the nodes. Contexts that share no node with it are left out.
+        """
+        query = np.unique([node for node in path if node > UNKNOWN])
+        path_numbers, nodes = self._distinct_nodes
+        common = np.bincount(path_numbers[np.isin(nodes, query)], minlength=len(self._sizes))
+        similarity = common / np.maximum(self._sizes + len(query) - common, 1)
+        # lexsort is stable, and its last key is the primary one.
+        order = np.lexsort((-similarity, -self._common_suffix_lengths(path)))
+        result = []
         for u in order[similarity[order] > 0][:count]:
             steps = range(*np.searchsorted(self.step_paths, [u, u + 1]))
-            counts = {int(self.step_services[s]): len(self._by(np.array([s]))) for s in steps}
+            counts = {
+                int(self.step_services[s]): len(self._compositions_of(np.array([s]))) for s in steps
+            }
             following = tuple(sorted(counts.items(), key=lambda item: -item[1]))
-            whole = tuple(self.paths[self.path_starts[u] : self.path_starts[u + 1]].tolist())
-            total = len(self._by(np.arange(steps.start, steps.stop)))
-            found.append(Nearest(whole, float(similarity[u]), total, following))
-        return found
+            context = tuple(self.paths[self.path_starts[u] : self.path_starts[u + 1]].tolist())
+            total = len(self._compositions_of(np.arange(steps.start, steps.stop)))
+            result.append(SimilarContext(context, float(similarity[u]), total, following))
+        return result
 
-    def _by(self, steps: Ids) -> Ids:
-        """Numbers of the compositions that made any of these steps, ascending."""
-        found: Ids = np.unique(self.compositions[Ragged(self.step_starts).take(steps)[0]])
-        return found
+    def _compositions_of(self, steps: Ids) -> Ids:
+        """Numbers of the compositions that contain any of these steps, ascending."""
+        numbers: Ids = np.unique(self.compositions[Ragged(self.step_starts).take(steps)[0]])
+        return numbers
 
-    def _shared_ends(self, path: Sequence[int]) -> Ids:
-        """[U] how many nodes at its end each path shares with this one, up to ``MAX_SUFFIX_LENGTH``."""
-        tail = np.full(MAX_SUFFIX_LENGTH, UNKNOWN, dtype=np.int64)
+    def _common_suffix_lengths(self, path: Sequence[int]) -> Ids:
+        """[U] length of the suffix that each path shares with ``path``, up to MAX_SUFFIX_LENGTH."""
+        suffix = np.full(MAX_SUFFIX_LENGTH, UNKNOWN, dtype=np.int64)
         newest = np.array(path[::-1][:MAX_SUFFIX_LENGTH], dtype=np.int64)
-        tail[: len(newest)] = newest
-        same: Mask = (self._tails == tail) & (tail > UNKNOWN)
-        shared: Ids = np.cumprod(same, axis=1).sum(axis=1)
-        return shared
+        suffix[: len(newest)] = newest
+        equal: Mask = (self._suffixes == suffix) & (suffix > UNKNOWN)
+        lengths: Ids = np.cumprod(equal, axis=1).sum(axis=1)
+        return lengths
 
     @cached_property
-    def _tails(self) -> Ids:
-        """[U, MAX_SUFFIX_LENGTH] the newest nodes of each path, the newest first."""
-        places = self.path_starts[1:, None] - 1 - np.arange(MAX_SUFFIX_LENGTH)
-        outside = places < self.path_starts[:-1, None]
-        tails: Ids = np.where(outside, PADDING, self.paths[np.maximum(places, 0)])
-        return tails
+    def _suffixes(self) -> Ids:
+        """[U, MAX_SUFFIX_LENGTH] the last nodes of each path, the last one first."""
+        positions = self.path_starts[1:, None] - 1 - np.arange(MAX_SUFFIX_LENGTH)
+        outside = positions < self.path_starts[:-1, None]
+        suffixes: Ids = np.where(outside, PADDING, self.paths[np.maximum(positions, 0)])
+        return suffixes
 
     @cached_property
-    def _distinct(self) -> tuple[Ids, Ids]:
-        """Each path with each of its nodes, once: numbers of paths, and nodes."""
-        owner = np.repeat(np.arange(len(self.path_starts) - 1), np.diff(self.path_starts))
-        pairs = np.unique(np.stack([owner, self.paths]), axis=1)
+    def _distinct_nodes(self) -> tuple[Ids, Ids]:
+        """The distinct (path number, node id) pairs, as two arrays."""
+        path_numbers = np.repeat(np.arange(len(self.path_starts) - 1), np.diff(self.path_starts))
+        pairs = np.unique(np.stack([path_numbers, self.paths]), axis=1)
         return pairs[0], pairs[1]
 
     @cached_property
     def _sizes(self) -> Ids:
-        """[U] distinct nodes of each path."""
-        return np.bincount(self._distinct[0], minlength=len(self.path_starts) - 1)
+        """[U] number of distinct nodes of each path."""
+        return np.bincount(self._distinct_nodes[0], minlength=len(self.path_starts) - 1)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """All arrays, named as they are stored; ids as UTF-8."""
+        """All arrays under their stored names; the ids are encoded as UTF-8."""
         encoded = [id_.encode() for id_ in self.ids]
         arrays = {name: getattr(self, name) for name in ARRAYS}
         return arrays | {
@@ -184,29 +199,29 @@ class Evidence:
 
     @classmethod
     def restore(cls, state: Mapping[str, NDArray[np.generic]], vocabulary: Vocabulary) -> Evidence:
-        """The evidence whose :meth:`state` this is. Raises :class:`StoreError` if it does not fit."""
+        """Rebuild evidence from its :meth:`state`. Raises :class:`StoreError` if it is invalid."""
         try:
             text, starts = state["ids"].tobytes(), state["id_starts"].astype(np.int64)
             ids = tuple(text[a:b].decode() for a, b in pairwise(starts))
             hashes = state["hashes"].astype(np.uint64)
             arrays = {name: state[name].astype(np.int64) for name in ARRAYS if name != "hashes"}
-            found = cls(ids, hashes, **arrays)
-            whole = found._fits(vocabulary)
+            evidence = cls(ids, hashes, **arrays)
+            valid = evidence._is_valid(vocabulary)
         except (KeyError, ValueError, IndexError):
-            whole = False
-        if not whole:
+            valid = False
+        if not valid:
             raise StoreError(
-                "evidence: its paths and steps must be of its vocabulary and its compositions, found "
-                "others; publish the bundle again"
+                "evidence: its paths and steps must match the vocabulary and the compositions of the "
+                "bundle, found others; publish the bundle again"
             )
-        return found
+        return evidence
 
-    def _fits(self, vocabulary: Vocabulary) -> bool:
+    def _is_valid(self, vocabulary: Vocabulary) -> bool:
         paths, steps = len(self.path_starts) - 1, len(self.step_paths)
         return (
             len(self.ids) == len(self.hashes)
-            and _divides(self.path_starts, len(self.paths))
-            and _divides(self.step_starts, len(self.compositions))
+            and _are_row_starts(self.path_starts, len(self.paths))
+            and _are_row_starts(self.step_starts, len(self.compositions))
             and self.step_services.shape == (steps,)
             and self.step_starts.shape == (steps + 1,)
             and bool((np.diff(self.step_paths) >= 0).all())
@@ -229,14 +244,14 @@ ARRAYS = (
 
 
 def composition_hash(composition: Composition) -> int:
-    """A number of 64 bits that two compositions share when everything in them is the same.
+    """A 64-bit hash of everything in a composition but its id.
 
-    Their own ids do not enter: a reader makes them up from file and place where there are none.
+    The id is excluded because a reader derives it from file name and position if the file has none.
     """
     return int(fingerprint([replace(composition, id="")])[:16], 16)
 
 
-def _divides(starts: Ids, total: int) -> bool:
+def _are_row_starts(starts: Ids, total: int) -> bool:
     return bool(starts[0] == 0 and starts[-1] == total and (np.diff(starts) >= 0).all())
 
 

@@ -1,15 +1,17 @@
-"""The mask: which services may come next, and what that makes of a recommender's scores.
+"""The mask: the services that are allowed next, and the probabilities of a recommender under it.
 
-This is the only place where scores are masked. With M the services that may follow:
+Scores are masked here and nowhere else. With M the set of allowed services:
 
-- ``observed``: M is what followed the frontier node in training; p = softmax of the scores over M;
+- ``observed``: M is the set of services that followed the frontier in training; p is the softmax of the
+  scores over M;
 - ``catalogue``: the same with the links that the user declared;
-- ``soft``: seen successors share 1 - u and all others u, each by softmax among themselves, where u is
-  the node's unseen mass (Good-Turing, see ``ServiceGraph.unseen_mass``);
-- ``none``: softmax over all services.
+- ``soft``: observed successors share the probability 1 - u and all other services share u, each by a
+  softmax within its group, where u is the unseen mass of the frontier (Good-Turing, see
+  ``ServiceGraph.unseen_mass``);
+- ``none``: p is the softmax over all services.
 
-A node that is unknown, or that nothing ever followed, leaves M empty: then every service may follow,
-and the answer says so (``mask_fallback``). A row is never all -inf.
+If the frontier is unknown, or no service ever followed it, M is empty. The mask then falls back to all
+services, and the answer has ``mask_fallback`` set. A row is therefore never all -inf.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ class MaskPolicy(StrEnum):
 
 @dataclass(frozen=True)
 class Masked:
-    """Scores after the mask.
+    """Log-probabilities under a mask.
 
-    log_probabilities: [B, C], -inf outside ``allowed``; allowed: [B, C]; unknown, terminal: [B].
+    log_probabilities: [B, C], -inf outside ``allowed``; allowed: [B, C]; unknown: [B], True if the
+    frontier is an unknown node; terminal: [B], True if it is a known node without any successor.
     """
 
     log_probabilities: Floats
@@ -52,11 +55,11 @@ class Masked:
 
 
 def successor_mask(last: Ids, graph: ServiceGraph, policy: MaskPolicy) -> tuple[Mask, Mask]:
-    """Which services may follow each frontier node, and for which rows the mask fell back.
+    """Return the allowed services of each frontier, and the rows for which the mask fell back.
 
-    last: [B] node ids. Returns allowed [B, C], and fallback [B]: True where no service may follow, so
-    that all are allowed.
-    Raises :class:`ConfigError` for ``catalogue`` without declared links.
+    last: [B] node ids of the frontiers. Returns allowed [B, C] and fallback [B], which is True for rows
+    in which all services are allowed because the frontier has no successor. Raises :class:`ConfigError`
+    for ``catalogue`` without declared links.
     """
     links = graph.declared if policy is MaskPolicy.CATALOGUE else graph.observed
     if links is None:
@@ -64,48 +67,51 @@ def successor_mask(last: Ids, graph: ServiceGraph, policy: MaskPolicy) -> tuple[
     allowed = np.zeros((len(last), len(graph.vocabulary.services)), dtype=np.bool_)
     fallback = np.zeros(len(last), dtype=np.bool_)
     for row, node in enumerate(last.tolist()):
-        followers, _ = links.row(node)
-        if len(followers):
-            allowed[row, followers] = True
+        successors, _ = links.row(node)
+        if len(successors):
+            allowed[row, successors] = True
         else:
             allowed[row] = fallback[row] = True
     return allowed, fallback
 
 
 def apply_mask(scores: Scores, last: Ids, graph: ServiceGraph, policy: MaskPolicy) -> Masked:
-    """Log-probabilities of the services that may follow each frontier node.
+    """Return the log-probabilities of the services that may follow each frontier.
 
     scores: [B, C] unmasked; last: [B] node ids of the frontiers.
     """
     values = scores.astype(np.float64)
-    hard = MaskPolicy.CATALOGUE if policy is MaskPolicy.CATALOGUE else MaskPolicy.OBSERVED
-    seen, fallback = successor_mask(last, graph, hard)
+    successors, fallback = successor_mask(last, graph, _hard(policy))
     unknown = last <= UNKNOWN
     terminal = fallback & ~unknown
     if policy not in (MaskPolicy.NONE, MaskPolicy.SOFT):
-        return Masked(log_softmax(values, seen), seen, unknown, terminal)
-    everything = np.ones_like(seen)
+        return Masked(log_softmax(values, successors), successors, unknown, terminal)
+    all_allowed = np.ones_like(successors)
     if policy is MaskPolicy.NONE:
-        return Masked(log_softmax(values), everything, unknown, terminal)
-    # Where the mask fell back, or every service was seen, there is no mass to divide.
-    mass = np.where(fallback | seen.all(axis=1), 0.0, graph.unseen_mass[last])[:, None]
+        return Masked(log_softmax(values), all_allowed, unknown, terminal)
+    # There is one group only if the mask fell back or every service is a successor.
+    unseen_mass = np.where(fallback | successors.all(axis=1), 0.0, graph.unseen_mass[last])[:, None]
     with np.errstate(divide="ignore"):
-        share = np.where(seen, np.log1p(-mass), np.log(mass))
-    within = np.where(seen, log_softmax(values, seen), log_softmax(values, ~seen))
-    return Masked(share + within, everything, unknown, terminal)
+        log_group = np.where(successors, np.log1p(-unseen_mass), np.log(unseen_mass))
+    log_within = np.where(successors, log_softmax(values, successors), log_softmax(values, ~successors))
+    return Masked(log_group + log_within, all_allowed, unknown, terminal)
 
 
 def competitors(last: Ids, targets: Ids, graph: ServiceGraph, policy: MaskPolicy) -> Mask:
-    """[B, C] the services among which the scores decide how probable each target [B] is.
+    """Return [B, C], the services whose scores determine the probability of each target [B].
 
-    Those that the mask lets through; under the soft one, the seen successors for a target that is one
-    of them, and all others for another target.
+    These are the allowed services. Under the soft mask they are the group of the target: the observed
+    successors of the frontier, or all other services.
     """
     if policy is MaskPolicy.NONE:
         return np.ones((len(last), len(graph.vocabulary.services)), dtype=np.bool_)
-    hard = MaskPolicy.CATALOGUE if policy is MaskPolicy.CATALOGUE else MaskPolicy.OBSERVED
-    seen, _ = successor_mask(last, graph, hard)
+    successors, _ = successor_mask(last, graph, _hard(policy))
     if policy is not MaskPolicy.SOFT:
-        return seen
-    among: Mask = seen == seen[np.arange(len(targets)), targets][:, None]
-    return among
+        return successors
+    group: Mask = successors == successors[np.arange(len(targets)), targets][:, None]
+    return group
+
+
+def _hard(policy: MaskPolicy) -> MaskPolicy:
+    """The policy whose links a policy uses: ``catalogue``, or ``observed`` for all others."""
+    return MaskPolicy.CATALOGUE if policy is MaskPolicy.CATALOGUE else MaskPolicy.OBSERVED

@@ -1,4 +1,4 @@
-"""Who may follow whom, and how often it was seen: built from training examples and nothing else."""
+"""The service graph: which services followed which nodes, how often, and which links are declared."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 
 from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Example
-from dagrec.data.formats.documents import need_id, need_list, need_object, parse_json, read_text
-from dagrec.data.vocabulary import FIRST, UNKNOWN, Vocabulary
+from dagrec.data.formats.documents import (
+    parse_json,
+    read_text,
+    require_id,
+    require_list,
+    require_object,
+)
+from dagrec.data.vocabulary import FIRST_SERVICE, UNKNOWN, Vocabulary
 from dagrec.errors import DataError, StoreError
 from dagrec.graph.upstream import Upstream, Upstreams
 from dagrec.types import Floats, Ids
@@ -27,9 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Successors:
-    """A sparse matrix of node ids by service columns, in compressed rows.
+    """A sparse matrix of node ids by service columns, in compressed sparse row format.
 
-    starts: [V + 1]; services: [links] columns, ascending within a row; counts: [links], how often.
+    starts: [V + 1] row starts; services: [links] columns, ascending within a row; counts: [links].
     """
 
     starts: Ids
@@ -38,33 +44,32 @@ class Successors:
 
     @classmethod
     def of(cls, nodes: int, counts: Mapping[tuple[int, int], float]) -> Successors:
-        """From (node id, service column) -> count."""
+        """The matrix with ``nodes`` rows of (node id, service column) -> count."""
         links = sorted(counts)
-        starts = np.zeros(nodes + 1, dtype=np.int64)
-        for node, _ in links:
-            starts[node + 1] += 1
+        sources, services = np.array(links, dtype=np.int64).reshape(-1, 2).T.copy()
         return cls(
-            np.cumsum(starts),
-            np.array([service for _, service in links], dtype=np.int64),
+            np.searchsorted(sources, np.arange(nodes + 1)),
+            services,
             np.array([counts[link] for link in links], dtype=np.float64),
         )
 
     def row(self, node: int) -> tuple[Ids, Floats]:
-        """Columns and counts of what followed a node."""
+        """Columns and counts of the services that followed a node."""
         part = slice(self.starts[node], self.starts[node + 1])
         return self.services[part], self.counts[part]
 
     @cached_property
     def degrees(self) -> Ids:
-        """[V] number of different successors of each node."""
+        """[V] number of distinct successors of each node."""
         return np.diff(self.starts)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
+        """All arrays, by name."""
         return {"starts": self.starts, "services": self.services, "counts": self.counts}
 
     def check(self, nodes: int, services: int) -> Successors:
-        """Itself, if it fits a vocabulary; raises :class:`StoreError` otherwise."""
-        fits = (
+        """Return ``self`` if it matches a vocabulary of this size, else raise :class:`StoreError`."""
+        valid = (
             self.starts.shape == (nodes + 1,)
             and self.services.shape == self.counts.shape == (int(self.starts[-1]),)
             and self.starts[0] == 0
@@ -72,7 +77,7 @@ class Successors:
             and bool(((self.services >= 0) & (self.services < services)).all())
             and bool((np.isfinite(self.counts) & (self.counts > 0)).all())
         )
-        if not fits:
+        if not valid:
             raise StoreError(
                 f"graph: it must have {nodes} nodes and {services} services like its vocabulary, "
                 "found other shapes or values; publish the bundle again"
@@ -82,17 +87,17 @@ class Successors:
 
 @dataclass(frozen=True)
 class ServiceGraph:
-    """Links seen in training with their counts, and those a user declared.
+    """The links observed in training with their counts, and the links declared in a catalogue.
 
-    ``observed`` counts, for each node, the training examples in which each service came next;
-    ``declared`` holds the catalogue's links (count 1 each), or is None.
+    ``observed`` counts, for each node and service, the training examples in which the service followed
+    the node. ``declared`` has the links of the catalogue, with count 1 each, or is None.
     """
 
     vocabulary: Vocabulary
     observed: Successors
     declared: Successors | None = None
     unknown_links: int = field(default=0, compare=False)
-    """Declared links that name a node or a service which the vocabulary does not know."""
+    """Number of declared links with a node or a service that is not in the vocabulary."""
 
     @classmethod
     def of(
@@ -101,7 +106,7 @@ class ServiceGraph:
         vocabulary: Vocabulary,
         catalogue: Iterable[tuple[str, str]] | None = None,
     ) -> ServiceGraph:
-        """The graph of training examples, and the catalogue's (source key, service key) links."""
+        """The graph of training examples and of the (source key, service key) links of a catalogue."""
         counts: Counter[tuple[int, int]] = Counter()
         for example in examples:
             last = example.context.path[-1]
@@ -119,84 +124,85 @@ class ServiceGraph:
 
     @cached_property
     def popularity(self) -> Floats:
-        """[C] how often each service was a target in training."""
+        """[C] number of training examples with each service as the target."""
         services = len(self.vocabulary.services)
         counts = np.bincount(self.observed.services, self.observed.counts, services)
         return counts.astype(np.float64)
 
     @cached_property
-    def continued(self) -> Floats:
-        """[V] how many training examples continue from each node."""
+    def frontier_counts(self) -> Floats:
+        """[V] number of training examples with each node as the frontier."""
         counts = np.bincount(self._sources, self.observed.counts, len(self.vocabulary))
         return counts.astype(np.float64)
 
     @cached_property
     def unseen_mass(self) -> Floats:
-        """[V] estimated probability that the next successor of a node is one never seen after it.
+        """[V] estimated probability that the next successor of a node never followed it in training.
 
-        Good-Turing: the share of a node's observations that were the only one of their kind. A node
-        with few observations borrows from all of them: (n1 + m) / (n + 1), where n1 of its n
-        observations are single and m is that share over the whole graph.
+        A Good-Turing estimate: the share of singletons among the observations of a node, smoothed
+        towards that of the whole graph, (n1 + m) / (n + 1). n is the number of observations of the
+        node, n1 the number of its links that were observed once, and m the share of such links in all
+        observations.
         """
-        single = self.observed.counts == 1
-        owner = self._sources
-        ones = np.bincount(owner, weights=single, minlength=len(self.vocabulary))
-        seen = self.continued
-        overall = (ones.sum() + 1) / (seen.sum() + 2)
-        return np.asarray((ones + overall) / (seen + 1), dtype=np.float64)
+        is_singleton = self.observed.counts == 1
+        singletons = np.bincount(self._sources, weights=is_singleton, minlength=len(self.vocabulary))
+        observations = self.frontier_counts
+        overall = (singletons.sum() + 1) / (observations.sum() + 2)
+        return np.asarray((singletons + overall) / (observations + 1), dtype=np.float64)
 
     @cached_property
     def dag(self) -> Upstreams:
-        """The observed links as one DAG over all node ids but padding.
+        """The observed links as one DAG over all node ids except padding.
 
         Links that close a cycle are dropped: the back edges of a depth-first search, as in the readers.
         """
-        words = ("", *self.vocabulary.services, *self.vocabulary.others)
-        nodes = [Node(str(i), key) for i, key in enumerate(words, start=UNKNOWN)]
+        keys = ("", *self.vocabulary.services, *self.vocabulary.others)
+        nodes = [Node(str(i), key) for i, key in enumerate(keys, start=UNKNOWN)]
         links = [
-            (str(node), str(service + FIRST))
+            (str(node), str(service + FIRST_SERVICE))
             for node, service in zip(self._sources, self.observed.services, strict=True)
         ]
         composition, _ = compose("graph", nodes, links, on_cycle="break")
-        place = {node: i for i, node in enumerate(composition.order)}
+        position = {node: i for i, node in enumerate(composition.order)}
         dag = Upstream(
             tuple(composition.by_id[node].key for node in composition.order),
-            tuple(tuple(place[p] for p in composition.parents[node]) for node in composition.order),
+            tuple(tuple(position[p] for p in composition.parents[node]) for node in composition.order),
             (),
         )
         return Upstreams.of([dag], self.vocabulary)
 
     def support(self, node: int) -> Floats:
-        """[C] how often each service followed a node in training; zeros for an unknown node."""
-        counts = np.zeros(len(self.vocabulary.services))
+        """[C] number of times that each service followed a node in training; 0 for an unknown node."""
+        result = np.zeros(len(self.vocabulary.services))
         if node > UNKNOWN:
-            services, seen = self.observed.row(node)
-            counts[services] = seen
-        return counts
+            services, counts = self.observed.row(node)
+            result[services] = counts
+        return result
 
     def similarities(self, column: int) -> Floats:
-        """[C] cosine of how often each service and service ``column`` followed each node in training.
+        """[C] cosine similarity of each service to service ``column``.
 
-        0 for services that followed none.
+        A service is represented by the number of times that it followed each node in training. The
+        similarity of a service that never followed a node is 0.
         """
         observed = self.observed
-        of_node = np.zeros(len(self.vocabulary))
-        own = observed.services == column
-        of_node[self._sources[own]] = observed.counts[own]
-        products = observed.counts * of_node[self._sources]
-        shared = np.bincount(observed.services, products, len(self._norms))
+        query = np.zeros(len(self.vocabulary))
+        links_to_column = observed.services == column
+        query[self._sources[links_to_column]] = observed.counts[links_to_column]
+        products = observed.counts * query[self._sources]
+        dot_products = np.bincount(observed.services, products, len(self._norms))
         norms = self._norms * self._norms[column]
-        found: Floats = np.divide(shared, norms, out=np.zeros(len(norms)), where=norms > 0)
-        return found
+        cosines: Floats = np.divide(dot_products, norms, out=np.zeros(len(norms)), where=norms > 0)
+        return cosines
 
     @cached_property
     def _sources(self) -> Ids:
-        """[links] node that each observed link starts from."""
+        """[links] source node of each observed link."""
         return np.repeat(np.arange(len(self.vocabulary)), self.observed.degrees)
 
     @cached_property
     def _norms(self) -> Floats:
-        """[C] root of the summed squares of the counts into each service."""
+        """[C] Euclidean norm of the counts of the links to each service."""
         observed = self.observed
         squares = np.bincount(observed.services, observed.counts**2, len(self.vocabulary.services))
         norms: Floats = np.sqrt(squares)
@@ -204,13 +210,14 @@ class ServiceGraph:
 
     @cached_property
     def fingerprint(self) -> str:
-        total = hashlib.sha256(self.vocabulary.fingerprint.encode())
+        """A SHA-256 over the vocabulary and all links."""
+        digest = hashlib.sha256(self.vocabulary.fingerprint.encode())
         for name, array in sorted(self.state().items()):
-            total.update(name.encode() + array.tobytes())
-        return total.hexdigest()
+            digest.update(name.encode() + array.tobytes())
+        return digest.hexdigest()
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """All arrays, named as they are stored."""
+        """All arrays under their stored names."""
         parts = {"observed": self.observed, "declared": self.declared}
         return {
             f"{name}.{field_}": array
@@ -221,7 +228,7 @@ class ServiceGraph:
 
     @classmethod
     def restore(cls, state: Mapping[str, NDArray[np.generic]], vocabulary: Vocabulary) -> ServiceGraph:
-        """The graph whose :meth:`state` this is. Raises :class:`StoreError` if it does not fit."""
+        """Rebuild a graph from its :meth:`state`. Raises :class:`StoreError` if it is invalid."""
 
         def part(name: str) -> Successors:
             try:
@@ -238,7 +245,7 @@ class ServiceGraph:
         return cls(vocabulary, part("observed"), declared)
 
     def to_networkx(self) -> networkx.DiGraph:
-        """The observed links between keys as a networkx graph, with their counts."""
+        """The observed links and their counts as a networkx graph of keys."""
         import networkx
 
         graph = networkx.DiGraph()
@@ -252,18 +259,18 @@ class ServiceGraph:
 
 
 def read_catalogue(path: Path, max_mb: int = 64) -> list[tuple[str, str]]:
-    """Declared links from a JSON array of ``[source key, service key]`` pairs."""
+    """Read declared links from a JSON array of ``[source key, service key]`` pairs."""
     try:
         links = []
-        for i, item in enumerate(need_list(parse_json(read_text(path, max_mb)), "a catalogue"), 1):
-            pair = need_list(item, f"link {i}")
+        for i, item in enumerate(require_list(parse_json(read_text(path, max_mb)), "a catalogue"), 1):
+            pair = require_list(item, f"link {i}")
             if len(pair) != 2:
                 raise DataError(
                     f"link {i}: must be [source key, service key], found {len(pair)} items",
                     rule="wrong-type",
                 )
             links.append(
-                (need_id(pair[0], f"link {i}: source"), need_id(pair[1], f"link {i}: service"))
+                (require_id(pair[0], f"link {i}: source"), require_id(pair[1], f"link {i}: service"))
             )
     except DataError as error:
         raise error.at(str(path)) from None
@@ -271,11 +278,11 @@ def read_catalogue(path: Path, max_mb: int = 64) -> list[tuple[str, str]]:
 
 
 def read_services(path: Path, max_mb: int = 64) -> dict[str, str]:
-    """Services that exist, used or not, from a JSON object of service key -> text."""
+    """Read services that exist, whether used or not, from a JSON object of service key -> text."""
     try:
-        texts = need_object(parse_json(read_text(path, max_mb)), "services")
+        texts = require_object(parse_json(read_text(path, max_mb)), "services")
         for key, text in texts.items():
-            need_id(key, "services: a key")
+            require_id(key, "services: a key")
             if not isinstance(text, str):
                 raise DataError(
                     f"services: the text of {key!r} must be a string, found {type(text).__name__}",

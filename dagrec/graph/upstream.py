@@ -1,7 +1,7 @@
 """The DAG upstream of a frontier: its ancestors and itself, with levels, distances and reachability.
 
-Here once for all recommenders that read graphs; many DAGs stand side by side in flat arrays, from which
-those of a batch are cut without a loop over nodes.
+All recommenders that read graphs use it. Many DAGs are stored in flat arrays, from which those of a
+batch are gathered without a loop over nodes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dagrec.types import Ids, Ragged
 
 @dataclass(frozen=True)
 class Upstream:
-    """What lies upstream of one frontier.
+    """The DAG upstream of one frontier.
 
-    keys: node keys in topological order, the frontier last; parents: places of each node's parents;
-    children: keys of the nodes that the frontier feeds already, sorted.
+    keys: node keys in topological order, the frontier last; parents: positions of the parents of each
+    node; children: sorted keys of the existing children of the frontier.
     """
 
     keys: tuple[str, ...]
@@ -33,36 +33,38 @@ class Upstream:
 
     @classmethod
     def of(cls, context: Context) -> Upstream:
-        """That of a context; a context without a composition is the chain of its path.
+        """The upstream DAG of a context; without a composition it is the chain of the context's path.
 
-        Of more than ``MAX_CONTEXT_LENGTH`` nodes those nearest to the frontier are kept.
+        If there are more than ``MAX_CONTEXT_LENGTH`` nodes, those closest to the frontier are kept.
         """
-        source, at = context.composition, context.at
-        if source is None or at is None:
+        composition, frontier = context.composition, context.at
+        if composition is None or frontier is None:
             keys = context.path[-MAX_CONTEXT_LENGTH:]
             return cls(keys, tuple((i - 1,) if i else () for i in range(len(keys))), ())
-        near, seen = [at], {at}
-        for node in near:  # grows while it is walked: breadth first, against the links
-            for parent in source.parents[node]:
-                if parent not in seen and len(near) < MAX_CONTEXT_LENGTH:
-                    near.append(parent)
-                    seen.add(parent)
-        order = [node for node in source.order if node in seen]
-        place = {node: i for i, node in enumerate(order)}
+        queue, visited = [frontier], {frontier}
+        for node in queue:  # a breadth-first search along the parents, which extends the queue
+            for parent in composition.parents[node]:
+                if parent not in visited and len(queue) < MAX_CONTEXT_LENGTH:
+                    queue.append(parent)
+                    visited.add(parent)
+        order = [node for node in composition.order if node in visited]
+        position = {node: i for i, node in enumerate(order)}
         return cls(
-            tuple(source.by_id[node].key for node in order),
-            tuple(tuple(place[p] for p in source.parents[node] if p in place) for node in order),
-            tuple(sorted(source.by_id[child].key for child in context.children)),
+            tuple(composition.by_id[node].key for node in order),
+            tuple(
+                tuple(position[p] for p in composition.parents[node] if p in position) for node in order
+            ),
+            tuple(sorted(composition.by_id[child].key for child in context.children)),
         )
 
     @property
     def signature(self) -> Hashable:
-        """Equal for contexts that have the same nodes, links and children in the same order."""
+        """A key that is equal for DAGs with the same nodes, links and children in the same order."""
         return self.keys, self.parents, self.children
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
-        """Of each node: links of the longest path to it from a source."""
+        """The level of each node: the number of links on the longest path to it from a source."""
         levels: list[int] = []
         for parents in self.parents:
             levels.append(1 + max((levels[parent] for parent in parents), default=-1))
@@ -70,26 +72,27 @@ class Upstream:
 
     @cached_property
     def distances(self) -> tuple[dict[int, int], ...]:
-        """Of each node: place of each of its ancestors -> links of the shortest path from there."""
-        found: list[dict[int, int]] = []
+        """For each node: position of an ancestor -> number of links on the shortest path from it."""
+        distances: list[dict[int, int]] = []
         for parents in self.parents:
-            own: dict[int, int] = {}
+            to_node: dict[int, int] = {}
             for parent in parents:
-                for ancestor, distance in found[parent].items():
-                    if distance + 1 < own.get(ancestor, distance + 2):
-                        own[ancestor] = distance + 1
-                own[parent] = 1
-            found.append(own)
-        return tuple(found)
+                for ancestor, distance in distances[parent].items():
+                    if distance + 1 < to_node.get(ancestor, distance + 2):
+                        to_node[ancestor] = distance + 1
+                to_node[parent] = 1
+            distances.append(to_node)
+        return tuple(distances)
 
 
 @dataclass(frozen=True)
 class Upstreams:
-    """U upstream DAGs in flat arrays; places are within each DAG.
+    """U upstream DAGs in flat arrays.
 
-    nodes: [N] vocabulary ids in topological order, the frontier last; levels: [N]; pairs (ancestor,
-    descendant) with the distance between them, those at distance 1 being the links: [Q] each;
-    children: [X] vocabulary ids.
+    nodes: [N] node ids in topological order, the frontier of each DAG last; levels: [N]; ancestors,
+    descendants, distances: [Q] the pairs of a node and its ancestor, as positions within the DAG, and
+    the distance between them (a pair at distance 1 is a link); children: [X] node ids of the existing
+    children of the frontiers.
     """
 
     node_rows: Ragged
@@ -108,8 +111,8 @@ class Upstreams:
         pairs = [
             (ancestor, descendant, distance)
             for dag in dags
-            for descendant, own in enumerate(dag.distances)
-            for ancestor, distance in own.items()
+            for descendant, distances in enumerate(dag.distances)
+            for ancestor, distance in distances.items()
         ]
         flat = np.array(pairs, dtype=np.int64).reshape(-1, 3)
         return cls(
@@ -135,41 +138,42 @@ def _ids(values: Iterable[int]) -> Ids:
 def linear_extension(
     order_parents: Sequence[Sequence[int]], rng: np.random.Generator | None
 ) -> list[int]:
-    """The positions 0 .. n - 1 of nodes in an order in which every node comes after its parents.
+    """Return the nodes 0 .. n - 1 in an order in which every node comes after its parents.
 
-    ``order_parents[i]`` are the positions of the parents of node i. With ``rng`` the next node is
-    drawn from those whose parents have all been read, each as likely (every linear extension can come
-    out, though not each as often); without, it is the first of them, so that nodes which are given in
-    such an order keep it. A node that all others are upstream of comes last in either case.
+    ``order_parents[i]`` lists the parents of node i. With ``rng``, the next node is drawn uniformly
+    from those whose parents are all in the order already; every linear extension is possible, but they
+    are not equally likely. Without it, the next node is the smallest of them, so that nodes that are
+    numbered in topological order keep their order. In both cases a node that is a descendant of all
+    others comes last.
 
-    Raises :class:`DataError` when the parents form a cycle.
+    Raises :class:`DataError` if the parents form a cycle.
     """
     children: list[list[int]] = [[] for _ in order_parents]
-    waiting = [len(parents) for parents in order_parents]
+    missing_parents = [len(parents) for parents in order_parents]
     for node, parents in enumerate(order_parents):
         for parent in parents:
             children[parent].append(node)
-    ready = [node for node, count in enumerate(waiting) if not count]
+    ready = [node for node, count in enumerate(missing_parents) if not count]
     heapify(ready)
     order: list[int] = []
     while ready:
-        order.append(node := heappop(ready) if rng is None else _drawn(ready, rng))
+        order.append(node := heappop(ready) if rng is None else _pop_random(ready, rng))
         for child in children[node]:
-            waiting[child] -= 1
-            if not waiting[child]:
+            missing_parents[child] -= 1
+            if not missing_parents[child]:
                 heappush(ready, child)
     if len(order) < len(order_parents):
-        left = sorted(set(range(len(order_parents))) - set(order))
+        in_cycle = sorted(set(range(len(order_parents))) - set(order))
         raise DataError(
-            f"order_parents: parents must form no cycle, found that nodes {left} wait for each other; "
+            f"order_parents: parents must not form a cycle, found one among or above nodes {in_cycle}; "
             "take the parents from a checked composition",
             rule="cycle",
         )
     return order
 
 
-def _drawn(ready: list[int], rng: np.random.Generator) -> int:
-    """Take one of them out; their order does not matter when all are as likely."""
-    at = int(rng.integers(len(ready))) if len(ready) > 1 else 0
-    ready[at], ready[-1] = ready[-1], ready[at]
+def _pop_random(ready: list[int], rng: np.random.Generator) -> int:
+    """Remove and return a random element; the order of the others is not preserved."""
+    i = int(rng.integers(len(ready))) if len(ready) > 1 else 0
+    ready[i], ready[-1] = ready[-1], ready[i]
     return ready.pop()

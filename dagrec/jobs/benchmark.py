@@ -12,7 +12,7 @@ import numpy as np
 
 from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import need_examples
+from dagrec.data.examples import require_examples
 from dagrec.data.vocabulary import Contexts
 from dagrec.errors import ConfigError
 from dagrec.models.fitted import Fitted
@@ -33,7 +33,7 @@ def benchmark(data: Dataset, config: RunConfig, *, advance: Advance | None = Non
     """
     if not config.models:
         raise ConfigError("there must be a model to time, found none; name one with --model")
-    examples, _ = need_examples(data.compositions, config.examples)
+    examples, _ = require_examples(data.compositions, config.examples)
     training = TrainingData.of(examples)
     rows = np.arange(BATCH) % len(training.contexts)
     results: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from dagrec.errors import DataError
 from dagrec.evaluation.evaluator import masked_outcome, row_weights, target_columns
 from dagrec.graph.evidence import composition_hash
 from dagrec.metrics.ranking import METRICS, Outcome
-from dagrec.metrics.statistics import over_draws, resampled_weights
+from dagrec.metrics.statistics import mean_over_draws, resampled_weights
 from dagrec.models.fitted import Fitted
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats, Options
@@ -111,7 +111,7 @@ def hold_back(
         )
     size = min(len(order) - 1, max(1, round(share * len(order))))
     newest = set(order[-size:])
-    seen = set() if live is None else set(live.evidence.seen.tolist())
+    seen = set() if live is None else set(live.evidence.sorted_hashes.tolist())
     fresh = {
         n
         for n in newest
@@ -157,7 +157,7 @@ def compare(
     def interval(other: str) -> tuple[float, float]:
         values = worth["challenger"] - worth[other]
         drawn = np.array([weights @ values for weights in draws])
-        estimate = over_draws([float(values.mean())], drawn)
+        estimate = mean_over_draws([float(values.mean())], drawn)
         return estimate.low, estimate.high
 
     difference = None
@@ -178,7 +178,7 @@ def compare(
 
 def _reciprocal(outcome: Outcome) -> Floats:
     """[n] 1 / rank of each target, ties in expectation, 0 for a miss."""
-    return outcome.ranks.expect(1 / np.arange(1, outcome.candidates + 1))
+    return outcome.ranks.expect(1 / np.arange(1, outcome.num_services + 1))
 
 
 def _time(example: Example) -> float | None:

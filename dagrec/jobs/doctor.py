@@ -1,43 +1,25 @@
-"""What this machine and this installation have, and what they lack.
-
-Standard library only, so that it can be called where nothing else is installed.
-"""
+"""What this machine and this installation have, and what they lack."""
 
 from __future__ import annotations
 
-import operator
 import os
 import platform
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
 from dagrec.errors import DagrecError
 
 CORE = "core"
-REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;\s*(.*?)\s*)?")
-BOUND = re.compile(r"\s*(>=|<=|==|>|<)\s*(\d[\w.+!-]*)\s*")
-MARKER = re.compile(r"[(\s]*(\w+)\s*(==|!=)\s*[\"']([^\"']*)[\"'][)\s]*")
-VERSION = re.compile(r"v?(?:\d+!)?(\d+(?:\.\d+)*)[.-]?((?:a|b|rc|dev|alpha|beta|pre)[.-]?\d*)?.*", re.I)
-ENVIRONMENT = {
-    "os_name": os.name,
-    "platform_machine": platform.machine(),
-    "platform_system": platform.system(),
-    "sys_platform": sys.platform,
-}
-COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 
 
 def doctor() -> dict[str, Any]:
@@ -55,7 +37,8 @@ def doctor() -> dict[str, Any]:
             f"dagrec: must be installed for its requirements to be known, found no such package in "
             f"{sys.prefix}; run `{shlex.quote(sys.executable)} -m pip install -e .` in its folder"
         ) from None
-    requirements = [parse(text) for text in own.requires or ()]
+    requirements = [Requirement(text) for text in own.requires or ()]
+    extras = own.metadata.get_all("Provides-Extra") or []
     total, free = memory()
     devices, threads, problem = _torch(total)
     return {
@@ -70,112 +53,65 @@ def doctor() -> dict[str, Any]:
         "disk_free": _disk_free(),
         "devices": devices,
         "torch_problem": problem,
-        "parts": check(requirements, _versions(requirements)),
+        "parts": check(requirements, extras, _versions(requirements)),
     }
 
 
-@dataclass(frozen=True)
-class Requirement:
-    """A package that a part needs; ``bounds`` are pairs of comparison and version."""
-
-    package: str
-    bounds: tuple[tuple[str, str], ...]
-    part: str = CORE
-    applies: bool = True
-    """False where the requirement is for another system than this one."""
-
-    @property
-    def wanted(self) -> str:
-        return ",".join(f"{comparison}{version}" for comparison, version in self.bounds)
-
-    def status(self, found: str | None) -> str:
-        """``ok``, ``missing``, ``too old`` or ``too new``, for the version that was found."""
-        if found is None:
-            return "missing"
-        for comparison, version in self.bounds:
-            if not COMPARE[comparison](_order(found), _order(version)):
-                older = comparison != "<" and _order(found) <= _order(version)
-                return "too old" if older else "too new"
-        return "ok"
-
-
-def parse(text: str) -> Requirement:
-    """A requirement as a package's metadata states it: ``uvloop>=0.19; sys_platform != "win32"``.
-
-    Of PEP 508 this reads what dagrec's own requirements need: the bounds >=, >, <=, < and ==, and
-    markers joined by ``and`` that compare ``extra`` or the system. Raises :class:`DagrecError` at
-    anything else.
-    """
-    whole = _read(REQUIREMENT, text, text)
-    bounds = [_read(BOUND, bound, text) for bound in whole[2].split(",") if whole[2]]
-    part, applies = CORE, True
-    for marker in re.split(r"\s+and\s+", whole[3]) if whole[3] else ():
-        variable, comparison, value = _read(MARKER, marker, text).groups()
-        if (variable, comparison) == ("extra", "=="):
-            part = value
-        elif variable in ENVIRONMENT:
-            applies &= (ENVIRONMENT[variable] == value) is (comparison == "==")
-        else:
-            raise _unreadable(marker, text)
-    return Requirement(whole[1], tuple((bound[1], bound[2]) for bound in bounds), part, applies)
-
-
-def _read(pattern: re.Pattern[str], piece: str, text: str) -> re.Match[str]:
-    match = pattern.fullmatch(piece)
-    if match is None:
-        raise _unreadable(piece, text)
-    return match
-
-
-def _unreadable(piece: str, text: str) -> DagrecError:
-    return DagrecError(
-        f"requirement {text!r}: must be a name, bounds like >=1.2,<2 and markers joined by `and`, "
-        f"found {piece!r}; write it so in pyproject.toml, or teach dagrec.jobs.doctor.parse to read it"
-    )
-
-
 def check(
-    requirements: Iterable[Requirement], versions: Mapping[str, str]
+    requirements: Sequence[Requirement], extras: Iterable[str], versions: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """For each part: its ``packages`` and their ``status``, whether it is ``complete``, and if not the
-    ``command`` that completes it.
+    """For the core and each extra: its ``packages`` and their ``status``, whether it is ``complete``,
+    and if not the ``command`` that completes it.
 
-    ``versions`` are those of the installed packages. The command names the packages themselves: what
-    is called dagrec in a registry need not be this.
+    ``versions`` are those of the installed packages. Requirements of another system are left out. The
+    command names the packages themselves, because the dagrec of a registry need not be this one.
     """
-    parts: dict[str, list[tuple[Requirement, dict[str, str | None]]]] = {CORE: []}
+    core = [requirement for requirement in requirements if _applies(requirement, "")]
+    parts = {CORE: core}
+    for extra in extras:
+        own = [requirement for requirement in requirements if _applies(requirement, extra)]
+        parts[extra] = [requirement for requirement in own if requirement not in core]
+    return {part: _check_part(own, versions) for part, own in parts.items()}
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    """Whether this system needs the package for an extra, or for the core where ``extra`` is empty."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _check_part(requirements: Iterable[Requirement], versions: Mapping[str, str]) -> dict[str, Any]:
+    packages, lacks = [], []
     for requirement in requirements:
-        rows = parts.setdefault(requirement.part, [])
-        if requirement.applies:
-            found = versions.get(requirement.package)
-            status = requirement.status(found)
-            about = {"package": requirement.package, "wanted": requirement.wanted}
-            rows.append((requirement, {**about, "found": found, "status": status}))
-    result: dict[str, dict[str, Any]] = {}
-    for part, rows in parts.items():
-        lacks = [f"{r.package}{r.wanted}" for r, row in rows if row["status"] != "ok"]
-        command = shlex.join([sys.executable, "-m", "pip", "install", *lacks]) if lacks else None
-        packages = [row for _, row in rows]
-        result[part] = {"complete": not lacks, "command": command, "packages": packages}
-    return result
+        name, wanted = requirement.name, str(requirement.specifier)
+        found = versions.get(name)
+        state = status(requirement.specifier, found)
+        packages.append({"package": name, "wanted": wanted, "found": found, "status": state})
+        if state != "ok":
+            lacks.append(f"{name}{wanted}")
+    command = shlex.join([sys.executable, "-m", "pip", "install", *lacks]) if lacks else None
+    return {"complete": not lacks, "command": command, "packages": packages}
 
 
-def _order(version: str) -> tuple[tuple[int, ...], bool]:
-    """What versions are compared by: numbers, and whether they are final; builds do not count."""
-    match = VERSION.fullmatch(version)
-    if match is None:
-        return (), False
-    numbers = [int(number) for number in match[1].split(".")]
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers), match[2] is None
+def status(wanted: SpecifierSet, found: str | None) -> str:
+    """``ok``, ``missing``, ``too old`` or ``too new``, for the version that was found."""
+    if found is None:
+        return "missing"
+    try:
+        version = Version(found)
+    except InvalidVersion:
+        return "too old"
+    for bound in wanted:
+        if not bound.contains(version, prereleases=True):
+            limit = Version(bound.version.removesuffix(".*"))
+            return "too old" if bound.operator != "<" and version <= limit else "too new"
+    return "ok"
 
 
 def _versions(requirements: Iterable[Requirement]) -> dict[str, str]:
     found = {}
     for requirement in requirements:
         try:
-            found[requirement.package] = metadata.version(requirement.package)
+            found[requirement.name] = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             continue
     return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.projection import Points, mean_cosine
 from dagrec.files import replace_file
@@ -54,7 +54,7 @@ class Embeddings:
                 f"{', '.join(able) or 'those that are trained by gradient, and train it'}"
             )
         words, manifest = bundle.vocabulary, bundle.manifest
-        counts = bundle.graph.continued[FIRST:].copy()
+        counts = bundle.graph.frontier_counts[FIRST_SERVICE:].copy()
         counts[: len(words.services)] += bundle.graph.popularity
         data = str(manifest.data.get("fingerprint", ""))
         return cls(

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import Example, need_examples
-from dagrec.data.splits import PROTOCOLS, Split, blocks
+from dagrec.data.examples import Example, require_examples
+from dagrec.data.splits import PROTOCOLS, Split, prequential_splits
 from dagrec.errors import did_you_mean
 from dagrec.evaluation.evaluator import EvaluationSplit, Weight
 from dagrec.graph.mask import MaskPolicy
@@ -73,10 +73,10 @@ class Experiment:
         cls, data: Dataset, config: RunConfig, plan: Plan, test: Dataset | None = None
     ) -> Experiment:
         """The examples of a data set, and of a test set that replaces drawn test parts."""
-        examples, _ = need_examples(data.compositions, config.examples)
+        examples, _ = require_examples(data.compositions, config.examples)
         test_examples, test_about = None, None
         if test is not None:
-            test_examples, _ = need_examples(test.compositions, config.examples)
+            test_examples, _ = require_examples(test.compositions, config.examples)
             test_about = test.about(test_examples)
         return cls(examples, test_examples, plan, config.seed, data.about(examples), test_about)
 
@@ -99,6 +99,6 @@ class Experiment:
         if self.test_examples is not None:
             return [Split(self.examples, self.test_examples)]
         if self.plan.protocol == PREQUENTIAL:
-            return blocks(self.examples, self.plan.share, every)
+            return prequential_splits(self.examples, self.plan.share, every)
         rng = random.Random(f"split:{self.seed}:{repeat}")
         return [PROTOCOLS[self.plan.protocol](self.examples, self.plan.share, rng)]

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import Example, need_examples
+from dagrec.data.examples import Example, require_examples
 from dagrec.errors import ConfigError, StoreError
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.files import replace_file
@@ -46,7 +46,7 @@ from dagrec.models.base import Recommender
 from dagrec.models.registry import create
 from dagrec.recommend.check import self_check
 from dagrec.store.bundle import MANIFEST, Bundle, Manifest, Quality, read_manifest
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from dagrec.training.data import Candidates, TrainingData
 from dagrec.types import Options, validation_message
 
@@ -142,7 +142,7 @@ def _attempt(job: Job, fingerprint: str, live: Bundle | None, *, dry_run: bool) 
     work = WorkFolder(
         job.store.root / "work" / f"{fingerprint}-{'none' if live is None else live.version}"
     )
-    examples, _ = need_examples(job.data.compositions, job.config.examples)
+    examples, _ = require_examples(job.data.compositions, job.config.examples)
     report = Report(
         outcome="refused",
         fingerprint=fingerprint,

@@ -12,18 +12,18 @@ import numpy as np
 
 from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import Example, need_examples
+from dagrec.data.examples import Example, require_examples
 from dagrec.data.splits import hold_out
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.graph.evidence import Evidence
 from dagrec.metrics.ranking import METRICS
-from dagrec.metrics.statistics import over_splits
+from dagrec.metrics.statistics import mean_over_splits
 from dagrec.models.base import Recommender
 from dagrec.models.fitted import Fitted
 from dagrec.recommend.check import self_check
 from dagrec.store.bundle import Bundle, ModelEntry, Quality, check_labels
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from dagrec.training.data import Candidates, TrainingData
 from dagrec.training.runtime import current_runtime, is_first_process
 
@@ -42,8 +42,8 @@ class TrainReport:
     """Empty in a process that did not publish: of several that train together only the first does."""
     champion: str
     entries: Mapping[str, ModelEntry]
-    unknown_links: int
-    """Declared links that name a key which no example has."""
+    notes: tuple[str, ...]
+    """What one should know about it, such as declared links that name a key which no example has."""
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
     """
     candidates = candidates or Candidates()
     check_models(config)
-    examples, _ = need_examples(data.compositions, config.examples)
+    examples, _ = require_examples(data.compositions, config.examples)
     with store.lock() if is_first_process() else nullcontext():
         parts = held_out_parts(examples, config, candidates, measure, share)
         quality = {label: measure_quality(label, config, parts, advance) for label in config.models}
@@ -90,7 +90,7 @@ def train(
             version = store.publish(bundle, check=self_check)
             current_runtime().remove_checkpoints()
     manifest = bundle.manifest
-    return TrainReport(version, manifest.champion, manifest.models, bundle.graph.unknown_links)
+    return TrainReport(version, manifest.champion, manifest.models, fit_notes(bundle))
 
 
 def check_models(config: RunConfig) -> None:
@@ -133,6 +133,16 @@ def fit_bundle(
         quality=quality,
         fit_seconds=seconds,
     )
+
+
+def fit_notes(bundle: Bundle) -> tuple[str, ...]:
+    """What one should know about a bundle that was just fitted."""
+    notes = [note for fitted in bundle.models.values() for note in fitted.recommender.notes]
+    if count := bundle.graph.unknown_links:
+        notes.append(
+            f"{count} declared links name a node or service that no example has; they were left out"
+        )
+    return tuple(notes)
 
 
 def best_label(quality: Mapping[str, Quality]) -> str:
@@ -179,7 +189,7 @@ def measure_quality(
         for name, metric in METRICS.items():
             values[name].append(metric(outcome))
     sizes = [len(part.examples) / len(part.data.examples) for part in parts]
-    estimates = {name: over_splits(each, float(np.mean(sizes))) for name, each in values.items()}
+    estimates = {name: mean_over_splits(each, float(np.mean(sizes))) for name, each in values.items()}
     return Quality(
         metrics={name: estimate.mean for name, estimate in estimates.items()},
         intervals={name: (e.low, e.high) for name, e in estimates.items() if len(parts) > 1},

@@ -20,13 +20,13 @@ from pydantic import Field
 
 from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import need_examples
+from dagrec.data.examples import require_examples
 from dagrec.errors import ConfigError, DagrecError, NumericalError, missing_package
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.jobs.search_space import defaults, suggest, tunable
 from dagrec.jobs.train import held_out_parts
 from dagrec.metrics.ranking import METRICS
-from dagrec.models.registry import create, named
+from dagrec.models.registry import create, recommender_name
 from dagrec.training.data import Candidates
 from dagrec.types import Options
 
@@ -135,7 +135,7 @@ def tune(
     except ModuleNotFoundError as error:
         raise missing_package("tuning", error, "tune") from None
     (label,) = config.models
-    name, fixed = named(label, config.models[label]), dict(config.models[label])
+    name, fixed = recommender_name(label, config.models[label]), dict(config.models[label])
     fixed.pop("recommender", None)
     if options.metric not in METRICS:
         raise ConfigError(f"no metric {options.metric!r}; there are {', '.join(METRICS)}")
@@ -143,7 +143,7 @@ def tune(
         raise ConfigError(
             f"recommender {name!r} has no hyperparameter to search; choose another one, or train it"
         )
-    examples, _ = need_examples(data.compositions, config.examples)
+    examples, _ = require_examples(data.compositions, config.examples)
     parts = held_out_parts(examples, config, Candidates(), options.parts, options.share)
     search = _study(_study_name(data, config, options, name), options, study)
     if not search.trials:

@@ -1,7 +1,8 @@
-"""Metrics of masked predictions; one table from name to function.
+"""Metrics of masked predictions.
 
-Each function takes :class:`Outcome` and returns one number. Full catalogue, no sampled candidates;
-ties in expectation (see ``ranks``); unknown and removed targets are misses; every row has a weight.
+Each metric is a function of an :class:`Outcome` that returns one number. Targets are ranked among all
+services, not among sampled ones. Ties are broken at random, and metrics are expectations over that (see
+``ranks``). A target that is unknown or masked counts as a miss. Every row has a weight.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ ECE_BINS = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recommender answered to n test examples.
+    """The predictions of a recommender for n test examples.
 
-    log_probabilities: [n, C], -inf where the mask removed a service; targets: [n] columns, those of
-    services that training does not know numbered from C on; weights: [n], adding up to 1.
+    log_probabilities: [n, C], -inf for masked services; targets: [n] columns, where services that are
+    not in the training data are numbered from C on; weights: [n], with sum 1.
     """
 
     log_probabilities: Floats
@@ -32,130 +33,134 @@ class Outcome:
     weights: Floats
 
     @property
-    def candidates(self) -> int:
+    def num_services(self) -> int:
         return int(self.log_probabilities.shape[1])
 
     @cached_property
     def ranks(self) -> Ranks:
-        known = np.where(self.targets < self.candidates, self.targets, -1)
+        known = np.where(self.targets < self.num_services, self.targets, -1)
         return Ranks.of(self.log_probabilities, known)
 
     @cached_property
-    def first(self) -> Floats:
-        """[n, C] probability that each service is the answer when ties for the top are drawn."""
-        top = self.log_probabilities == self.log_probabilities.max(axis=1, keepdims=True)
-        share: Floats = top / top.sum(axis=1, keepdims=True)
+    def top1(self) -> Floats:
+        """[n, C] probability that each service is the top prediction, with ties broken at random."""
+        is_top = self.log_probabilities == self.log_probabilities.max(axis=1, keepdims=True)
+        share: Floats = is_top / is_top.sum(axis=1, keepdims=True)
         return share
 
     @cached_property
     def hits(self) -> Floats:
-        """[n] probability that the first answer is the target."""
-        return self.ranks.expect(np.eye(1, self.candidates)[0])
+        """[n] probability that the top prediction is the target, with ties broken at random."""
+        return self.ranks.expect(np.eye(1, self.num_services)[0])
 
     @cached_property
     def confidence(self) -> Floats:
-        """[n] probability that the model gives its first answer."""
-        best: Floats = np.exp(self.log_probabilities.max(axis=1))
-        return best
+        """[n] predicted probability of the top prediction."""
+        confidence: Floats = np.exp(self.log_probabilities.max(axis=1))
+        return confidence
 
     def reweighted(self, weights: Floats) -> Outcome:
-        """The same answers under other weights; what does not depend on them is kept."""
+        """The same predictions with other weights, reusing the values that do not depend on them."""
         other = Outcome(self.log_probabilities, self.targets, weights)
-        for name in ("ranks", "first", "hits", "confidence"):
+        for name in ("ranks", "top1", "hits", "confidence"):
             other.__dict__[name] = getattr(self, name)
         return other
 
     def mean(self, values: Floats) -> float:
+        """The weighted mean of values [n]."""
         return float(values @ self.weights)
 
-    def gain(self, worth: Floats) -> float:
-        """Mean worth of the target's rank; ``worth``: [C] or shorter, 0 beyond."""
-        padded = np.zeros(self.candidates)
-        padded[: len(worth)] = worth[: self.candidates]
+    def mean_gain(self, gains: Floats) -> float:
+        """The mean gain of the target's rank. Ranks beyond the length of ``gains`` have gain 0."""
+        padded = np.zeros(self.num_services)
+        padded[: len(gains)] = gains[: self.num_services]
         return self.mean(self.ranks.expect(padded))
 
 
 def hit_rate(k: int) -> Callable[[Outcome], float]:
-    """Share of examples whose target is among the first k."""
-    return lambda outcome: outcome.gain(np.ones(k))
+    """The share of examples whose target is among the top k predictions."""
+    return lambda outcome: outcome.mean_gain(np.ones(k))
 
 
 def ndcg(k: int | None) -> Callable[[Outcome], float]:
-    """1 / log2(1 + rank) up to rank k, or over all ranks: one relevant target, so IDCG = 1."""
-    return lambda o: o.gain(1 / np.log2(1 + np.arange(1, (k or o.candidates) + 1)))
+    """The mean of 1 / log2(1 + rank) up to rank k, or over all ranks. IDCG = 1 with a single target."""
+    return lambda o: o.mean_gain(1 / np.log2(1 + np.arange(1, (k or o.num_services) + 1)))
 
 
 def mrr(outcome: Outcome) -> float:
-    """Mean of 1 / rank."""
-    return outcome.gain(1 / np.arange(1, outcome.candidates + 1))
+    """The mean of 1 / rank."""
+    return outcome.mean_gain(1 / np.arange(1, outcome.num_services + 1))
 
 
 def mean_rank(outcome: Outcome) -> float:
-    """Mean rank of the target; a miss counts as C + 1, behind every candidate."""
+    """The mean rank of the target. A miss has rank C + 1, after all services."""
     ranks = outcome.ranks
-    return outcome.mean(np.where(ranks.reachable, ranks.middle(), outcome.candidates + 1.0))
+    return outcome.mean(np.where(ranks.reachable, ranks.middle(), outcome.num_services + 1.0))
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Per label: weight of correct answers, of answers, and of targets.
+    """The total weight of the correct predictions, of all predictions and of the targets of each label.
 
-    Labels are all that occur as a target or as an answer of the test part, as in scikit-learn's
-    macro average; a ratio without anything below the line is 0.
+    The labels are the services that occur as a target or as a top prediction, as in scikit-learn's
+    macro average. A ratio with denominator 0 is 0.
     """
 
     correct: Floats
-    answered: Floats
-    wanted: Floats
+    predicted: Floats
+    actual: Floats
 
     @classmethod
     def of(cls, outcome: Outcome) -> Confusion:
-        first, targets, weights = outcome.first, outcome.targets, outcome.weights
-        size = max(outcome.candidates, int(targets.max(initial=0)) + 1)
-        answered = np.zeros(size)
-        answered[: outcome.candidates] = weights @ first
-        known = targets < outcome.candidates
-        hits = np.where(known, first[np.arange(len(targets)), np.where(known, targets, 0)], 0.0)
+        top1, targets, weights = outcome.top1, outcome.targets, outcome.weights
+        size = max(outcome.num_services, int(targets.max(initial=0)) + 1)
+        predicted = np.zeros(size)
+        predicted[: outcome.num_services] = weights @ top1
+        known = targets < outcome.num_services
+        hits = np.where(known, top1[np.arange(len(targets)), np.where(known, targets, 0)], 0.0)
         correct = np.bincount(targets, weights * hits, size).astype(np.float64)
-        wanted = np.bincount(targets, weights, size).astype(np.float64)
-        labels = (answered > 0) | (wanted > 0)
-        return cls(correct[labels], answered[labels], wanted[labels])
+        actual = np.bincount(targets, weights, size).astype(np.float64)
+        labels = (predicted > 0) | (actual > 0)
+        return cls(correct[labels], predicted[labels], actual[labels])
 
     @staticmethod
-    def ratio(above: Floats, below: Floats) -> Floats:
-        return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    def ratio(numerator: Floats, denominator: Floats) -> Floats:
+        return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
 def macro_precision(outcome: Outcome) -> float:
+    """The mean precision of the labels."""
     c = Confusion.of(outcome)
-    return float(c.ratio(c.correct, c.answered).mean())
+    return float(c.ratio(c.correct, c.predicted).mean())
 
 
 def macro_recall(outcome: Outcome) -> float:
+    """The mean recall of the labels."""
     c = Confusion.of(outcome)
-    return float(c.ratio(c.correct, c.wanted).mean())
+    return float(c.ratio(c.correct, c.actual).mean())
 
 
 def macro_f1(outcome: Outcome) -> float:
+    """The mean F1 score of the labels."""
     c = Confusion.of(outcome)
-    return float(c.ratio(2 * c.correct, c.answered + c.wanted).mean())
+    return float(c.ratio(2 * c.correct, c.predicted + c.actual).mean())
 
 
 def coverage(outcome: Outcome) -> float:
-    """Share of the catalogue that is among the first ten of some answer, masked services never.
+    """The share of all services that are among the top ten predictions of at least one example.
 
-    Ties are broken by vocabulary order, as in an answer.
+    Masked services do not count. Ties are broken by vocabulary order, as in answers.
     """
     order = np.argsort(-outcome.log_probabilities, axis=1, kind="stable")[:, :COVERAGE_DEPTH]
     shown = np.isfinite(np.take_along_axis(outcome.log_probabilities, order, axis=1))
-    return len(np.unique(order[shown])) / outcome.candidates
+    return len(np.unique(order[shown])) / outcome.num_services
 
 
 def nll(outcome: Outcome) -> float:
-    """Mean negative log-likelihood, in nats, over the targets that can be answered.
+    """The mean negative log-likelihood of the reachable targets, in nats.
 
-    Others have probability 0 and would make it infinite: read it beside ``ceiling``. It is 0 where
-    no target can be answered.
+    The other targets have probability 0 and would make it infinite, so it should be read together with
+    ``ceiling``. It is 0 if no target is reachable.
     """
     rows = np.flatnonzero(outcome.ranks.reachable & (outcome.weights > 0))
     if not len(rows):
@@ -165,9 +170,9 @@ def nll(outcome: Outcome) -> float:
 
 
 def ece(outcome: Outcome) -> float:
-    """Expected calibration error of the first answer, in ten bins of equal width.
+    """The expected calibration error of the top prediction, with ten bins of equal width.
 
-    Biased upward on few examples: read it beside :func:`ece_band`.
+    It is biased upwards on small samples; compare it with :func:`ece_band`.
     """
     bins = np.minimum((outcome.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.bincount(bins, outcome.weights * (outcome.hits - outcome.confidence), ECE_BINS)
@@ -175,10 +180,11 @@ def ece(outcome: Outcome) -> float:
 
 
 def ece_band(outcome: Outcome) -> float:
-    """The ECE under which 95 of 100 perfectly calibrated models would stay on these examples.
+    """The 95 % quantile of the ECE of a perfectly calibrated model on these examples.
 
-    Such a model's first answers are right with the probabilities that this one gives; the sum of each
-    bin is then nearly normal around 0, and the ECE is the sum of the bins' distances from it.
+    The top predictions of such a model are correct with the probabilities that this model predicts. The
+    weighted sum of each bin is then approximately normal with mean 0, and the ECE is the sum of their
+    absolute values.
     """
     bins = np.minimum((outcome.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     spread = outcome.confidence * (1 - outcome.confidence)
@@ -188,19 +194,19 @@ def ece_band(outcome: Outcome) -> float:
 
 
 def brier(outcome: Outcome) -> float:
-    """Mean of sum_y (p(y) - [y is the target])^2, from 0 to 2.
+    """The mean of sum_y (p(y) - [y is the target])^2, which is between 0 and 2.
 
-    A target that cannot be answered counts as one of probability 0.
+    A target that is not reachable has probability 0.
     """
     p = np.exp(outcome.log_probabilities)
-    known = np.flatnonzero(outcome.targets < outcome.candidates)
+    known = np.flatnonzero(outcome.targets < outcome.num_services)
     losses = (p**2).sum(axis=1) + 1
     losses[known] -= 2 * p[known, outcome.targets[known]]
     return outcome.mean(losses)
 
 
 def ceiling(outcome: Outcome) -> float:
-    """Share of the targets that are known to training and let through by the mask."""
+    """The share of the targets that are in the training data and allowed by the mask."""
     return outcome.mean(outcome.ranks.reachable.astype(np.float64))
 
 
@@ -223,4 +229,4 @@ METRICS: dict[str, Callable[[Outcome], float]] = {
     "ece": ece,
     "ceiling": ceiling,
 }
-"""``ndcg`` is over all ranks; the number behind ``@`` is a cut-off."""
+"""The metrics by name. The number after ``@`` is the cut-off; ``ndcg`` has none."""

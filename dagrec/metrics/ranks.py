@@ -1,8 +1,8 @@
-"""Where the target stands among the candidates, with ties counted in expectation.
+"""Ranks of targets among all services, with ties in expectation.
 
-Let a be the number of candidates that score strictly better than the target and m the size of the
-block of equal scores that holds it. Under a random order of the block every metric has an exact
-expectation in (a, m); nothing here breaks a tie by position.
+Let a be the number of services with a strictly higher score than the target, and m the number of
+services with the same score, including the target. If ties are broken at random, the rank of the target
+is uniform on a+1 .. a+m, and the expectation of every metric is computed exactly from (a, m).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dagrec.types import Floats, Ids, Mask
 
 @dataclass(frozen=True)
 class Ranks:
-    """better: [n] a; tied: [n] m; reachable: [n] whether the target can be answered at all."""
+    """better: [n] a; tied: [n] m; reachable: [n] whether the target is known and allowed."""
 
     better: Ids
     tied: Ids
@@ -24,23 +24,26 @@ class Ranks:
 
     @classmethod
     def of(cls, scores: Floats, targets: Ids) -> Ranks:
-        """scores: [n, C], -inf for what the mask removed; targets: [n] columns, -1 for unknown.
+        """The ranks of the targets.
 
-        A target that is removed or unknown is never answered: it is a miss, in every metric.
+        scores: [n, C], -inf for masked services; targets: [n] columns, -1 for unknown services. A
+        masked or unknown target is not reachable and is a miss in every metric.
         """
-        own = np.take_along_axis(scores, np.maximum(targets, 0)[:, None], axis=1)
-        reachable = (targets >= 0) & np.isfinite(own[:, 0])
-        return cls((scores > own).sum(axis=1), (scores == own).sum(axis=1), reachable)
+        target_scores = np.take_along_axis(scores, np.maximum(targets, 0)[:, None], axis=1)
+        reachable = (targets >= 0) & np.isfinite(target_scores[:, 0])
+        better = (scores > target_scores).sum(axis=1)
+        tied = (scores == target_scores).sum(axis=1)
+        return cls(better, tied, reachable)
 
-    def expect(self, gain: Floats) -> Floats:
-        """[n] expected value of ``gain[r - 1]`` over the ranks r = a+1 .. a+m; 0 for a miss.
+    def expect(self, gains: Floats) -> Floats:
+        """[n] mean of ``gains[r - 1]`` over the ranks r = a+1 .. a+m; 0 for a miss.
 
-        gain: [C] the worth of each rank.
+        gains: [C], one value per rank.
         """
-        sums = np.concatenate([[0.0], np.cumsum(gain)])
+        sums = np.concatenate([[0.0], np.cumsum(gains)])
         mean = (sums[self.better + self.tied] - sums[self.better]) / np.maximum(self.tied, 1)
         return np.where(self.reachable, mean, 0.0)
 
     def middle(self) -> Floats:
-        """[n] expected rank a + (m + 1) / 2; without meaning for a miss, which has no rank."""
+        """[n] expected rank a + (m + 1) / 2; undefined for a miss."""
         return self.better + (self.tied + 1) / 2

@@ -1,9 +1,10 @@
-"""Temperature: by what to divide scores, so that their softmax says how likely each service is.
+"""Temperature scaling: scores are divided by T so that their softmax is calibrated.
 
-    p = softmax(s / T),   T > 0 with the least negative log-likelihood of the targets
+    p = softmax(s / T),   where T > 0 minimises the negative log-likelihood of the targets
 
-The likelihood is convex in 1 / T, so one search finds T. At the best one the mean score under p equals
-the mean score of the targets. Dividing by T changes no rank. (Guo et al. 2017, arXiv 1706.04599)
+The negative log-likelihood is convex in 1 / T, so T is found by bisection. At the minimum, the mean
+score under p equals the mean score of the targets. Dividing by T does not change the ranking.
+(Guo et al. 2017, arXiv 1706.04599)
 """
 
 from __future__ import annotations
@@ -13,29 +14,32 @@ import numpy as np
 from dagrec.types import Floats, Ids, Mask
 
 MIN_PROBABILITY = 1e-30
-"""Least probability of an answer: a score that underflowed rules nothing out, and its logarithm stays
-finite."""
+"""The lower bound of a predicted probability, so that its logarithm stays finite after underflow."""
 MAX_SHARPNESS = 1e4
-"""Of 1 / T, and of T: beyond it scores say nothing, or everything."""
+"""The upper bound of both 1 / T and T."""
 
 
 def fit_temperature(scores: Floats, targets: Ids, allowed: Mask | None = None) -> float:
-    """T of scores [n, C] whose targets [n] are columns, over the allowed services [n, C].
+    """Return T for scores [n, C] and target columns [n] under a mask of allowed services [n, C].
 
-    Rows whose target is not allowed, and rows that allow one service only, say nothing; without any
-    other, T is 1.
+    Rows whose target is not allowed and rows with a single allowed service carry no information and are
+    ignored. T is 1 if no other row is left.
     """
     allowed = np.ones(scores.shape, dtype=np.bool_) if allowed is None else allowed
-    telling = allowed[np.arange(len(targets)), targets] & (allowed.sum(axis=1) > 1)
-    values, rows, own = scores[telling].astype(np.float64), allowed[telling], targets[telling]
-    if not len(own):
+    informative = allowed[np.arange(len(targets)), targets] & (allowed.sum(axis=1) > 1)
+    values, mask = scores[informative].astype(np.float64), allowed[informative]
+    targets = targets[informative]
+    if not len(targets):
         return 1.0
-    of_targets = values[np.arange(len(own)), own].mean()
+    mean_target_score = values[np.arange(len(targets)), targets].mean()
 
     def slope(sharpness: float) -> float:
-        """Of the negative log-likelihood by 1 / T: expected score less the targets' score."""
-        p = np.exp(log_softmax(values * sharpness, rows))
-        return float((p * np.where(rows, values, 0)).sum() / len(own) - of_targets)
+        """The derivative of the mean negative log-likelihood with respect to ``sharpness`` = 1 / T.
+
+        It is the expected score under p minus the mean score of the targets.
+        """
+        p = np.exp(log_softmax(values * sharpness, mask))
+        return float((p * np.where(mask, values, 0)).sum() / len(targets) - mean_target_score)
 
     low, high = 1 / MAX_SHARPNESS, MAX_SHARPNESS
     for _ in range(60):
@@ -45,14 +49,16 @@ def fit_temperature(scores: Floats, targets: Ids, allowed: Mask | None = None) -
 
 
 def log_softmax(values: Floats, allowed: Mask | None = None) -> Floats:
-    """log softmax over the allowed entries of each row (None: all), -inf elsewhere; all -inf in an
-    empty row."""
+    """Return the log-softmax over the allowed entries of each row, all of them by default.
+
+    Entries that are not allowed are -inf, and so is a row without allowed entries.
+    """
     allowed = np.ones_like(values, dtype=np.bool_) if allowed is None else allowed
-    kept: Floats = np.where(allowed, values, -np.inf)
-    top = kept.max(axis=1, keepdims=True, initial=-np.inf)
-    top[top == -np.inf] = 0.0  # of an empty row
-    kept -= top
-    total = np.exp(kept).sum(axis=1, keepdims=True)
+    logs: Floats = np.where(allowed, values, -np.inf)
+    highest = logs.max(axis=1, keepdims=True, initial=-np.inf)
+    highest[highest == -np.inf] = 0.0  # a row without allowed entries
+    logs -= highest
+    total = np.exp(logs).sum(axis=1, keepdims=True)
     total[total == 0] = 1.0
-    kept -= np.log(total)
-    return kept
+    logs -= np.log(total)
+    return logs

@@ -1,4 +1,4 @@
-"""The recommenders: ``dagrec.models.GRU4Rec(epochs=20)`` makes one, ``dagrec models`` lists them.
+"""The recommenders. ``dagrec.models.GRU4Rec(epochs=20)`` creates one, ``dagrec models`` lists them.
 
 >>> import dagrec
 >>> dagrec.models.Markov(order=2).config.order
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    # In here, because the registry is a module of this package.
+    # Imported here because the registry is a module of this package.
     from dagrec.errors import did_you_mean
     from dagrec.models.registry import class_names, recommender_class
 

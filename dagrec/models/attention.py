@@ -1,4 +1,4 @@
-"""Recommenders in which nodes look at each other: their sizes, and the weights they looked with."""
+"""Recommenders with attention between nodes: their sizes, and access to their attention weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from dagrec.types import Options
 
 
 class AttentionSizes(Options):
-    """Sizes of blocks of attention, each followed by a feed-forward net."""
+    """Sizes of attention blocks; each block is attention followed by a feed-forward network."""
 
     width: int = Field(64, ge=1, description="width of embeddings and states")
-    layers: int = Field(2, ge=1, description="blocks of attention and a feed-forward net")
-    heads: int = Field(2, ge=1, description="attention heads of a block; they divide its width")
-    expansion: int = Field(2, ge=1, description="width within the feed-forward net, in widths")
+    layers: int = Field(2, ge=1, description="attention blocks")
+    heads: int = Field(
+        2, ge=1, description="attention heads per block; width must be a multiple of heads"
+    )
+    expansion: int = Field(
+        2, ge=1, description="hidden width of the feed-forward network, as a multiple of width"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -32,8 +36,9 @@ class AttentionSizes(Options):
 class Attention:
     """The attention weights of one context.
 
-    nodes: keys of the n nodes that were read, in the order of reading; weights: [layers, heads, n, n],
-    row i says what node i took from each node; it sums to 1, or is 0 where it had nothing to look at.
+    nodes: keys of the n nodes that the network reads, in their order; weights: [layers, heads, n, n],
+    where row i holds the weights with which node i attends to each node. A row sums to 1, or is 0 if
+    the node attends to none.
     """
 
     nodes: tuple[str, ...]
@@ -41,14 +46,14 @@ class Attention:
 
 
 @runtime_checkable
-class Attentive(Protocol):
-    """A recommender whose attention can be read."""
+class SupportsAttention(Protocol):
+    """A recommender that can return its attention weights."""
 
     def attention(self, context: Context) -> Attention:
-        """The weights with which this context is read, without dropout.
+        """Return the attention weights of a context, computed without dropout.
 
         Raises :class:`NotFittedError` before ``fit``, and :class:`DataError` for an empty context.
         """
 
 
-__all__ = ["Attention", "AttentionSizes", "Attentive"]
+__all__ = ["Attention", "AttentionSizes", "SupportsAttention"]

@@ -1,4 +1,4 @@
-"""The contract of a recommender."""
+"""The base class of all recommenders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a recommender uses and is; nobody asks for its class instead."""
+    """What a recommender uses and how it is trained. Callers check these instead of its class."""
 
     order_aware: bool = False
     graph_aware: bool = False
@@ -40,22 +40,23 @@ class Traits:
 
 
 class Recommender(ABC):
-    """Learns from training data, then scores every service for a context. It never masks.
+    """A model that learns from training data and scores every service for a context. It never masks.
 
-    A subclass gives ``name``, ``family``, ``paper``, ``Config``, ``traits``, and the four methods
-    with a leading underscore; what all recommenders share is written here once.
+    A subclass defines ``name``, ``paper``, ``Config``, ``traits`` and the abstract methods ``_fit``,
+    ``_score``, ``_state`` and ``_restore``.
     """
 
     name: ClassVar[str]
-    """Registry key, file name and heading in the documentation: the same word."""
+    """The registry key, which is also the name of the file."""
     paper: ClassVar[str]
     Config: ClassVar[type[Options]]
     traits: ClassVar[Traits]
 
     def __init__(self, config: Options | None = None, /, *, seed: int = 0, **options: Any) -> None:
-        """Hyperparameters are a ``config``, or ``options`` by name; the others keep their defaults.
+        """Take hyperparameters as a ``config`` or as keywords; the others keep their defaults.
 
-        Raises :class:`ConfigError` naming the hyperparameter that does not exist or does not fit.
+        Raises :class:`ConfigError`, which names the hyperparameter, for an unknown name or an invalid
+        value.
 
         >>> from dagrec.models import Markov
         >>> Markov(order=2).config.order
@@ -69,15 +70,20 @@ class Recommender(ABC):
         self.config = self.configure(options) if config is None else config
         self.seed = seed
         self.history: list[Epoch] = []
+        self.notes: list[str] = []
+        """Remarks on the last fit, such as members that were left out."""
         self._prior: Floats | None = None
 
-    def missing(self) -> str | None:
-        """What this machine lacks for it to fit and score, if anything."""
+    def unavailable(self) -> str | None:
+        """Return why the recommender cannot be fitted on this machine; None if it can."""
         return None
 
     @classmethod
     def configure(cls, options: Mapping[str, Any]) -> Options:
-        """A configuration with these hyperparameters. Raises :class:`ConfigError`."""
+        """Return a validated configuration with these hyperparameters.
+
+        Raises :class:`ConfigError` for an unknown name or an invalid value.
+        """
         try:
             return cls.Config.model_validate(dict(options))
         except ValidationError as error:
@@ -85,10 +91,10 @@ class Recommender(ABC):
             raise ConfigError(f"recommender {cls.name!r}: {message}") from None
 
     def fit(self, data: TrainingData) -> Self:
-        """Learn from scratch, whatever was learned before.
+        """Fit from scratch; an earlier fit is discarded.
 
-        Networks train as the current :class:`~dagrec.training.runtime.Runtime` says. Where training
-        fails before anything was learned, what was learned before stays.
+        Networks train under the current :class:`~dagrec.training.runtime.Runtime`. If training fails
+        before its first epoch is complete, the earlier fit is kept.
         Raises :class:`DataError` for data without examples.
         """
         if not isinstance(data, TrainingData):
@@ -101,22 +107,22 @@ class Recommender(ABC):
             raise DataError(
                 f"{self.name}: training needs at least one example, found none", rule="no-examples"
             )
-        before = self.history, self._prior
-        self.history = []
+        previous = self.history, self._prior
+        self.history, self.notes = [], []
         counts = np.bincount(data.targets, minlength=len(data.vocabulary.services))
         self._prior = np.log((counts + 1.0) / (counts.sum() + len(counts)))
         try:
             self._fit(data)
         except BaseException:
             if not self.history:
-                self.history, self._prior = before
+                self.history, self._prior = previous
             raise
         return self
 
     def score(self, contexts: Contexts) -> Scores:
-        """[B, C] float32, finite, higher is better, for every service of the vocabulary.
+        """Return [B, C] finite float32 scores of all services; higher is better.
 
-        A context in which nothing is known gets the logarithm of each service's frequency.
+        A context without a known node gets the logarithm of each service's frequency.
         Raises :class:`NotFittedError` before ``fit`` or ``restore``.
         """
         prior = self._fitted(self._prior)
@@ -134,30 +140,31 @@ class Recommender(ABC):
         return scores
 
     def parameters(self) -> int:
-        """How many numbers were learned."""
+        """The number of learned values."""
         return sum(array.size for array in self.state().values())
 
     def embeddings(self) -> dict[str, Floats]:
-        """The vectors that it has learned, where it learns vectors; nothing else changes by asking.
+        """Return the learned vectors; empty if the recommender learns none.
 
-        nodes: [V - 2, D], one for each known node in the order of the vocabulary (services, then the
-        others); services: [C, H], what each service is scored with. Either may be missing.
+        nodes: [V - 2, D], one vector per known node in the order of the vocabulary (services, then the
+        other nodes); services: [C, H], the output vectors that services are scored with. Either may be
+        missing.
         Raises :class:`NotFittedError` before ``fit`` or ``restore``.
         """
         self._fitted(self._prior)
-        return {name: np.array(found, np.float64) for name, found in self._embeddings().items()}
+        return {name: np.array(rows, np.float64) for name, rows in self._embeddings().items()}
 
     def state(self) -> State:
-        """The learned values, by name."""
+        """Return the learned values by name."""
         prior = self._fitted(self._prior)
         return {PRIOR: prior, **self._state()}
 
     def restore(
         self, state: Mapping[str, NDArray[np.generic]], vocabulary: Vocabulary, graph: ServiceGraph
     ) -> Self:
-        """Take back what :meth:`state` gave. Raises :class:`StoreError` when it does not fit."""
-        rest = dict(state)
-        prior = rest.pop(PRIOR, None)
+        """Restore what :meth:`state` returned. Raises :class:`StoreError` if it does not fit."""
+        values = dict(state)
+        prior = values.pop(PRIOR, None)
         if prior is None or prior.shape != (len(vocabulary.services),):
             raise StoreError(
                 f"{self.name}: its prior must have one value for each of "
@@ -165,7 +172,7 @@ class Recommender(ABC):
                 f"{'none' if prior is None else prior.shape}; train it again"
             )
         try:
-            self._restore(rest, vocabulary, graph)
+            self._restore(values, vocabulary, graph)
         except (KeyError, ValueError, IndexError, RuntimeError) as error:
             raise StoreError(
                 f"{self.name}: the stored values must fit its configuration and vocabulary, "
@@ -175,36 +182,36 @@ class Recommender(ABC):
         return self
 
     def save(self, folder: Path, vocabulary: Vocabulary) -> None:
-        """Write ``model.json`` (name and configuration) and ``tensors.safetensors`` into a folder."""
+        """Write ``model.json`` (name, configuration, history) and ``tensors.safetensors``."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: np.ascontiguousarray(array) for name, array in self.state().items()}
         save_file(tensors, folder / "tensors.safetensors")
-        about = {
+        metadata = {
             "recommender": self.name,
             "config": self.config.model_dump(mode="json"),
             "seed": self.seed,
             "vocabulary": vocabulary.fingerprint,
             "history": [astuple(epoch) for epoch in self.history],
         }
-        (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (folder / "model.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(
-        cls, folder: Path, about: Mapping[str, Any], vocabulary: Vocabulary, graph: ServiceGraph
+        cls, folder: Path, metadata: Mapping[str, Any], vocabulary: Vocabulary, graph: ServiceGraph
     ) -> Self:
-        """The recommender that was saved in a folder; ``about`` is its parsed ``model.json``.
+        """Return the recommender that was saved to a folder; ``metadata`` is its parsed ``model.json``.
 
-        Raises :class:`StoreError` when the files do not fit each other or the vocabulary.
+        Raises :class:`StoreError` if the files do not fit each other or the vocabulary.
         """
-        if about.get("vocabulary") != vocabulary.fingerprint:
+        if metadata.get("vocabulary") != vocabulary.fingerprint:
             raise StoreError(
                 f"{folder}: the model must have been trained with the bundle's vocabulary, "
                 "found another; publish the bundle again"
             )
         try:
             tensors = load_file(folder / "tensors.safetensors")
-            model = cls(cls.Config.model_validate(about["config"]), seed=int(about["seed"]))
-            model.history = [Epoch(*line) for line in about.get("history", ())]
+            model = cls(cls.Config.model_validate(metadata["config"]), seed=int(metadata["seed"]))
+            model.history = [Epoch(*line) for line in metadata.get("history", ())]
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{folder}: a stored model must be whole, found {error}; publish the bundle again"
@@ -214,20 +221,21 @@ class Recommender(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config!r}, seed={self.seed})"
 
-    def _fitted(self, learned: T | None) -> T:
-        if learned is None:
+    def _fitted(self, value: T | None) -> T:
+        """Return a learned value. Raises :class:`NotFittedError` if it is None."""
+        if value is None:
             raise NotFittedError(
-                f"{self.name}: it must learn before it can score, found nothing learned; "
+                f"{self.name}: scoring needs a fitted recommender, found an unfitted one; "
                 "call fit(data) or load a bundle first"
             )
-        return learned
+        return value
 
     @abstractmethod
     def _fit(self, data: TrainingData) -> None: ...
 
     @abstractmethod
     def _score(self, contexts: Contexts) -> Scores:
-        """[B, C] for contexts of which each holds at least one known node."""
+        """Return [B, C] scores for contexts that each have at least one known node."""
 
     def _embeddings(self) -> dict[str, Floats]:
         return {}

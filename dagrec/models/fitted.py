@@ -1,4 +1,4 @@
-"""A fitted recommender with everything else that its probabilities depend on."""
+"""A fitted recommender together with the graph, mask and temperature that its probabilities need."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ class Fitted:
     def probabilities(
         self, contexts: Contexts | Sequence[Context], mask: MaskPolicy | None = None
     ) -> Masked:
-        """Log-probabilities of all services for B contexts, and which of them the mask allows.
+        """Return the log-probabilities of all services for B contexts, and which the mask allows.
 
-        ``mask`` replaces the recommender's own. Raises :class:`ConfigError` for mask ``catalogue``
-        without declared links, and :class:`NumericalError` for scores that are not finite.
+        ``mask`` replaces the default mask of this object. Raises :class:`ConfigError` for mask
+        ``catalogue`` without declared links, and :class:`NumericalError` for scores that are not
+        finite.
         """
         if not isinstance(contexts, Contexts):
             contexts = self.vocabulary.encode(contexts)
@@ -47,9 +48,9 @@ class Fitted:
     def recommend(
         self, contexts: Contexts | Sequence[Context], k: int = 10, mask: MaskPolicy | None = None
     ) -> list[list[tuple[str, float]]]:
-        """For each context the k likeliest services that the mask allows, with their probabilities.
+        """Return the k most probable allowed services of each context, with their probabilities.
 
-        Equal probabilities keep the order of the vocabulary.
+        Ties keep the order of the vocabulary.
         """
         log_p = self.probabilities(contexts, mask).log_probabilities
         best = np.argsort(-log_p, axis=1, kind="stable")[:, :k]

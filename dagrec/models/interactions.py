@@ -1,7 +1,7 @@
-"""Contexts as sets of nodes: what recommenders of interactions read, in which a context plays the user.
+"""Contexts as sets of nodes, for recommenders that learn from an interaction matrix.
 
-A set knows no order. The one thing of the order that these recommenders get, where their form has room
-for it, is which node is the last (the frontier): ``last = true``.
+A context takes the role of the user, and its nodes are the items. A set has no order. The only order
+information that these recommenders use is which node is the last (the frontier), with ``last = true``.
 """
 
 from __future__ import annotations
@@ -9,50 +9,55 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
-from dagrec.data.vocabulary import FIRST, UNKNOWN, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, UNKNOWN, Contexts, Vocabulary
 from dagrec.graph.upstream import Upstream
 from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options, Ragged
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 Read = Literal["path", "upstream"]
 ROWS_PER_PASS = 1024
-"""Rows that are dense at a time; a bound on memory."""
+"""Number of rows that are dense at a time; it bounds memory."""
 
 
 class SetOptions(Options):
-    """Which set of nodes a context is, and whether its last node is told apart."""
+    """Which nodes of a context are used, and whether the last one is marked."""
 
     read: Read = Field(
-        "upstream", description="upstream: the frontier and all its ancestors; path: the path to it"
+        "upstream",
+        description="which nodes are used; upstream: the frontier and all its ancestors; path: only "
+        "the path to the frontier",
     )
     last: bool = Field(
-        True, description="tell the last node apart from the others; false: the order is not seen"
+        True, description="distinguish the last node from the others; false: the order is not used"
     )
 
 
-def keys_of(context: Context, read: Read) -> tuple[str, ...]:
-    """The keys that a context is the set of, the frontier's last."""
+def context_keys(context: Context, read: Read) -> tuple[str, ...]:
+    """Return the keys of the nodes that are used; the last one is the frontier's."""
     return Upstream.of(context).keys if read == "upstream" else context.path[-MAX_CONTEXT_LENGTH:]
 
 
 def set_key(context: Context, read: Read) -> Hashable:
-    """Equal for contexts with the same set and the same last node."""
-    keys = keys_of(context, read)
+    """Return a value that is equal for contexts with the same set and the same last node."""
+    keys = context_keys(context, read)
     return frozenset(keys), keys[-1]
 
 
 @dataclass(frozen=True)
 class Sets:
-    """B sets of known nodes, each node once.
+    """B sets of known nodes, without duplicates.
 
-    rows: the stretch of ``nodes`` that is each set's; nodes: ids, ascending in a set; last: [B] id of
-    the frontier, 1 where it is unknown.
+    rows: slices of ``nodes``, one per set; nodes: node ids, ascending in each set; last: [B] node id of
+    the frontier, 1 if it is unknown.
     """
 
     rows: Ragged
@@ -61,37 +66,40 @@ class Sets:
 
     @classmethod
     def of(cls, contexts: Contexts, vocabulary: Vocabulary, read: Read) -> Sets:
+        """Return the sets of B contexts."""
         ids = vocabulary.ids
-        found = [
-            sorted({ids[key] for key in keys_of(context, read) if key in ids})
+        sets = [
+            sorted({ids[key] for key in context_keys(context, read) if key in ids})
             for context in contexts.origins
         ]
-        nodes = np.array([node for own in found for node in own], dtype=np.int64)
-        return cls(Ragged.of([len(own) for own in found]), nodes, contexts.last)
+        nodes = np.array([node for set_ in sets for node in set_], dtype=np.int64)
+        return cls(Ragged.of([len(set_) for set_ in sets]), nodes, contexts.last)
 
     def __len__(self) -> int:
         return len(self.last)
 
     def multi_hot(self, vocabulary: Vocabulary, *, last: bool) -> Floats:
-        """[B, V] with 1 at each node of the set; with ``last`` [B, 2 V], with 1 at V + the last node.
+        """Return the indicators of the sets: [B, V] with 1 for each node of the set.
 
-        V node ids, padding and unknown included; these stay 0.
+        With ``last`` the shape is [B, 2 V], and column V + i is 1 if node i is the last. V includes
+        padding and the unknown node, whose columns are 0.
         """
         nodes = len(vocabulary)
-        found = np.zeros((len(self), nodes * (1 + last)))
-        found[np.repeat(np.arange(len(self)), self.rows.lengths), self.nodes] = 1
+        indicators = np.zeros((len(self), nodes * (1 + last)))
+        indicators[np.repeat(np.arange(len(self)), self.rows.lengths), self.nodes] = 1
         if last:
             known = np.flatnonzero(self.last > UNKNOWN)
-            found[known, nodes + self.last[known]] = 1
-        return found
+            indicators[known, nodes + self.last[known]] = 1
+        return indicators
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Distinct sets with how often each occurs: the rows of an interaction matrix.
+    """U distinct sets with the number of their occurrences: the rows of an interaction matrix.
 
-    rows: the stretch of ``items`` that is each row's; items: columns, ascending in a row, of ``size``
-    in all: node ids, and behind them, where the last node is told apart, V + its id; weights: [U].
+    rows: slices of ``items``, one per row; items: column numbers, ascending in each row; weights: [U];
+    size: number of columns. A column is a node id or, if the last node is marked, V + the id of the
+    last node.
     """
 
     rows: Ragged
@@ -101,22 +109,25 @@ class Interactions:
 
     @classmethod
     def of_examples(cls, data: TrainingData, options: SetOptions) -> Interactions:
-        """A row an example: its context, its last node if ``options.last``, and its target."""
+        """Return one row per example: its context, with ``last`` the mark of its last node, its target.
+
+        Equal rows are merged.
+        """
         ids, nodes = data.vocabulary.ids, len(data.vocabulary)
         counts: dict[tuple[int, ...], float] = defaultdict(float)
         for example, column in zip(data.examples, data.targets.tolist(), strict=True):
-            keys = keys_of(example.context, options.read)
-            own = {ids[key] for key in keys if key in ids} | {column + FIRST}
+            keys = context_keys(example.context, options.read)
+            items = {ids[key] for key in keys if key in ids} | {column + FIRST_SERVICE}
             if options.last:
-                own.add(nodes + ids[keys[-1]])
-            counts[tuple(sorted(own))] += 1
+                items.add(nodes + ids[keys[-1]])
+            counts[tuple(sorted(items))] += 1
         return cls._of(counts, nodes * (1 + options.last))
 
     @classmethod
     def of_compositions(cls, data: TrainingData) -> Interactions:
-        """A row a training composition: the nodes that its examples show, targets included.
+        """Return one row per training composition: the nodes in its examples, including targets.
 
-        Sets that several compositions share are one row with their number as its weight.
+        Equal rows are merged.
         """
         ids, columns = data.vocabulary.ids, data.vocabulary.columns
         nodes: dict[int, set[int]] = defaultdict(set)
@@ -124,10 +135,10 @@ class Interactions:
             (e.composition, e.context, e.target) for e in data.examples
         ):
             nodes[composition].update(ids[key] for key in context.path)
-            nodes[composition].add(columns[target] + FIRST)
+            nodes[composition].add(columns[target] + FIRST_SERVICE)
         counts: dict[tuple[int, ...], float] = defaultdict(float)
-        for own in nodes.values():
-            counts[tuple(sorted(own))] += 1
+        for items in nodes.values():
+            counts[tuple(sorted(items))] += 1
         return cls._of(counts, len(data.vocabulary))
 
     @classmethod
@@ -139,34 +150,35 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.weights)
 
-    def fits(self) -> bool:
-        """Whether its arrays belong together: rows, columns within ``size``, and weights above 0."""
+    def is_valid(self) -> bool:
+        """Return whether the shapes fit, columns are below ``size`` and weights are positive."""
         return (
             self.items.shape == (int(self.rows.starts[-1]),)
             and len(self.rows.lengths) == len(self)
             and bool((self.rows.lengths > 0).all())
-            and bool(((self.items >= FIRST) & (self.items < self.size)).all())
+            and bool(((self.items >= FIRST_SERVICE) & (self.items < self.size)).all())
             and bool((np.isfinite(self.weights) & (self.weights > 0)).all())
         )
 
     @property
     def users(self) -> Ids:
-        """[m] row of each entry of ``items``."""
+        """Row number of each entry of ``items``."""
         return np.repeat(np.arange(len(self)), self.rows.lengths)
 
-    def dense(self) -> Floats:
-        """[U, size] of 0 and 1."""
-        found = np.zeros((len(self), self.size))
-        found[self.users, self.items] = 1
-        return found
+    def matrix(self) -> csr_array:
+        """Return the sparse binary matrix X [U, size], without weights."""
+        from scipy.sparse import csr_array
+
+        shape = (len(self), self.size)
+        return csr_array((np.ones(len(self.items)), self.items, self.rows.starts), shape)
+
+    def totals(self) -> Floats:
+        """Return the total weight [size] of the rows with each item: X^T weights."""
+        totals: Floats = self.weights @ self.matrix()
+        return totals
 
     def gram(self) -> Floats:
-        """[size, size], the weight of the rows that hold both columns: X^T diag(weights) X."""
-        found = np.zeros((self.size, self.size))
-        for start in range(0, len(self), ROWS_PER_PASS):
-            rows = np.arange(start, min(start + ROWS_PER_PASS, len(self)))
-            places, owners = self.rows.take(rows)
-            x = np.zeros((len(rows), self.size))
-            x[owners, self.items[places]] = 1
-            found += x.T @ (x * self.weights[rows, None])
-        return found
+        """Return the total weight [size, size] of the rows with both items: X^T diag(weights) X."""
+        x = self.matrix()
+        gram: Floats = (x.T @ (x * self.weights[:, None])).toarray()
+        return gram

@@ -1,8 +1,8 @@
-"""What all recommenders share whose parameters are found by gradient descent.
+"""The base class of recommenders that are trained by gradient descent.
 
-A recommender of this kind says three things: how its :class:`Network` is built, how contexts are laid
-out for it (:class:`Units`), and what of a context it can tell apart (``key``). Training, scoring,
-storing and restoring follow from these, and are written here and in ``dagrec.training`` once.
+A subclass defines how its :class:`Network` is built, how contexts become the network's inputs
+(:class:`Units`), and which contexts are equal to the network (``key``). Training, scoring, storing and
+restoring are implemented here and in ``dagrec.training``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Contexts, Vocabulary
 from dagrec.errors import NumericalError
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State
@@ -27,11 +27,11 @@ from dagrec.training.options import TrainingOptions
 from dagrec.types import Floats, Scores
 
 PAIRS_PER_PASS = 2**19
-"""Pairs of nodes of one unit that are scored in one pass, roughly; a bound on memory."""
+"""Approximate number of node pairs that are scored in one pass; it bounds memory."""
 
 
 class NetworkRecommender(Recommender):
-    """A recommender around a network; see the module."""
+    """A recommender that trains a network and scores with it."""
 
     Config: ClassVar[type[TrainingOptions]]
     config: TrainingOptions
@@ -41,33 +41,33 @@ class NetworkRecommender(Recommender):
 
     @abstractmethod
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> Network:
-        """The network with its first weights. ``data`` is None where learned values replace them."""
+        """Return the network with initial weights; ``data`` is None if stored weights replace them."""
 
     @abstractmethod
     def units(self, contexts: Contexts, *, training: bool) -> Units:
-        """Contexts laid out for the network. In training, contexts may share units."""
+        """Return the contexts as inputs of the network. In training, contexts may share units."""
 
     def key(self, context: Context) -> Hashable:
-        """What the network can tell of a context: examples that agree in it are trained as one."""
+        """Return what the network reads of a context; examples with equal keys are trained as one."""
         return context.path
 
     def read(self, contexts: Contexts, vocabulary: Vocabulary) -> Contexts:
-        """The contexts with the nodes that the network reads; the path, unless a subclass says more."""
+        """Return the contexts with the nodes that the network reads; by default those of the path."""
         return contexts
 
     @property
     def graph(self) -> ServiceGraph:
-        """The graph of the training data, from the moment when fitting starts."""
+        """The graph of the training data; available as soon as fitting starts."""
         return self._fitted(self._graph)
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How contexts are varied from epoch to epoch, where they are."""
+        """The augmentation of the training contexts; None if there is none."""
         return None
 
     def _fit(self, data: TrainingData) -> None:
-        before = self._network, self._graph
-        # Nothing of an earlier fit may answer beside the new graph, whatever happens.
+        previous = self._network, self._graph
+        # The network of an earlier fit must never score with the new graph.
         self._network, self._graph = None, data.graph
         try:
             self._network, self.history = train(self, data)
@@ -75,11 +75,11 @@ class NetworkRecommender(Recommender):
             if isinstance(error, NumericalError) and error.last_good is not None:
                 self._network, self.history = error.last_good
             else:
-                self._network, self._graph = before
+                self._network, self._graph = previous
             raise
 
     def finish(self, network: Network) -> None:
-        """Give the unknown node its vector, unless augmentation has trained one."""
+        """Set the vector of the unknown node to the mean, unless augmentation has trained it."""
         if self.augmentation is None or not self.augmentation.node_mask:
             for module in network.modules():
                 if isinstance(module, NodeEmbedding):
@@ -89,20 +89,20 @@ class NetworkRecommender(Recommender):
         network, vocabulary = self._fitted(self._network), self.graph.vocabulary
         scores = np.empty((len(contexts), len(self._fitted(self._prior))), dtype=np.float32)
         units = self.units(self.read(contexts, vocabulary), training=False)
-        # Units are cut where another so many pairs of nodes are full.
-        full = np.cumsum(np.asarray(units.sizes) ** 2) // PAIRS_PER_PASS
+        # Each pass takes consecutive units with about PAIRS_PER_PASS pairs of nodes.
+        passes = np.cumsum(np.asarray(units.sizes) ** 2) // PAIRS_PER_PASS
         with torch.inference_mode():
-            for part in np.split(np.arange(len(full)), np.flatnonzero(np.diff(full)) + 1):
-                inputs, answered = units.take(part)
-                scores[answered] = network(inputs).numpy()
+            for part in np.split(np.arange(len(passes)), np.flatnonzero(np.diff(passes)) + 1):
+                inputs, context_rows = units.take(part)
+                scores[context_rows] = network(inputs).numpy()
         return scores
 
     def _embeddings(self) -> dict[str, Floats]:
         with torch.inference_mode():
-            found = self._fitted(self._network).embeddings()
-        if "nodes" in found:
-            found["nodes"] = found["nodes"][FIRST:]
-        return {name: rows.detach().numpy().astype(np.float64) for name, rows in found.items()}
+            tables = self._fitted(self._network).embeddings()
+        if "nodes" in tables:
+            tables["nodes"] = tables["nodes"][FIRST_SERVICE:]
+        return {name: rows.detach().numpy().astype(np.float64) for name, rows in tables.items()}
 
     def _state(self) -> State:
         network = self._fitted(self._network)
@@ -110,7 +110,7 @@ class NetworkRecommender(Recommender):
 
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
         self._network, self._graph = None, graph
-        # First weights are drawn, and thrown away: nobody else's draws may change by that.
+        # The initial weights are drawn and replaced; the global random state must not change.
         with torch.random.fork_rng(devices=[]):
             network = self.build(vocabulary, None)
         network.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in state.items()})

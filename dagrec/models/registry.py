@@ -1,4 +1,4 @@
-"""Every recommender by its name. Classes are imported when asked for, so that torch can stay away."""
+"""The registry of recommenders. Classes are imported on first use, so torch loads only if needed."""
 
 from __future__ import annotations
 
@@ -54,51 +54,52 @@ MODELS: dict[str, str] = {
     "cache": "dagrec.models.hybrid.cache:Cache",
     "ranker": "dagrec.models.hybrid.ranker:Ranker",
 }
-"""Name -> where its class is."""
+"""Name -> import path of the class."""
 
 
 def recommender_class(name: str) -> type[Recommender]:
-    """The class of a recommender. Raises :class:`ConfigError` for a name that is not registered."""
+    """Return the class of a recommender. Raises :class:`ConfigError` for an unknown name."""
     if name not in MODELS:
         nearest = did_you_mean(name, MODELS) or f"; there are {', '.join(MODELS)}"
         raise ConfigError(f"no recommender {name!r}{nearest}")
     module, _, attribute = MODELS[name].partition(":")
     try:
-        found: type[Recommender] = getattr(import_module(module), attribute)
+        class_: type[Recommender] = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise missing_package(f"recommender {name!r}", error, "train") from error
-    return found
+    return class_
 
 
 def class_names() -> dict[str, str]:
-    """Name of the class -> name of the recommender."""
-    return {place.partition(":")[2]: name for name, place in MODELS.items()}
+    """Class name -> registered name."""
+    return {path.partition(":")[2]: name for name, path in MODELS.items()}
 
 
 def family(name: str) -> str:
-    """The folder a recommender lives in, as ``counting``."""
+    """The family of a recommender, such as ``counting``: the name of its folder."""
     return MODELS[name].split(".")[2]
 
 
 RECOMMENDER = "recommender"
-"""The hyperparameter-like key that names a recommender where its label does not."""
+"""The key among the hyperparameters that names the recommender if its label does not."""
 
 
-def named(label: str, options: Mapping[str, object]) -> str:
-    """The registered name of a recommender that a configuration gives under a label."""
+def recommender_name(label: str, options: Mapping[str, object]) -> str:
+    """The registered name of a recommender that is configured under a label."""
     return str(options.get(RECOMMENDER, label))
 
 
 def create_labelled(label: str, options: Mapping[str, object], *, seed: int = 0) -> Recommender:
-    """An unfitted recommender as a configuration gives it: hyperparameters under a label."""
-    own = {key: value for key, value in options.items() if key != RECOMMENDER}
-    return create(named(label, options), own, seed=seed)
+    """Return an unfitted recommender from its label and hyperparameters in a configuration."""
+    hyperparameters = {key: value for key, value in options.items() if key != RECOMMENDER}
+    return create(recommender_name(label, options), hyperparameters, seed=seed)
 
 
 def create(name: str, options: dict[str, object] | None = None, *, seed: int = 0) -> Recommender:
-    """An unfitted recommender with these hyperparameters; the others keep their defaults.
+    """Return an unfitted recommender with these hyperparameters; the others keep their defaults.
 
-    Raises :class:`ConfigError` naming the hyperparameter that does not exist or does not fit.
+    Raises :class:`ConfigError`, which names the hyperparameter, for an unknown name or an invalid
+    value.
     """
     class_ = recommender_class(name)
     return class_(class_.configure(options or {}), seed=seed)

@@ -12,9 +12,9 @@ from pydantic import Field
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import UNKNOWN
 from dagrec.graph.upstream import Upstream
-from dagrec.models.attention import Attention, Attentive
+from dagrec.models.attention import Attention, SupportsAttention
 from dagrec.models.base import Recommender
-from dagrec.models.hybrid.mixture import Mixing
+from dagrec.models.hybrid.mixture import SupportsShares
 from dagrec.recommend.request import PredictRequest, resolve
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats, Options
@@ -103,7 +103,7 @@ def _weights(bundle: Bundle, model: Recommender, context: Context) -> list[Weigh
     if looked := _look(bundle, model, context):
         pairs = zip(looked.attention.nodes, looked.focus.tolist(), strict=True)
         return [Weight(of=node, weight=weight) for node, weight in pairs]
-    if isinstance(model, Mixing) and context.path:
+    if isinstance(model, SupportsShares) and context.path:
         shares = model.shares(bundle.vocabulary.encode([context]))
         return [Weight(of=part, weight=weight) for part, weight in shares.items()]
     return None
@@ -121,7 +121,7 @@ class Look:
     upstream: Upstream
 
     @classmethod
-    def of(cls, model: Attentive, context: Context) -> Look:
+    def of(cls, model: SupportsAttention, context: Context) -> Look:
         attention = model.attention(context)
         # The frontier is the last of its key, since everything else lies before it.
         places = [i for i, node in enumerate(attention.nodes) if node == context.path[-1]]
@@ -156,4 +156,4 @@ def look(bundle: Bundle, request: PredictRequest) -> Look | None:
 
 def _look(bundle: Bundle, model: Recommender, context: Context) -> Look | None:
     known = any(key in bundle.vocabulary.ids for key in context.path)
-    return Look.of(model, context) if known and isinstance(model, Attentive) else None
+    return Look.of(model, context) if known and isinstance(model, SupportsAttention) else None

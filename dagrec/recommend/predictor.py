@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dagrec.data.examples import Context
-from dagrec.data.formats.documents import need_object, parse_json
+from dagrec.data.formats.documents import parse_json, require_object
 from dagrec.data.vocabulary import UNKNOWN
 from dagrec.errors import DataError, RequestError
 from dagrec.graph.mask import MaskPolicy
@@ -54,7 +54,7 @@ def predict_lines(
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                values = need_object(parse_json(line), "a request")
+                values = require_object(parse_json(line), "a request")
                 yield predictor.answer(make_request(defaults | values))
             except (RequestError, DataError) as error:
                 yield RequestError(f"line {number}: {error}")

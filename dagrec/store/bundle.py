@@ -104,6 +104,8 @@ class Bundle:
         :class:`ConfigError` for a label that cannot be the name of a folder.
         """
         check_labels(models)
+        if champion not in models:
+            raise ConfigError(f"champion must be one of {', '.join(models)}, found {champion!r}")
         fitted = models[champion]
         entries = {
             label: ModelEntry(

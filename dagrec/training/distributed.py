@@ -16,7 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-PATIENCE = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
 
 
@@ -28,12 +28,12 @@ class Processes:
     count: int = 1
 
     @classmethod
-    def of_environment(cls) -> Processes:
+    def from_environment(cls) -> Processes:
         """As torchrun says it in the environment; one process where nothing does."""
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Processes:
             torch.distributed.all_reduce(values)
         return values
 
-    def agree(self, value: float, device: torch.device) -> float:
+    def broadcast(self, value: float, device: torch.device) -> float:
         """The first process's value, in each of them."""
         if self.count == 1:
             return value
@@ -59,15 +59,15 @@ class Processes:
         return torch.stack(found)
 
 
-def joined(device: torch.device) -> Processes:
+def connect_processes(device: torch.device) -> Processes:
     """The processes that train together, connected until they end.
 
     gloo connects CPUs, NCCL GPUs. A process that fails leaves, torchrun ends the others.
     """
-    processes = Processes.of_environment()
+    processes = Processes.from_environment()
     if processes.count > 1 and not torch.distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+        torch.distributed.init_process_group(backend, timeout=TIMEOUT)
         # Not after each training: a process that connects again can meet the addresses of the time
         # before, and one that leaves while an exception holds its network can wait for itself.
         atexit.register(torch.distributed.destroy_process_group)

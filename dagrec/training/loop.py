@@ -11,7 +11,7 @@ from dagrec.errors import ConfigError
 from dagrec.progress import EpochProgress, Progress
 from dagrec.training.checkpoint import Checkpoint
 from dagrec.training.data import TrainingData
-from dagrec.training.distributed import joined, local_device
+from dagrec.training.distributed import connect_processes, local_device
 from dagrec.training.log import write_line
 from dagrec.training.network import Learner, Network
 from dagrec.training.runtime import Epoch, current_runtime
@@ -34,10 +34,10 @@ def train(learner: Learner, data: TrainingData) -> tuple[Network, list[Epoch]]:
     runtime = current_runtime()
     torch.set_num_threads(runtime.threads)
     device = choose_device(runtime.device)
-    processes = joined(device)
+    processes = connect_processes(device)
     with (
         seeded(learner.seed + SEED_STEP * processes.rank, device),
-        Progress(enabled=runtime.progress == "auto" and processes.first) as bars,
+        Progress(enabled=runtime.progress == "auto" and processes.is_first) as bars,
     ):
         show_epoch = EpochProgress(bars) if runtime.progress == "auto" else runtime.progress
         checkpoint = None
@@ -50,13 +50,13 @@ def train(learner: Learner, data: TrainingData) -> tuple[Network, list[Epoch]]:
 
         def report(epoch: Epoch, seconds: float) -> None:
             epochs = trainer.options.epochs
-            if show_epoch is not None and processes.first:
+            if show_epoch is not None and processes.is_first:
                 show_epoch(learner.name, epoch, epochs)
-            if runtime.log and processes.first:
+            if runtime.log and processes.is_first:
                 write_line(runtime.log, learner, fingerprint, epoch, epochs, seconds)
 
         result = trainer.run(report)
-    if checkpoint is not None and processes.first:
+    if checkpoint is not None and processes.is_first:
         runtime.finished.append(checkpoint.path)
     return result
 

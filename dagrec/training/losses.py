@@ -1,7 +1,7 @@
 """Losses as pure functions of scores: one number for each pair (context, target), to be weighted.
 
 :func:`cross_entropy` sees the scores of all services. Every other loss sees the score of the target,
-s_p, and those of its negatives, s_j: a :class:`Candidates`. Of those a pair counts the k that are
+s_p, and those of its negatives, s_j: a :class:`CandidateScores`. Of those a pair counts the k that are
 valid, and one that has none costs 0 without a gradient: nothing is learned where nothing competes.
 :data:`LOSSES` names them.
 """
@@ -24,7 +24,7 @@ SCORE_PENALTY, ELU = 1.0, 0.5
 INFONCE_TEMPERATURE = 0.1
 
 
-class Candidates(NamedTuple):
+class CandidateScores(NamedTuple):
     """The scores that compete in each of P pairs, with up to K negatives.
 
     positive: [P]; others: [P, K]; valid: [P, K], False for negatives that do not count, whatever their
@@ -66,7 +66,7 @@ def cross_entropy(
     return losses if mask is None else torch.where(mask[rows, targets], losses, 0)
 
 
-def bce(candidates: Candidates) -> Tensor:
+def bce(candidates: CandidateScores) -> Tensor:
     """Binary cross-entropy, as a mean over the target and its negatives: [P].
 
         L = 1 / (k + 1) [softplus(-s_p) + sum_j softplus(s_j)]
@@ -77,7 +77,7 @@ def bce(candidates: Candidates) -> Tensor:
     return gbce(candidates, t=0)
 
 
-def gbce(candidates: Candidates, *, t: float) -> Tensor:
+def gbce(candidates: CandidateScores, *, t: float) -> Tensor:
     """Generalised binary cross-entropy (Petrov and Macdonald 2023): [P].
 
         L = 1 / (k + 1) [beta softplus(-s_p) + sum_j softplus(s_j)]
@@ -94,7 +94,7 @@ def gbce(candidates: Candidates, *, t: float) -> Tensor:
     return _where_any(candidates, total / (k + 1))
 
 
-def bpr(candidates: Candidates) -> Tensor:
+def bpr(candidates: CandidateScores) -> Tensor:
     """Bayesian personalised ranking (Rendle et al. 2009): [P].
 
         L = 1 / k sum_j -log sigmoid(s_p - s_j)
@@ -104,7 +104,7 @@ def bpr(candidates: Candidates) -> Tensor:
     return _mean(candidates, _softplus(_gaps(candidates)))
 
 
-def bpr_max(candidates: Candidates, *, score_penalty: float, elu: float) -> Tensor:
+def bpr_max(candidates: CandidateScores, *, score_penalty: float, elu: float) -> Tensor:
     """BPR-max (Hidasi and Karatzoglou 2018), the loss of GRU4Rec: [P].
 
         L = -log sum_j w_j sigmoid(s_p - s_j) + score_penalty sum_j w_j s_j^2
@@ -124,7 +124,7 @@ def bpr_max(candidates: Candidates, *, score_penalty: float, elu: float) -> Tens
     return _where_any(candidates, losses)
 
 
-def top1(candidates: Candidates) -> Tensor:
+def top1(candidates: CandidateScores) -> Tensor:
     """TOP1 (Hidasi et al. 2016), a bounded loss that pulls the negatives towards 0: [P].
 
     L = 1 / k sum_j [sigmoid(s_j - s_p) + sigmoid(s_j^2)]
@@ -132,7 +132,7 @@ def top1(candidates: Candidates) -> Tensor:
     return _mean(candidates, _top1_terms(candidates))
 
 
-def top1_max(candidates: Candidates) -> Tensor:
+def top1_max(candidates: CandidateScores) -> Tensor:
     """TOP1-max (Hidasi and Karatzoglou 2018): [P].
 
     L = sum_j w_j [sigmoid(s_j - s_p) + sigmoid(s_j^2)],   w = softmax of the negatives' scores
@@ -141,12 +141,12 @@ def top1_max(candidates: Candidates) -> Tensor:
     return _where_any(candidates, (weights * _top1_terms(candidates)).sum(dim=1))
 
 
-def hinge(candidates: Candidates, *, margin: float) -> Tensor:
+def hinge(candidates: CandidateScores, *, margin: float) -> Tensor:
     """Max-margin, L = 1 / k sum_j max(0, margin - s_p + s_j): [P]. 0 where the target leads by it."""
     return _mean(candidates, functional.relu(margin + _gaps(candidates)))
 
 
-def infonce(candidates: Candidates, *, temperature: float) -> Tensor:
+def infonce(candidates: CandidateScores, *, temperature: float) -> Tensor:
     """InfoNCE (van den Oord et al. 2018), with negatives as they come, uncorrected: [P].
 
         L = -s_p / T + log(exp(s_p / T) + sum_j exp(s_j / T)),   T = temperature
@@ -156,7 +156,7 @@ def infonce(candidates: Candidates, *, temperature: float) -> Tensor:
     return _against(candidates, (candidates.others - candidates.positive[:, None]) / temperature)
 
 
-def sampled_softmax(candidates: Candidates) -> Tensor:
+def sampled_softmax(candidates: CandidateScores) -> Tensor:
     """Cross-entropy over all services, estimated from draws (Bengio and Senecal 2008): [P].
 
         L = -s_p + log(exp(s_p) + sum_j exp(s_j - log n_j)),   n_j = expected occurrences of the draw
@@ -170,7 +170,7 @@ def sampled_softmax(candidates: Candidates) -> Tensor:
     return _against(candidates, gaps)
 
 
-LOSSES: dict[str, Callable[[Candidates, TrainingOptions], Tensor]] = {
+LOSSES: dict[str, Callable[[CandidateScores, TrainingOptions], Tensor]] = {
     "bce": lambda candidates, _: bce(candidates),
     "gbce": lambda candidates, _: gbce(candidates, t=GBCE_T),
     "bpr": lambda candidates, _: bpr(candidates),
@@ -189,7 +189,7 @@ def _softplus(x: Tensor) -> Tensor:
     return -functional.logsigmoid(-x)
 
 
-def _filled(candidates: Candidates) -> Tensor:
+def _filled(candidates: CandidateScores) -> Tensor:
     """The negatives' scores, 0 in place of those not valid, which therefore have no gradient."""
     return candidates.others.masked_fill(~candidates.valid, 0)
 
@@ -199,24 +199,24 @@ def _barred(scores: Tensor, valid: Tensor) -> Tensor:
     return scores.masked_fill(~valid, torch.finfo(scores.dtype).min)
 
 
-def _gaps(candidates: Candidates) -> Tensor:
+def _gaps(candidates: CandidateScores) -> Tensor:
     """By how much each negative leads its target: [P, K]."""
     return _filled(candidates) - candidates.positive[:, None]
 
 
-def _top1_terms(candidates: Candidates) -> Tensor:
+def _top1_terms(candidates: CandidateScores) -> Tensor:
     return torch.sigmoid(_gaps(candidates)) + torch.sigmoid(_filled(candidates).square())
 
 
-def _mean(candidates: Candidates, terms: Tensor) -> Tensor:
+def _mean(candidates: CandidateScores, terms: Tensor) -> Tensor:
     """Mean over the valid negatives, 0 of none."""
     return (terms * candidates.valid).sum(dim=1) / candidates.valid.sum(dim=1).clamp(min=1)
 
 
-def _where_any(candidates: Candidates, losses: Tensor) -> Tensor:
+def _where_any(candidates: CandidateScores, losses: Tensor) -> Tensor:
     return torch.where(candidates.valid.any(dim=1), losses, 0)
 
 
-def _against(candidates: Candidates, gaps: Tensor) -> Tensor:
+def _against(candidates: CandidateScores, gaps: Tensor) -> Tensor:
     """-log of the target's share in a softmax with the valid negatives: log(1 + sum_j exp(gap_j))."""
     return _softplus(torch.logsumexp(_barred(gaps, candidates.valid), dim=1))

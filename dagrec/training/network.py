@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.training.augmentation import Augmentation
 from dagrec.training.data import TrainingData
 from dagrec.training.options import TrainingOptions
@@ -82,7 +82,7 @@ class NodeEmbedding(nn.Embedding):
     def set_unknown_to_mean(self) -> None:
         """No training context holds an unknown node; the centre of all others stands for it."""
         with torch.no_grad():
-            self.weight[UNKNOWN] = self.weight[FIRST:].mean(dim=0)
+            self.weight[UNKNOWN] = self.weight[FIRST_SERVICE:].mean(dim=0)
 
 
 class Head(nn.Module):
@@ -113,7 +113,7 @@ class Head(nn.Module):
     def weights(self) -> Tensor:
         """[C, H]"""
         if self._tied:
-            return self._tied[0].weight[FIRST : FIRST + self.services]
+            return self._tied[0].weight[FIRST_SERVICE : FIRST_SERVICE + self.services]
         return self.weight
 
 

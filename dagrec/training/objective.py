@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dagrec.errors import ConfigError
 from dagrec.training.batches import Batch
-from dagrec.training.losses import LOSSES, Candidates, cross_entropy
+from dagrec.training.losses import LOSSES, CandidateScores, cross_entropy
 from dagrec.training.network import Network
 from dagrec.training.options import TrainingOptions
 from dagrec.training.sampling import Draw, Sampler
@@ -44,7 +44,7 @@ class Objective(nn.Module):
             total = total + (penalty * batch.counts).sum()
         return total, examples
 
-    def _candidates(self, states: Tensor, batch: Batch) -> Candidates:
+    def _candidates(self, states: Tensor, batch: Batch) -> CandidateScores:
         """The scores of each pair's target and of its negatives."""
         catalogue = len(self.sampler.probabilities)
         rows, columns = batch.rows, batch.columns
@@ -54,7 +54,7 @@ class Objective(nn.Module):
             valid = torch.ones_like(others, dtype=torch.bool).scatter_(1, columns[:, None], False)
             if batch.mask is not None:
                 valid &= batch.mask[rows]
-            return Candidates(scores[rows, columns], others, valid, None, catalogue)
+            return CandidateScores(scores[rows, columns], others, valid, None, catalogue)
         draw = self._draw(columns, self.options.negatives)
         hard = self.network.hard_negatives(batch.inputs)
         if hard is not None:
@@ -71,7 +71,7 @@ class Objective(nn.Module):
             shared, place = torch.unique(torch.cat([draw.columns[0], columns]), return_inverse=True)
             scores = self.network.scores(states, shared)
             positive, others = scores[rows, place[size:]], scores[rows][:, place[:size]]
-        return Candidates(positive, others, valid, draw.log_expected, catalogue)
+        return CandidateScores(positive, others, valid, draw.log_expected, catalogue)
 
     def _with_hard(self, draw: Draw, hard: Tensor, batch: Batch) -> Draw:
         """The draw, followed by the hard negatives [R, n] of each pair's context.

@@ -172,7 +172,7 @@ class Trainer:
 
     def _value(self, held_out: Batches, where: str) -> float:
         value = validation_value(self.objective, held_out, self.device)
-        value = self.processes.agree(value, self.device)
+        value = self.processes.broadcast(value, self.device)
         if not math.isfinite(value):
             raise NumericalError(
                 f"{where}: the validation {self.options.validation_metric} must be finite, "
@@ -218,13 +218,13 @@ class Trainer:
         if self.checkpoint is None:
             return
         due = self.checkpoint.due(self.state.done)
-        if not self.processes.agree(float(due), self.device):
+        if not self.processes.broadcast(float(due), self.device):
             return
         states = [torch.get_rng_state()]
         if self.device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self.device))
         generators = self.processes.gather(torch.cat(states).to(self.device)).cpu()
-        if self.processes.first:
+        if self.processes.is_first:
             weights = self.network.state_dict()
             self.checkpoint.write(self.state, weights, self.optimiser, generators)
 

@@ -16,7 +16,7 @@ from dagrec.errors import StoreError
 from dagrec.recommend.check import self_check
 from dagrec.recommend.predictor import Predictor
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 log = logging.getLogger("dagrec.service")
 

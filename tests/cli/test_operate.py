@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dagrec.data.synthetic import World, WorldOptions, dump
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.cli.commands import DAGREC, SMALL, Run, check_refused
 
 DOCUMENTS = World(WorldOptions(compositions=150)).draw()
@@ -98,7 +98,7 @@ def test_one_job_at_a_time_and_a_crash_ends_its_lock(run: Run, data: Path, tmp_p
     long = ["--model", "gru4rec", "--set", "gru4rec.epochs=100000", "--set", "gru4rec.patience=null"]
     process = start(data, "--store", store, *long)
     until = time.monotonic() + 60
-    while not (store / "lock").is_file() or not (store / "lock").read_text():
+    while not (store / "lock.holder").is_file() or not (store / "lock.holder").read_text():
         assert time.monotonic() < until, process.communicate()
         time.sleep(0.02)
     for command in ("retrain", "train"):

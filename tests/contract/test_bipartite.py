@@ -19,7 +19,7 @@ from dagrec.data.examples import extract
 from dagrec.data.formats import read_composition
 from dagrec.data.splits import Split, split_pairs
 from dagrec.data.synthetic import World, WorldOptions
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.graph.mask import MaskPolicy
 from dagrec.metrics.ranking import COVERAGE_DEPTH, METRICS
@@ -122,7 +122,7 @@ def test_every_batch_teaches_nodes_outside_of_it(name: str, world: str) -> None:
             assert isinstance(batch.inputs, SetInputs)
             weight = network.get_parameter("embed.weight")
             assert weight.grad is not None
-            within = {*batch.inputs.nodes.tolist(), *(batch.columns + FIRST).tolist()}
+            within = {*batch.inputs.nodes.tolist(), *(batch.columns + FIRST_SERVICE).tolist()}
             taught = set(np.flatnonzero(weight.grad.any(dim=1).numpy()).tolist())
             assert len(taught - within) > 1, f"batch {number + 1} teaches no node but {within}"
             if number == 12:

@@ -22,7 +22,7 @@ from dagrec.models.registry import MODELS
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import MAX_NODES, MAX_OPEN_ENDS, make_request
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.contract import hostile
 from tests.contract.samples import holds_together
 

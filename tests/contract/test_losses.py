@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.training.losses import LOSSES, Candidates, bpr_max, cross_entropy
+from dagrec.training.losses import LOSSES, CandidateScores, bpr_max, cross_entropy
 from dagrec.training.options import LossName, TrainingOptions
 
-Loss = Callable[[Candidates], Tensor]
+Loss = Callable[[CandidateScores], Tensor]
 
 
-def full(candidates: Candidates, smoothing: float = 0.0) -> Tensor:
+def full(candidates: CandidateScores, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of rows with the target in column 0, then its negatives."""
     scores = torch.cat([candidates.positive[:, None], candidates.others], dim=1)
     rows = torch.arange(len(scores))
@@ -67,17 +67,17 @@ def loss(request: pytest.FixtureRequest) -> Loss:
     return CASES[request.param]
 
 
-def random(spread: float = 2.0) -> Candidates:
+def random(spread: float = 2.0) -> CandidateScores:
     """Five pairs with up to six negatives, of which the last pair has no valid one."""
     generator = torch.Generator().manual_seed(0)
     scores = spread * torch.randn(5, 7, generator=generator, dtype=torch.float64)
     valid = torch.rand(5, 6, generator=generator) > 0.4
     valid[:4, 0], valid[4] = True, False
     log_expected = torch.randn(5, 6, generator=generator, dtype=torch.float64)
-    return Candidates(scores[:, 0], scores[:, 1:], valid, log_expected, catalogue=9)
+    return CandidateScores(scores[:, 0], scores[:, 1:], valid, log_expected, num_services=9)
 
 
-def gradients(loss: Loss, candidates: Candidates) -> tuple[Tensor, Tensor]:
+def gradients(loss: Loss, candidates: CandidateScores) -> tuple[Tensor, Tensor]:
     """Of the sum over pairs, with respect to the scores of targets and of negatives."""
     positive = candidates.positive.detach().clone().requires_grad_()
     others = candidates.others.detach().clone().requires_grad_()
@@ -106,7 +106,8 @@ def test_it_is_one_finite_number_a_pair_and_not_negative(loss: Loss) -> None:
 def test_every_pair_is_alone(loss: Loss) -> None:
     candidates = random()
     single = [
-        loss(Candidates(*(part[i : i + 1] for part in candidates[:4]), catalogue=9)) for i in range(5)
+        loss(CandidateScores(*(part[i : i + 1] for part in candidates[:4]), num_services=9))
+        for i in range(5)
     ]
     torch.testing.assert_close(loss(candidates), torch.cat(single))
 
@@ -151,7 +152,7 @@ def test_negatives_that_are_not_valid_may_be_left_out(loss: Loss) -> None:
     candidates = random()
     kept = candidates.valid[0]
     some = candidates._replace(valid=candidates.valid & kept)
-    fewer = Candidates(
+    fewer = CandidateScores(
         some.positive, some.others[:, kept], some.valid[:, kept], some.log_expected[:, kept], 9
     )
     torch.testing.assert_close(loss(some), loss(fewer))

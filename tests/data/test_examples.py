@@ -19,7 +19,7 @@ from dagrec.data.examples import (
     ExampleOptions,
     context_at,
     extract,
-    need_examples,
+    require_examples,
 )
 from dagrec.data.paths import count_pairs, count_paths, longest_path
 from dagrec.errors import DataError
@@ -216,13 +216,13 @@ def test_equal_compositions_are_sampled_independently() -> None:
 def test_learning_needs_a_service_that_follows_a_node(composition: Composition) -> None:
     assert extract([composition])[0] == ()
     with pytest.raises(DataError) as error:
-        need_examples([composition])
+        require_examples([composition])
     assert error.value.rule == "no-examples"
     assert says(error, "a service follows a node", "found none among 1", "`dagrec inspect`")
 
 
 def test_where_there_are_examples_need_examples_gives_them() -> None:
-    assert need_examples([dag("a b", "a>b")]) == extract([dag("a b", "a>b")])
+    assert require_examples([dag("a b", "a>b")]) == extract([dag("a b", "a>b")])
 
 
 # ---- the known data

@@ -17,8 +17,8 @@ from dagrec.data.examples import Example, extract
 from dagrec.data.splits import (
     PROTOCOLS,
     Split,
-    blocks,
     hold_out,
+    prequential_splits,
     split_compositions,
     split_leave_one_out,
     split_pairs,
@@ -259,7 +259,7 @@ def test_examples_that_are_no_event_all_count() -> None:
 IN_TIME: dict[str, Callable[[Sequence[Example]], object]] = {
     "temporal": lambda examples: split_temporal(examples, 0.3, rng()),
     "leave-one-out": lambda examples: split_leave_one_out(examples, 0.3, rng()),
-    "blocks": lambda examples: blocks(examples, 0.3, 2),
+    "blocks": lambda examples: prequential_splits(examples, 0.3, 2),
 }
 
 
@@ -317,7 +317,7 @@ def test_leave_one_out_needs_an_owner_with_two_moments() -> None:
 
 def test_blocks_hold_so_many_examples_and_divide_no_moment() -> None:
     moments = [float(i) for i in (0, 1, 2, 3, 4, 5, 5, 5, 6, 7)]
-    found = blocks(pairs_of(*"abcdefghij", times=moments), 0.6, 2)
+    found = prequential_splits(pairs_of(*"abcdefghij", times=moments), 0.6, 2)
     assert [targets(split.train, split.test) for split in found] == [
         ["abcd", "efgh"],
         ["abcdefgh", "ij"],
@@ -328,7 +328,7 @@ def test_blocks_hold_so_many_examples_and_divide_no_moment() -> None:
 def test_blocks_learn_from_all_that_is_older_and_test_the_newest_share(
     every: int, examples: tuple[Example, ...]
 ) -> None:
-    found = blocks(examples, 0.3, every)
+    found = prequential_splits(examples, 0.3, every)
     whole = split_temporal(examples, 0.3, rng())
     assert found[0].train == whole.train
     assert tuple(e for split in found for e in split.test) == whole.test

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example, extract
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN, Vocabulary
 from tests.data.dags import dag
 
 VOCABULARY = Vocabulary(("a", "b"), ("t",))
@@ -24,7 +24,7 @@ def test_services_come_first_each_part_sorted() -> None:
     assert vocabulary.others == ("t1", "t2")
     assert vocabulary.ids == {"a": 2, "b": 3, "c": 4, "t1": 5, "t2": 6}
     assert vocabulary.columns == {"a": 0, "b": 1, "c": 2}
-    assert len(vocabulary) == FIRST + 3 + 2
+    assert len(vocabulary) == FIRST_SERVICE + 3 + 2
 
 
 def test_a_service_that_only_starts_paths_is_a_candidate_and_a_node_without_examples_is_not() -> None:
@@ -39,10 +39,10 @@ def test_a_context_without_a_composition_gives_its_nodes_as_others() -> None:
 
 def test_column_of_a_service_is_its_id_less_first(examples: tuple[Example, ...]) -> None:
     vocabulary = Vocabulary.of(examples)
-    assert {key: column + FIRST for key, column in vocabulary.columns.items()}.items() <= (
+    assert {key: column + FIRST_SERVICE for key, column in vocabulary.columns.items()}.items() <= (
         vocabulary.ids.items()
     )
-    assert sorted(vocabulary.ids.values()) == list(range(FIRST, len(vocabulary)))
+    assert sorted(vocabulary.ids.values()) == list(range(FIRST_SERVICE, len(vocabulary)))
 
 
 def test_order_of_the_examples_does_not_matter(examples: tuple[Example, ...]) -> None:

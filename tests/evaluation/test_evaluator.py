@@ -95,7 +95,7 @@ def test_shuffled_labels_give_the_random_line(split: Split, retarget: Retarget, 
     run = evaluate_run(MAKERS[name], [TestPart.of_split(Split(train, test), MaskPolicy.NONE)])
     chance = 1 / len(services)
     error = math.sqrt(chance * (1 - chance) / len(test))
-    assert run.outcome.candidates == len(services)
+    assert run.outcome.num_services == len(services)
     assert abs(METRICS["accuracy"](run.outcome) - chance) < 3 * error
 
 

@@ -18,7 +18,13 @@ from dagrec.evaluation.report import (
 )
 from dagrec.graph.mask import MaskPolicy
 from dagrec.metrics.ranking import METRICS
-from dagrec.metrics.statistics import bootstrap_p, holm, mcnemar_p, over_splits, paired_p
+from dagrec.metrics.statistics import (
+    bootstrap_p_value,
+    holm,
+    mcnemar_p_value,
+    mean_over_splits,
+    paired_p_value,
+)
 from dagrec.models.base import Recommender
 from dagrec.models.counting.markov import Markov, MarkovConfig
 from dagrec.models.counting.popularity import Popularity
@@ -100,15 +106,15 @@ def test_a_measured_run_survives_a_file(bootstrap: bool) -> None:
 
 def test_a_series_over_splits_has_the_corrected_interval() -> None:
     series = Series((0.5, 0.7, 0.6), None, 0.4)
-    assert series.estimate() == over_splits((0.5, 0.7, 0.6), 0.4)
-    assert series.p() == paired_p((0.5, 0.7, 0.6), 0.4)
+    assert series.estimate() == mean_over_splits((0.5, 0.7, 0.6), 0.4)
+    assert series.p() == paired_p_value((0.5, 0.7, 0.6), 0.4)
 
 
 def test_a_series_on_one_split_has_that_of_its_draws() -> None:
     draws = tuple(np.linspace(-0.1, 0.5, 201))
     series = Series((0.2,), draws, 0.0)
     assert (series.estimate().low, series.estimate().high) == pytest.approx((-0.085, 0.485))
-    assert series.p() == bootstrap_p(np.array(draws))
+    assert series.p() == bootstrap_p_value(np.array(draws))
 
 
 def test_differences_are_taken_split_by_split_and_draw_by_draw() -> None:
@@ -132,7 +138,7 @@ def test_models_have_means_intervals_and_values(grids: dict[str, list[list[RunMe
         assert model["metrics"].keys() == METRICS.keys()
         for name, found in model["metrics"].items():
             values = [row[0].values["pairs"][name] for row in grids[label]]
-            expected = over_splits(values, 0.5)
+            expected = mean_over_splits(values, 0.5)
             assert found["values"] == tuple(values)
             assert (found["mean"], found["low"], found["high"]) == pytest.approx(
                 (expected.mean, expected.low, expected.high)
@@ -157,7 +163,7 @@ def test_every_pair_of_models_is_compared(grids: dict[str, list[list[RunMetrics]
             a, b = (models[row[side]]["metrics"][metric] for side in ("a", "b"))
             assert row["difference"] == pytest.approx(a["mean"] - b["mean"])
             differences = np.subtract(a["values"], b["values"]).tolist()
-            assert row["p"] == paired_p(differences, 0.5)
+            assert row["p"] == paired_p_value(differences, 0.5)
             assert row["low"] <= row["difference"] <= row["high"]
             assert row["resolved"] == (row["p_holm"] < 0.05)
 
@@ -209,7 +215,7 @@ def test_on_a_single_split_accuracy_is_compared_by_mcnemar_too() -> None:
     _, comparisons = summarise(runs, "pairs", 0.0)
     accuracy, mrr = comparisons
     hits = [rows[0][0].hits for rows in runs.values()]
-    assert accuracy["p_mcnemar"] == mcnemar_p(*hits)
+    assert accuracy["p_mcnemar"] == mcnemar_p_value(*hits)
     assert "p_mcnemar" not in mrr
 
 

@@ -1,4 +1,4 @@
-"""What training shows of a step: counted here a second time, composition by composition."""
+"""Evidence is compared with counts over the compositions."""
 
 from __future__ import annotations
 
@@ -29,86 +29,84 @@ def evidence_of(*chains: Sequence[str]) -> tuple[Evidence, Vocabulary, tuple[Exa
 
 
 keys = st.lists(st.sampled_from("abcd"), min_size=2, max_size=6)
-of_chains_and_a_path = given(
-    chains=st.lists(keys, min_size=1, max_size=8), asked=st.lists(st.sampled_from("abcdx"), max_size=6)
+given_chains_and_query = given(
+    chains=st.lists(keys, min_size=1, max_size=8), query=st.lists(st.sampled_from("abcdx"), max_size=6)
 )
 
 
-def shared_end(a: Sequence[str], b: Sequence[str]) -> int:
-    same = 0
-    while same < min(len(a), len(b)) and a[-1 - same] == b[-1 - same]:
-        same += 1
-    return same
+def common_suffix(a: Sequence[str], b: Sequence[str]) -> int:
+    length = 0
+    while length < min(len(a), len(b)) and a[-1 - length] == b[-1 - length]:
+        length += 1
+    return length
 
 
-@of_chains_and_a_path
-def test_steps_are_those_after_the_longest_end_of_the_path(
-    chains: list[list[str]], asked: list[str]
+@given_chains_and_query
+def test_steps_follow_longest_common_suffix(chains: list[list[str]], query: list[str]) -> None:
+    evidence, vocabulary, examples = evidence_of(*chains)
+    path = [vocabulary.ids.get(key, UNKNOWN) for key in query]
+    steps = evidence.steps(path, range(len(vocabulary.services)))
+    for service, step in zip(vocabulary.services, steps, strict=True):
+        suffixes = [(common_suffix(query, e.context.path), e) for e in examples if e.target == service]
+        longest = max((length for length, _ in suffixes), default=0)
+        members = {e.composition for length, e in suffixes if length == longest} if longest else set()
+        assert (step.nodes, step.compositions) == (longest, len(members))
+        assert step.ids == tuple(f"c{number}" for number in sorted(members)[:3])
+
+
+@given_chains_and_query
+def test_nearest_sorts_by_common_suffix_then_jaccard_index(
+    chains: list[list[str]], query: list[str]
 ) -> None:
     evidence, vocabulary, examples = evidence_of(*chains)
-    path = [vocabulary.ids.get(key, UNKNOWN) for key in asked]
-    found = evidence.steps(path, range(len(vocabulary.services)))
-    for service, step in zip(vocabulary.services, found, strict=True):
-        ends = [(shared_end(asked, e.context.path), e) for e in examples if e.target == service]
-        longest = max((end for end, _ in ends), default=0)
-        made = {e.composition for end, e in ends if end == longest} if longest else set()
-        assert (step.nodes, step.compositions) == (longest, len(made))
-        assert step.ids == tuple(f"c{number}" for number in sorted(made)[:3])
-
-
-@of_chains_and_a_path
-def test_the_nearest_contexts_end_alike_then_share_the_most_nodes(
-    chains: list[list[str]], asked: list[str]
-) -> None:
-    evidence, vocabulary, examples = evidence_of(*chains)
-    words = ("", "", *vocabulary.services, *vocabulary.others)
-    path = [vocabulary.ids.get(key, UNKNOWN) for key in asked]
-    found = evidence.nearest(path, 1000)
-    known = set(asked) & set(vocabulary.ids)
+    key_of = ("", "", *vocabulary.services, *vocabulary.others)
+    path = [vocabulary.ids.get(key, UNKNOWN) for key in query]
+    nearest = evidence.nearest(path, 1000)
+    known = set(query) & set(vocabulary.ids)
     distinct = {e.context.path for e in examples}
 
     def jaccard(context: Sequence[str]) -> float:
         return len(set(context) & known) / len(set(context) | known)
 
-    def worth(context: Sequence[str]) -> tuple[int, float]:
-        return shared_end(asked, context), jaccard(context)
+    def sort_key(context: Sequence[str]) -> tuple[int, float]:
+        return common_suffix(query, context), jaccard(context)
 
-    paths = [tuple(words[node] for node in near.path) for near in found]
+    paths = [tuple(key_of[node] for node in similar.path) for similar in nearest]
     assert set(paths) == {context for context in distinct if jaccard(context) > 0}
-    assert [worth(p) for p in paths] == sorted(map(worth, paths), reverse=True)
-    for context, near in zip(paths, found, strict=True):
-        own = [e for e in examples if e.context.path == context]
-        assert near.similarity == pytest.approx(jaccard(context))
-        assert near.compositions == len({e.composition for e in own})
+    assert [sort_key(p) for p in paths] == sorted(map(sort_key, paths), reverse=True)
+    for context, similar in zip(paths, nearest, strict=True):
+        with_context = [e for e in examples if e.context.path == context]
+        assert similar.similarity == pytest.approx(jaccard(context))
+        assert similar.compositions == len({e.composition for e in with_context})
         expected = {
-            service: len({e.composition for e in own if e.target == service})
-            for service in {e.target for e in own}
+            service: len({e.composition for e in with_context if e.target == service})
+            for service in {e.target for e in with_context}
         }
-        assert {vocabulary.services[c]: n for c, n in near.following} == expected
-        assert [n for _, n in near.following] == sorted(expected.values(), reverse=True)
+        assert {vocabulary.services[c]: n for c, n in similar.following} == expected
+        assert [n for _, n in similar.following] == sorted(expected.values(), reverse=True)
 
 
-def test_ends_are_compared_up_to_a_bound() -> None:
+def test_common_suffix_is_bounded() -> None:
     long = ["a", "b"] * MAX_SUFFIX_LENGTH
     evidence, vocabulary, _ = evidence_of([*long, "c"])
     (step,) = evidence.steps([vocabulary.ids[key] for key in long], [vocabulary.columns["c"]])
     assert (step.nodes, step.compositions) == (MAX_SUFFIX_LENGTH, 1)
 
 
-def test_what_is_stored_comes_back() -> None:
+def test_restored_evidence_is_equal() -> None:
     evidence, vocabulary, _ = evidence_of("ab", "abc", "bca")
-    back = Evidence.restore(evidence.state(), vocabulary)
-    assert back.ids == evidence.ids
-    assert all((back.state()[name] == array).all() for name, array in evidence.state().items())
+    restored = Evidence.restore(evidence.state(), vocabulary)
+    assert restored.ids == evidence.ids
+    assert all((restored.state()[name] == array).all() for name, array in evidence.state().items())
 
 
-def test_compositions_are_seen_by_their_content() -> None:
+def test_composition_hash_depends_on_content_not_id() -> None:
     evidence, _, _ = evidence_of("ab", "abc")
-    assert set(evidence.seen.tolist()) == {
+    assert set(evidence.sorted_hashes.tolist()) == {
         composition_hash(chain(f"c{i}", k)) for i, k in enumerate(["ab", "abc"])
     }
-    assert composition_hash(chain("c0", "abd")) not in evidence.seen
-    assert composition_hash(chain("of another file", "ab")) in evidence.seen
+    assert composition_hash(chain("c0", "abd")) not in evidence.sorted_hashes
+    assert composition_hash(chain("of another file", "ab")) in evidence.sorted_hashes
 
 
 @pytest.mark.parametrize(
@@ -125,11 +123,11 @@ def test_compositions_are_seen_by_their_content() -> None:
         ("hashes", None),
     ],
 )
-def test_arrays_that_do_not_belong_together_are_refused(name: str, value: np.ndarray | None) -> None:
+def test_restore_rejects_inconsistent_arrays(name: str, value: np.ndarray | None) -> None:
     evidence, vocabulary, _ = evidence_of("ab")
     state = dict(evidence.state())
     del state[name]
     if value is not None:
         state[name] = value
-    with pytest.raises(StoreError, match="evidence: its paths and steps must be of its vocabulary"):
+    with pytest.raises(StoreError, match="evidence: its paths and steps must match"):
         Evidence.restore(state, vocabulary)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN, Vocabulary
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import Masked, MaskPolicy, apply_mask, successor_mask
 from dagrec.graph.service_graph import ServiceGraph, Successors
@@ -21,14 +21,14 @@ HARD = (MaskPolicy.OBSERVED, MaskPolicy.CATALOGUE)
 
 @dataclass(frozen=True)
 class Case:
-    """A graph, frontier nodes of any kind, and scores for them."""
+    """A graph, frontiers of any kind, and scores for them."""
 
     graph: ServiceGraph
     last: Ids
     scores: Scores
 
     def allowed(self, row: int, policy: MaskPolicy) -> list[int]:
-        """Columns that followed the frontier node of a row, by a plain look."""
+        """Columns of the successors of the frontier of a row, without the mask's code."""
         links = self.graph.declared if policy is MaskPolicy.CATALOGUE else self.graph.observed
         assert links is not None
         return sorted(links.row(int(self.last[row]))[0].tolist())
@@ -47,7 +47,8 @@ def cases(draw: st.DrawFn) -> Case:
     )
     nodes = len(vocabulary)
     links = st.dictionaries(
-        st.tuples(st.integers(FIRST, nodes - 1), st.integers(0, services - 1)), st.integers(1, 4)
+        st.tuples(st.integers(FIRST_SERVICE, nodes - 1), st.integers(0, services - 1)),
+        st.integers(1, 4),
     )
     graph = ServiceGraph(
         vocabulary, Successors.of(nodes, draw(links)), Successors.of(nodes, draw(links))
@@ -66,7 +67,7 @@ each_hard_policy = pytest.mark.parametrize("policy", HARD)
 
 @each_policy
 @given(case=cases())
-def test_probabilities_sum_to_one_over_the_allowed(case: Case, policy: MaskPolicy) -> None:
+def test_probabilities_sum_to_one_over_allowed_services(case: Case, policy: MaskPolicy) -> None:
     masked = case.masked(policy)
     p = np.exp(masked.log_probabilities)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-9)
@@ -75,7 +76,7 @@ def test_probabilities_sum_to_one_over_the_allowed(case: Case, policy: MaskPolic
 
 @each_policy
 @given(case=cases())
-def test_no_row_is_empty_and_nothing_is_nan(case: Case, policy: MaskPolicy) -> None:
+def test_rows_are_not_empty_and_not_nan(case: Case, policy: MaskPolicy) -> None:
     masked = case.masked(policy)
     assert masked.allowed.any(axis=1).all()
     assert np.isfinite(masked.log_probabilities[masked.allowed]).all()
@@ -84,18 +85,18 @@ def test_no_row_is_empty_and_nothing_is_nan(case: Case, policy: MaskPolicy) -> N
 
 @each_hard_policy
 @given(case=cases())
-def test_a_hard_mask_is_the_softmax_of_the_kept_subset(case: Case, policy: MaskPolicy) -> None:
+def test_hard_mask_is_softmax_over_allowed_services(case: Case, policy: MaskPolicy) -> None:
     masked = case.masked(policy)
     for row, scores in enumerate(case.scores):
-        kept = case.allowed(row, policy) or list(range(len(scores)))
+        allowed = case.allowed(row, policy) or list(range(len(scores)))
         expected = np.full(len(scores), -np.inf)
-        expected[kept] = log_softmax(scores[kept].astype(np.float64))
+        expected[allowed] = log_softmax(scores[allowed].astype(np.float64))
         np.testing.assert_allclose(masked.log_probabilities[row], expected, rtol=1e-9, atol=1e-9)
-        assert np.flatnonzero(masked.allowed[row]).tolist() == kept
+        assert np.flatnonzero(masked.allowed[row]).tolist() == allowed
 
 
 @given(case=cases())
-def test_no_mask_is_the_softmax_of_all(case: Case) -> None:
+def test_no_mask_is_softmax_over_all_services(case: Case) -> None:
     masked = case.masked(MaskPolicy.NONE)
     assert masked.allowed.all()
     np.testing.assert_allclose(
@@ -108,7 +109,7 @@ def test_no_mask_is_the_softmax_of_all(case: Case) -> None:
 
 @each_policy
 @given(case=cases(), constant=st.integers(-1000, 1000))
-def test_adding_a_constant_to_the_scores_changes_nothing(
+def test_probabilities_are_invariant_to_constant_added_to_scores(
     case: Case, constant: int, policy: MaskPolicy
 ) -> None:
     moved = Case(case.graph, case.last, case.scores + np.float32(constant))
@@ -119,7 +120,7 @@ def test_adding_a_constant_to_the_scores_changes_nothing(
 
 @each_hard_policy
 @given(case=cases())
-def test_scores_outside_a_hard_mask_change_nothing(case: Case, policy: MaskPolicy) -> None:
+def test_hard_mask_ignores_scores_of_masked_services(case: Case, policy: MaskPolicy) -> None:
     masked = case.masked(policy)
     other = Case(case.graph, case.last, np.where(masked.allowed, case.scores, np.float32(1e4)))
     np.testing.assert_array_equal(other.masked(policy).log_probabilities, masked.log_probabilities)
@@ -127,13 +128,13 @@ def test_scores_outside_a_hard_mask_change_nothing(case: Case, policy: MaskPolic
 
 @each_policy
 @given(case=cases())
-def test_empty_rows_are_open_and_named(case: Case, policy: MaskPolicy) -> None:
-    """Unknown: no node that training saw. Terminal: such a node, which nothing follows."""
+def test_rows_without_successors_fall_back_to_all_services(case: Case, policy: MaskPolicy) -> None:
+    """An unknown node is not in training; a terminal one is, but no service follows it."""
     masked = case.masked(policy)
     for row, node in enumerate(case.last):
         empty = not case.allowed(row, policy)
         assert masked.unknown[row] == (node in (PADDING, UNKNOWN))
-        assert masked.terminal[row] == (empty and node >= FIRST)
+        assert masked.terminal[row] == (empty and node >= FIRST_SERVICE)
         if empty:
             assert masked.allowed[row].all()
             expected = log_softmax(case.scores[row].astype(np.float64))
@@ -141,7 +142,7 @@ def test_empty_rows_are_open_and_named(case: Case, policy: MaskPolicy) -> None:
 
 
 @given(case=cases())
-def test_soft_gives_the_unseen_mass_to_unseen_services(case: Case) -> None:
+def test_soft_mask_gives_unseen_mass_to_unseen_services(case: Case) -> None:
     masked = case.masked(MaskPolicy.SOFT)
     services = case.scores.shape[1]
     for row, node in enumerate(case.last):
@@ -151,42 +152,42 @@ def test_soft_gives_the_unseen_mass_to_unseen_services(case: Case) -> None:
             continue
         mass = case.graph.unseen_mass[node]
         assert 0 < mass < 1
-        for part, share in ((seen, 1 - mass), (unseen, mass)):
-            expected = np.log(share) + log_softmax(case.scores[row, part].astype(np.float64))
-            found = masked.log_probabilities[row, part]
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-            assert np.exp(found).sum() == pytest.approx(share)
+        for group, share in ((seen, 1 - mass), (unseen, mass)):
+            expected = np.log(share) + log_softmax(case.scores[row, group].astype(np.float64))
+            result = masked.log_probabilities[row, group]
+            np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+            assert np.exp(result).sum() == pytest.approx(share)
 
 
 @given(case=cases())
-def test_soft_leaves_every_service_possible(case: Case) -> None:
+def test_soft_mask_allows_all_services(case: Case) -> None:
     masked = case.masked(MaskPolicy.SOFT)
     assert masked.allowed.all()
     assert np.isfinite(masked.log_probabilities).all()
 
 
 @given(case=cases())
-def test_soft_is_plain_where_there_is_nothing_to_divide(case: Case) -> None:
-    soft, plain = case.masked(MaskPolicy.SOFT), case.masked(MaskPolicy.NONE)
+def test_soft_mask_equals_no_mask_with_single_group(case: Case) -> None:
+    soft, unmasked = case.masked(MaskPolicy.SOFT), case.masked(MaskPolicy.NONE)
     services = case.scores.shape[1]
     rows = [
         row for row in range(len(case.last)) if len(case.allowed(row, MaskPolicy.SOFT)) in (0, services)
     ]
     np.testing.assert_allclose(
-        soft.log_probabilities[rows], plain.log_probabilities[rows], rtol=1e-9, atol=1e-12
+        soft.log_probabilities[rows], unmasked.log_probabilities[rows], rtol=1e-9, atol=1e-12
     )
 
 
 @each_policy
 @given(case=cases())
-def test_the_scores_are_left_as_they_were(case: Case, policy: MaskPolicy) -> None:
+def test_apply_mask_does_not_modify_scores(case: Case, policy: MaskPolicy) -> None:
     before = case.scores.copy()
     case.masked(policy)
     assert np.array_equal(case.scores, before)
 
 
 @each_policy
-def test_a_batch_of_nothing_is_answered_with_nothing(policy: MaskPolicy) -> None:
+def test_empty_batch_gives_empty_result(policy: MaskPolicy) -> None:
     data = branching().data
     graph = ServiceGraph.of(data.examples, data.vocabulary, [])
     masked = apply_mask(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), graph, policy)
@@ -194,7 +195,7 @@ def test_a_batch_of_nothing_is_answered_with_nothing(policy: MaskPolicy) -> None
     assert masked.unknown.shape == masked.terminal.shape == (0,)
 
 
-def test_a_single_successor_is_certain() -> None:
+def test_single_successor_has_probability_one() -> None:
     data = chain().data
     scores = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     masked = apply_mask(scores, data.contexts.last, data.graph, MaskPolicy.OBSERVED)
@@ -202,7 +203,7 @@ def test_a_single_successor_is_certain() -> None:
     assert (masked.log_probabilities[masked.allowed] == 0).all()
 
 
-def test_kinds_of_frontier_by_example() -> None:
+def test_fallback_unknown_and_terminal_flags() -> None:
     data = everything().data
     last = np.array([data.vocabulary.ids[key] for key in ("table_b", "plot")] + [UNKNOWN, PADDING])
     allowed, fallback = successor_mask(last, data.graph, MaskPolicy.OBSERVED)
@@ -214,19 +215,19 @@ def test_kinds_of_frontier_by_example() -> None:
     assert masked.unknown.tolist() == [False, False, True, True]
 
 
-def test_the_catalogue_policy_looks_at_declared_links_alone() -> None:
+def test_catalogue_policy_uses_only_declared_links() -> None:
     data = branching().data
     graph = ServiceGraph.of(data.examples, data.vocabulary, [("table_b", "rarely")])
     last = np.array([data.vocabulary.ids["table_b"]])
-    found = {
+    allowed = {
         policy: successor_mask(last, graph, policy)[0][0].tolist()
         for policy in (MaskPolicy.OBSERVED, MaskPolicy.CATALOGUE)
     }
     assert data.vocabulary.services == ("often", "rarely")
-    assert found == {MaskPolicy.OBSERVED: [True, True], MaskPolicy.CATALOGUE: [False, True]}
+    assert allowed == {MaskPolicy.OBSERVED: [True, True], MaskPolicy.CATALOGUE: [False, True]}
 
 
-def test_the_catalogue_policy_needs_a_catalogue() -> None:
+def test_catalogue_policy_requires_catalogue() -> None:
     data = chain().data
     with pytest.raises(ConfigError) as error:
         successor_mask(data.contexts.last, data.graph, MaskPolicy.CATALOGUE)

@@ -20,24 +20,24 @@ State = dict[str, NDArray[np.generic]]
 
 def links(graph: ServiceGraph) -> dict[tuple[str, str], float]:
     """The observed links between keys, with their counts."""
-    words = graph.vocabulary
+    vocabulary = graph.vocabulary
     return {
-        (key, words.services[column]): count
-        for key, node in words.ids.items()
+        (key, vocabulary.services[column]): count
+        for key, node in vocabulary.ids.items()
         for column, count in zip(*graph.observed.row(node), strict=True)
     }
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_links_are_those_that_the_world_was_made_of(world: World) -> None:
+def test_observed_links_match_world(world: World) -> None:
     expected: Counter[tuple[str, str]] = Counter()
-    for path, nexts in world.follows.items():
-        for service, count in nexts.items():
+    for path, targets in world.follows.items():
+        for service, count in targets.items():
             expected[path[-1], service] += count
     assert links(world.data.graph) == dict(expected)
 
 
-def test_links_equal_a_plain_loop_over_the_examples(examples: tuple[Example, ...]) -> None:
+def test_links_and_popularity_match_loop_over_examples(examples: tuple[Example, ...]) -> None:
     graph = ServiceGraph.of(examples, Vocabulary.of(examples))
     expected = Counter((e.context.path[-1], e.target) for e in examples)
     assert links(graph) == dict(expected)
@@ -46,13 +46,13 @@ def test_links_equal_a_plain_loop_over_the_examples(examples: tuple[Example, ...
     assert graph.popularity.tolist() == [targets[y] for y in graph.vocabulary.services]
 
 
-def test_columns_of_a_row_ascend(examples: tuple[Example, ...]) -> None:
+def test_columns_of_row_are_ascending(examples: tuple[Example, ...]) -> None:
     graph = ServiceGraph.of(examples, Vocabulary.of(examples))
     rows = [graph.observed.row(node)[0] for node in range(len(graph.vocabulary))]
     assert all((np.diff(row) > 0).all() for row in rows)
 
 
-def test_support_is_a_row_of_counts() -> None:
+def test_support_is_row_of_counts() -> None:
     graph = branching().data.graph
     assert graph.support(graph.vocabulary.ids["table_b"]).tolist() == [3, 1]
     assert graph.support(graph.vocabulary.ids["often"]).tolist() == [0, 0]
@@ -60,7 +60,7 @@ def test_support_is_a_row_of_counts() -> None:
 
 
 def test_unseen_mass_by_hand() -> None:
-    """(n1 + m) / (n + 1) with m = (1 + 1) / (4 + 2): one of four observations is single."""
+    """(n1 + m) / (n + 1) with m = (1 + 1) / (4 + 2): one of the four observations is a singleton."""
     graph = branching().data.graph
     m = (1 + 1) / (4 + 2)
     mass = dict(
@@ -70,18 +70,18 @@ def test_unseen_mass_by_hand() -> None:
     assert mass["often"] == mass["rarely"] == mass["unknown"] == pytest.approx(m)
 
 
-def test_unseen_mass_equals_a_plain_loop(examples: tuple[Example, ...]) -> None:
+def test_unseen_mass_matches_loop_over_examples(examples: tuple[Example, ...]) -> None:
     graph = ServiceGraph.of(examples, Vocabulary.of(examples))
     counts = Counter((e.context.path[-1], e.target) for e in examples)
-    singles = sum(count == 1 for count in counts.values())
-    m = (singles + 1) / (len(examples) + 2)
+    singletons = sum(count == 1 for count in counts.values())
+    m = (singletons + 1) / (len(examples) + 2)
     for key, node in graph.vocabulary.ids.items():
-        own = [count for (last, _), count in counts.items() if last == key]
-        n1 = sum(count == 1 for count in own)
-        assert graph.unseen_mass[node] == pytest.approx((n1 + m) / (sum(own) + 1))
+        node_counts = [count for (last, _), count in counts.items() if last == key]
+        n1 = sum(count == 1 for count in node_counts)
+        assert graph.unseen_mass[node] == pytest.approx((n1 + m) / (sum(node_counts) + 1))
 
 
-def test_unseen_mass_falls_with_evidence() -> None:
+def test_unseen_mass_decreases_with_observations() -> None:
     def mass(copies: int) -> float:
         graph = chain(copies).data.graph
         return float(graph.unseen_mass[graph.vocabulary.ids["table_a"]])
@@ -92,15 +92,15 @@ def test_unseen_mass_falls_with_evidence() -> None:
 # The catalogue
 
 
-def test_declared_links_are_kept_once_and_others_counted() -> None:
+def test_duplicate_declared_links_are_dropped_and_unknown_ones_counted() -> None:
     data = branching().data
     catalogue = [
         ("table_b", "often"),
         ("table_b", "often"),
         ("often", "rarely"),
-        ("nobody", "often"),
-        ("table_b", "nothing"),
-        ("often", "table_b"),  # a table is no service
+        ("unknown", "often"),
+        ("table_b", "unknown"),
+        ("often", "table_b"),  # a table is not a service
     ]
     graph = ServiceGraph.of(data.examples, data.vocabulary, catalogue)
     assert graph.declared is not None
@@ -110,7 +110,7 @@ def test_declared_links_are_kept_once_and_others_counted() -> None:
     assert graph.unknown_links == 3
 
 
-def test_no_catalogue_is_not_an_empty_one() -> None:
+def test_missing_catalogue_differs_from_empty_catalogue() -> None:
     data = branching().data
     assert ServiceGraph.of(data.examples, data.vocabulary).declared is None
     empty = ServiceGraph.of(data.examples, data.vocabulary, []).declared
@@ -118,14 +118,14 @@ def test_no_catalogue_is_not_an_empty_one() -> None:
     assert not empty.degrees.any()
 
 
-def test_declared_links_leave_the_observed_ones_alone() -> None:
+def test_declared_links_do_not_change_observed_links() -> None:
     data = branching().data
     graph = ServiceGraph.of(data.examples, data.vocabulary, [("often", "rarely")])
     assert links(graph) == links(data.graph)
     assert np.array_equal(graph.popularity, data.graph.popularity)
 
 
-def test_a_catalogue_is_read_in_its_order(tmp_path: Path) -> None:
+def test_read_catalogue_keeps_file_order(tmp_path: Path) -> None:
     file = tmp_path / "catalogue.json"
     file.write_text(json.dumps([["b", "a"], ["a", 308], ["b", "a"]]), encoding="utf-8")
     assert read_catalogue(file) == [("b", "a"), ("a", "308"), ("b", "a")]
@@ -143,7 +143,9 @@ def test_a_catalogue_is_read_in_its_order(tmp_path: Path) -> None:
         ("[", ("JSON",)),
     ],
 )
-def test_a_broken_catalogue_is_refused(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
+def test_read_catalogue_rejects_malformed_files(
+    tmp_path: Path, text: str, parts: tuple[str, ...]
+) -> None:
     file = tmp_path / "catalogue.json"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as error:
@@ -151,13 +153,13 @@ def test_a_broken_catalogue_is_refused(tmp_path: Path, text: str, parts: tuple[s
     assert says(error, str(file), *parts)
 
 
-def test_a_missing_catalogue_is_refused(tmp_path: Path) -> None:
+def test_read_catalogue_rejects_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_catalogue(tmp_path / "none.json")
     assert says(error, str(tmp_path / "none.json"))
 
 
-def test_declared_services_are_read_with_their_texts(tmp_path: Path) -> None:
+def test_read_services_returns_texts(tmp_path: Path) -> None:
     file = tmp_path / "services.json"
     file.write_text(json.dumps({"b": "draws a map", "a": ""}), encoding="utf-8")
     assert read_services(file) == {"b": "draws a map", "a": ""}
@@ -172,7 +174,9 @@ def test_declared_services_are_read_with_their_texts(tmp_path: Path) -> None:
         ("[", ("JSON",)),
     ],
 )
-def test_broken_services_are_refused(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
+def test_read_services_rejects_malformed_files(
+    tmp_path: Path, text: str, parts: tuple[str, ...]
+) -> None:
     file = tmp_path / "services.json"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as error:
@@ -189,7 +193,7 @@ def graph_with_catalogue() -> ServiceGraph:
 
 
 @pytest.mark.parametrize("graph", [graph_with_catalogue(), everything().data.graph])
-def test_a_restored_graph_is_equal(graph: ServiceGraph) -> None:
+def test_restored_graph_is_equal(graph: ServiceGraph) -> None:
     restored = ServiceGraph.restore(graph.state(), graph.vocabulary)
     assert restored.state().keys() == graph.state().keys()
     assert all(np.array_equal(restored.state()[key], array) for key, array in graph.state().items())
@@ -197,7 +201,7 @@ def test_a_restored_graph_is_equal(graph: ServiceGraph) -> None:
     assert (restored.declared is None) == (graph.declared is None)
 
 
-def test_the_fingerprint_tells_graphs_apart() -> None:
+def test_fingerprint_differs_between_graphs() -> None:
     graphs = [world.data.graph for world in WORLDS.values()] + [
         graph_with_catalogue(),
         chain(4).data.graph,
@@ -205,8 +209,8 @@ def test_the_fingerprint_tells_graphs_apart() -> None:
     assert len({graph.fingerprint for graph in graphs}) == len(graphs)
 
 
-def changed(key: str, change: object) -> State:
-    """The state of a graph with one array changed, or left out for None."""
+def changed_state(key: str, change: object) -> State:
+    """The state of a graph with one array changed_state, or removed if ``change`` is None."""
     state = dict(graph_with_catalogue().state())
     array = state.pop(key)
     if callable(change):
@@ -214,7 +218,7 @@ def changed(key: str, change: object) -> State:
     return state
 
 
-def with_first(value: float) -> object:
+def set_first(value: float) -> object:
     def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
         array[0] = value
         return array
@@ -234,45 +238,45 @@ def with_first(value: float) -> object:
         ("services", None),
         ("services", lambda a: a[:-1]),
         ("services", lambda a: a[:, None]),
-        ("services", with_first(-1)),
-        ("services", with_first(10_000)),
+        ("services", set_first(-1)),
+        ("services", set_first(10_000)),
         ("counts", None),
         ("counts", lambda a: np.append(a, 1.0)),
-        ("counts", with_first(np.nan)),
-        ("counts", with_first(np.inf)),
-        ("counts", with_first(-1)),
-        ("counts", with_first(0)),
+        ("counts", set_first(np.nan)),
+        ("counts", set_first(np.inf)),
+        ("counts", set_first(-1)),
+        ("counts", set_first(0)),
     ],
 )
-def test_a_damaged_state_is_refused(part: str, field: str, change: object) -> None:
+def test_restore_rejects_damaged_state(part: str, field: str, change: object) -> None:
     vocabulary = everything().data.vocabulary
     with pytest.raises(StoreError) as error:
-        ServiceGraph.restore(changed(f"{part}.{field}", change), vocabulary)
+        ServiceGraph.restore(changed_state(f"{part}.{field}", change), vocabulary)
     assert says(error, "graph", "publish")
 
 
-def test_a_state_without_observed_links_is_refused() -> None:
+def test_restore_rejects_state_without_observed_links() -> None:
     with pytest.raises(StoreError) as error:
         ServiceGraph.restore({}, everything().data.vocabulary)
     assert says(error, "observed.starts", "found none")
 
 
-def test_a_state_of_another_vocabulary_is_refused() -> None:
+def test_restore_rejects_state_of_other_vocabulary() -> None:
     with pytest.raises(StoreError) as error:
         ServiceGraph.restore(everything().data.graph.state(), chain().data.vocabulary)
     assert says(error, "7 nodes", "4 services")
 
 
-def test_successors_without_links() -> None:
-    none = Successors.of(5, {})
-    assert none.degrees.tolist() == [0] * 5
-    assert none.check(5, 3) is none
+def test_successors_without_links_are_valid() -> None:
+    empty = Successors.of(5, {})
+    assert empty.degrees.tolist() == [0] * 5
+    assert empty.check(5, 3) is empty
 
 
 # networkx
 
 
-def test_to_networkx_has_all_nodes_and_counted_links() -> None:
+def test_to_networkx_has_all_nodes_and_link_counts() -> None:
     data = everything().data
     graph = data.graph.to_networkx()
     kinds = dict(graph.nodes(data="kind"))

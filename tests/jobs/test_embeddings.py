@@ -17,7 +17,7 @@ from dagrec.jobs.experiment import Plan
 from dagrec.models.fitted import Fitted
 from dagrec.models.registry import create
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.checks import says
 from tests.worlds import everything
 

@@ -22,7 +22,7 @@ from dagrec.jobs.comparison import AS_PUBLISHED, FITTED_AGAIN, compare, hold_bac
 from dagrec.jobs.retrain import Job, Report, make_retrain_options, retrain
 from dagrec.jobs.train import train
 from dagrec.models.counting.markov import Markov
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 NONE = ["mask=none"]
 """Without a mask frequencies are far behind."""

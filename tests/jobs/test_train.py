@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from dagrec.config import load_config
-from dagrec.data.examples import need_examples
+from dagrec.data.examples import require_examples
 from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DataError
 from dagrec.jobs.train import CHAMPION_METRIC, train
 from dagrec.recommend.predictor import predict
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import load_bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from dagrec.training.data import Candidates, TrainingData
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
@@ -62,7 +62,7 @@ def test_the_bundle_knows_its_data_and_its_configuration(tmp_path: Path) -> None
     dataset = read(DATA, config.read)
     train(dataset, Store(tmp_path), config, measure=1, share=0.3)
     bundle = Store(tmp_path).load()
-    examples, _ = need_examples(dataset.compositions, config.examples)
+    examples, _ = require_examples(dataset.compositions, config.examples)
     assert bundle.manifest.data == {
         "path": str(DATA),
         "fingerprint": dataset.fingerprint,
@@ -107,14 +107,16 @@ def test_a_catalogue_is_published_and_what_it_names_in_vain_is_counted(tmp_path:
     catalogue = [("service_301", "service_302"), ("nobody", "service_302"), ("service_301", "nobody")]
     config = load_config(models=["popularity"], overrides=["mask=catalogue"])
     done = train(read(DATA), Store(tmp_path), config, Candidates(catalogue), measure=1)
-    assert done.unknown_links == 2
+    assert done.notes == (
+        "2 declared links name a node or service that no example has; they were left out",
+    )
     graph = Store(tmp_path).load().graph
     assert graph.declared is not None
     columns, counts = graph.declared.row(graph.vocabulary.ids["service_301"])
     assert [graph.vocabulary.services[column] for column in columns] == ["service_302"]
     assert counts.tolist() == [1.0]
     without = train(read(DATA), Store(tmp_path / "b"), load_config(models=["popularity"]), measure=0)
-    assert without.unknown_links == 0
+    assert without.notes == ()
     assert Store(tmp_path / "b").load().graph.declared is None
 
 

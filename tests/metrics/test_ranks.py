@@ -24,7 +24,7 @@ def ranks_of(scores: list[float], target: int) -> Ranks:
     return Ranks.of(np.array([scores], dtype=np.float64), np.array([target]))
 
 
-def test_a_block_of_four_behind_two_by_hand() -> None:
+def test_four_tied_services_by_hand() -> None:
     """a = 2, m = 4: the ranks 3, 4, 5 and 6 are equally likely; k = 4."""
     ranks = ranks_of([9, 8, 5, 5, 5, 5, 1], target=3)
     assert (ranks.better[0], ranks.tied[0]) == (2, 4)
@@ -37,14 +37,14 @@ def test_a_block_of_four_behind_two_by_hand() -> None:
     assert ranks.expect(hits / np.log2(1 + position))[0] == pytest.approx(0.2327, abs=5e-5)
 
 
-def test_the_mean_of_reciprocals_is_not_the_reciprocal_of_the_mean() -> None:
+def test_expected_reciprocal_rank_differs_from_reciprocal_of_expected_rank() -> None:
     ranks = ranks_of([5, 5, 5, 5], target=0)
     assert ranks.expect(1 / np.arange(1, 5))[0] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
     assert 1 / ranks.middle()[0] == pytest.approx(1 / 2.5)
 
 
 @pytest.mark.parametrize(("target", "rank"), [(0, 3), (1, 1), (2, 4), (3, 2)])
-def test_without_ties_a_rank_is_a_place(target: int, rank: int) -> None:
+def test_rank_without_ties_is_position(target: int, rank: int) -> None:
     ranks = ranks_of([2.0, 9.0, -1.0, 2.5], target)
     assert ranks.middle()[0] == rank
     for gain in GAINS.values():
@@ -53,26 +53,26 @@ def test_without_ties_a_rank_is_a_place(target: int, rank: int) -> None:
 
 @pytest.mark.parametrize("gain", GAINS.values(), ids=GAINS)
 @given(scores=st.lists(st.integers(0, 3), min_size=1, max_size=5), data=st.data())
-def test_expectations_equal_the_mean_over_all_orders(
+def test_expectation_is_mean_over_all_tie_breaks(
     scores: list[int], data: st.DataObject, gain: Callable[[int], Floats]
 ) -> None:
     target = data.draw(st.integers(0, len(scores) - 1))
     orders = [sorted(order, key=lambda i: -scores[i]) for order in permutations(range(len(scores)))]
-    places = [order.index(target) for order in orders]
+    positions = [order.index(target) for order in orders]
     ranks = ranks_of([float(s) for s in scores], target)
-    assert ranks.expect(gain(len(scores)))[0] == pytest.approx(gain(len(scores))[places].mean())
-    assert ranks.middle()[0] == pytest.approx(np.mean(places) + 1)
+    assert ranks.expect(gain(len(scores)))[0] == pytest.approx(gain(len(scores))[positions].mean())
+    assert ranks.middle()[0] == pytest.approx(np.mean(positions) + 1)
 
 
 @pytest.mark.parametrize("target", [-1, 2, 3])
-def test_unknown_and_removed_targets_are_misses_at_every_depth(target: int) -> None:
-    """Also at k = C, where the last of the removed would be a hit."""
+def test_unknown_and_masked_targets_are_misses(target: int) -> None:
+    """Even for k = C."""
     ranks = ranks_of([1.0, 0.0, -np.inf, -np.inf], target)
     assert not ranks.reachable[0]
     assert ranks.expect(np.ones(4))[0] == 0
 
 
-def test_rows_do_not_touch_each_other() -> None:
+def test_rows_are_independent() -> None:
     scores = np.array([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0], [0.0, 5.0, -np.inf]])
     targets = np.array([0, 1, 2])
     ranks = Ranks.of(scores, targets)

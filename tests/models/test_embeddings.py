@@ -1,4 +1,4 @@
-"""What networks hand out as vectors is what they score with."""
+"""Tests of the embeddings that recommenders return."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import numpy as np
 import pytest
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.base import Recommender
 from dagrec.models.registry import create
 from dagrec.types import Floats, Scores
 from tests.worlds import everything
 
 DATA = everything().data
-WORDS = DATA.vocabulary
+VOCABULARY = DATA.vocabulary
 
 
 def fit(name: str, **options: object) -> Recommender:
     return create(name, {"epochs": 3, **options}).fit(DATA)
 
 
-def alone(model: Recommender) -> Scores:
-    """Scores after each known node and nothing else."""
-    return model.score(WORDS.encode([Context((key,)) for key in (*WORDS.services, *WORDS.others)]))
+def single_node_scores(model: Recommender) -> Scores:
+    """Scores of contexts that consist of one known node each."""
+    return model.score(
+        VOCABULARY.encode([Context((key,)) for key in (*VOCABULARY.services, *VOCABULARY.others)])
+    )
 
 
 def check_scores_are_products(nodes: Floats, services: Floats, bias: Floats, scores: Scores) -> None:
@@ -30,23 +32,27 @@ def check_scores_are_products(nodes: Floats, services: Floats, bias: Floats, sco
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_products_of_factors_are_the_scores(tied: bool) -> None:
+def test_bprmf_scores_equal_products_of_embeddings(tied: bool) -> None:
     model = fit("bprmf", tied=tied, last=False, width=8)
-    found = model.embeddings()
+    embeddings = model.embeddings()
     bias = model.state()["last.bias"].astype(np.float64)
-    check_scores_are_products(found["nodes"], found["services"], bias, alone(model))
-    assert np.array_equal(found["nodes"][: len(WORDS.services)], found["services"]) is tied
+    check_scores_are_products(
+        embeddings["nodes"], embeddings["services"], bias, single_node_scores(model)
+    )
+    assert (
+        np.array_equal(embeddings["nodes"][: len(VOCABULARY.services)], embeddings["services"]) is tied
+    )
 
 
-def test_a_service_of_a_graph_is_scored_with_its_propagated_vector() -> None:
-    """After the paper: the mean of E, A E, A A E; written out with a dense A."""
+def test_lightgcn_embeddings_are_propagated_vectors() -> None:
+    """The paper's formula, the mean of E, A E and A A E, with a dense A."""
     model = fit("lightgcn", layers=2, width=8)
-    found, state = model.embeddings(), model.state()
+    embeddings, state = model.embeddings(), model.state()
     users, items, weights = (state[f"graph.{name}"] for name in ("users", "items", "weights"))
-    nodes, rows = len(WORDS), len(WORDS) + len(weights)
+    nodes, rows = len(VOCABULARY), len(VOCABULARY) + len(weights)
     links = np.zeros((rows, rows))
     links[nodes + users, items] = links[items, nodes + users] = 1
-    # A merged user counts as many: its row is scaled by the root of their number.
+    # The row of merged users is scaled by the square root of their number.
     scales = np.concatenate([np.ones(nodes), np.sqrt(weights)])
     links *= scales[:, None] * scales
     items_degree = np.bincount(items, weights[users], nodes)
@@ -58,28 +64,28 @@ def test_a_service_of_a_graph_is_scored_with_its_propagated_vector() -> None:
     for user, weight in enumerate(weights):
         first[nodes + user] = embed[items[users == user]].mean(axis=0) * np.sqrt(weight)
     expected = (first + a @ first + a @ (a @ first)) / 3
-    np.testing.assert_allclose(found["nodes"], expected[FIRST:nodes], rtol=1e-4, atol=1e-6)
-    assert np.array_equal(found["nodes"][: len(WORDS.services)], found["services"])
+    np.testing.assert_allclose(embeddings["nodes"], expected[FIRST_SERVICE:nodes], rtol=1e-4, atol=1e-6)
+    assert np.array_equal(embeddings["nodes"][: len(VOCABULARY.services)], embeddings["services"])
 
 
-def test_weights_of_a_head_are_those_of_the_state() -> None:
+def test_embeddings_equal_stored_weights() -> None:
     model = fit("gru4rec", hidden=8, embedding=4)
-    found, state = model.embeddings(), model.state()
-    assert np.array_equal(found["services"], state["head.weight"])
-    assert np.array_equal(found["nodes"], state["embed.weight"][FIRST:])
+    embeddings, state = model.embeddings(), model.state()
+    assert np.array_equal(embeddings["services"], state["head.weight"])
+    assert np.array_equal(embeddings["nodes"], state["embed.weight"][FIRST_SERVICE:])
 
 
-def test_tied_services_are_scored_with_their_embeddings() -> None:
-    found = fit("gru4rec", hidden=4, embedding=4, tied=True).embeddings()
-    assert np.array_equal(found["services"], found["nodes"][: len(WORDS.services)])
+def test_tied_output_embeddings_equal_node_embeddings() -> None:
+    embeddings = fit("gru4rec", hidden=4, embedding=4, tied=True).embeddings()
+    assert np.array_equal(embeddings["services"], embeddings["nodes"][: len(VOCABULARY.services)])
 
 
-def test_two_tables_stand_side_by_side() -> None:
+def test_embeddings_concatenate_several_tables() -> None:
     model = fit("fpmc", width=4)
     state = model.state()
-    expected = np.concatenate([state["user.weight"], state["last.weight"]], axis=1)[FIRST:]
+    expected = np.concatenate([state["user.weight"], state["last.weight"]], axis=1)[FIRST_SERVICE:]
     assert np.array_equal(model.embeddings()["nodes"], expected)
 
 
-def test_what_learns_no_vectors_has_none() -> None:
+def test_recommender_without_vectors_has_no_embeddings() -> None:
     assert create("markov").fit(DATA).embeddings() == {}

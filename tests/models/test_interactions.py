@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Context, Example, ExampleOptions, context_at, extract
-from dagrec.data.vocabulary import FIRST, UNKNOWN
-from dagrec.models import interactions
+from dagrec.data.vocabulary import FIRST_SERVICE, UNKNOWN
 from dagrec.models.interactions import Interactions, Read, SetOptions, Sets, set_key
 from dagrec.training.data import TrainingData
 from dagrec.types import Ragged
@@ -20,64 +19,65 @@ from tests.worlds import composition, everything
 
 WORLD = everything()
 READS: tuple[Read, ...] = ("path", "upstream")
+Triple = tuple[int, tuple[str, ...], str]
 
 paths = st.lists(st.sampled_from("abcde"), min_size=1, max_size=6).map(tuple)
-"""Keys may stand in a path more than once."""
+"""Paths in which keys may repeat."""
 examples = st.lists(
     st.tuples(st.integers(0, 4), paths, st.sampled_from("abXY")), min_size=1, max_size=25
 )
-"""(composition, path, target): targets may stand in contexts, and be in them already."""
+"""(composition, path, target); a target may also be in contexts, including its own."""
 
 
-def data_of(triples: list[tuple[int, tuple[str, ...], str]]) -> TrainingData:
+def data_of(triples: list[Triple]) -> TrainingData:
     return TrainingData.of(
         [
-            Example(Context(path), target, str(i), owner)
-            for i, (owner, path, target) in enumerate(triples)
+            Example(Context(path), target, str(i), composition)
+            for i, (composition, path, target) in enumerate(triples)
         ]
     )
 
 
-def rows(found: Interactions) -> Counter[tuple[int, ...]]:
-    """The rows with their weights."""
-    ends = found.rows.starts.tolist()
-    items = [tuple(found.items[a:b].tolist()) for a, b in itertools.pairwise(ends)]
-    assert len(set(items)) == len(items)
-    return Counter(dict(zip(items, found.weights.astype(int).tolist(), strict=True)))
+def rows_of(interactions: Interactions) -> Counter[tuple[int, ...]]:
+    """Return the weight of each row."""
+    ends = interactions.rows.starts.tolist()
+    rows = [tuple(interactions.items[a:b].tolist()) for a, b in itertools.pairwise(ends)]
+    assert len(set(rows)) == len(rows)
+    return Counter(dict(zip(rows, interactions.weights.astype(int).tolist(), strict=True)))
 
 
 # Sets
 
 
 @given(st.lists(st.lists(st.sampled_from("abcde?!"), max_size=6).map(tuple), max_size=6))
-def test_sets_are_the_distinct_known_nodes(asked: list[tuple[str, ...]]) -> None:
+def test_sets_are_distinct_known_nodes(paths: list[tuple[str, ...]]) -> None:
     vocabulary = data_of([(0, ("a", "b", "c", "d", "e"), "X")]).vocabulary
-    sets = Sets.of(vocabulary.encode([Context(path) for path in asked]), vocabulary, "path")
-    assert len(sets) == len(asked)
-    assert sets.nodes.min(initial=FIRST) >= FIRST
-    one, two = (sets.multi_hot(vocabulary, last=last) for last in (False, True))
-    assert one.shape == (len(asked), len(vocabulary))
-    assert two.shape == (len(asked), 2 * len(vocabulary))
-    np.testing.assert_array_equal(two[:, : len(vocabulary)], one)
-    for i, path in enumerate(asked):
-        own = sets.nodes[sets.rows.starts[i] : sets.rows.starts[i + 1]].tolist()
+    sets = Sets.of(vocabulary.encode([Context(path) for path in paths]), vocabulary, "path")
+    assert len(sets) == len(paths)
+    assert sets.nodes.min(initial=FIRST_SERVICE) >= FIRST_SERVICE
+    unmarked, marked = (sets.multi_hot(vocabulary, last=last) for last in (False, True))
+    assert unmarked.shape == (len(paths), len(vocabulary))
+    assert marked.shape == (len(paths), 2 * len(vocabulary))
+    np.testing.assert_array_equal(marked[:, : len(vocabulary)], unmarked)
+    for i, path in enumerate(paths):
+        nodes = sets.nodes[sets.rows.starts[i] : sets.rows.starts[i + 1]].tolist()
         known = {vocabulary.ids[key] for key in path if key in vocabulary.ids}
-        assert own == sorted(known)
-        assert set(np.flatnonzero(one[i]).tolist()) == known
-        marks = [vocabulary.ids[key] for key in path[-1:] if key in vocabulary.ids]
-        assert np.flatnonzero(two[i, len(vocabulary) :]).tolist() == marks
-    assert set(np.unique(two).tolist()) <= {0.0, 1.0}
+        assert nodes == sorted(known)
+        assert set(np.flatnonzero(unmarked[i]).tolist()) == known
+        last = [vocabulary.ids[key] for key in path[-1:] if key in vocabulary.ids]
+        assert np.flatnonzero(marked[i, len(vocabulary) :]).tolist() == last
+    assert set(np.unique(marked).tolist()) <= {0.0, 1.0}
 
 
-def test_an_unknown_last_node_is_not_replaced_by_the_one_before() -> None:
+def test_set_with_unknown_last_node_has_no_mark() -> None:
     vocabulary = WORLD.data.vocabulary
-    sets = Sets.of(vocabulary.encode([Context(("extract", "nobody"))]), vocabulary, "path")
+    sets = Sets.of(vocabulary.encode([Context(("extract", "unknown"))]), vocabulary, "path")
     assert sets.last.tolist() == [UNKNOWN]
     assert sets.multi_hot(vocabulary, last=True).sum() == 1
 
 
 @given(paths, paths)
-def test_keys_are_equal_for_equal_sets_with_equal_last_nodes(
+def test_set_key_is_equal_only_for_equal_set_and_last_node(
     a: tuple[str, ...], b: tuple[str, ...]
 ) -> None:
     same = set(a) == set(b) and a[-1] == b[-1]
@@ -85,26 +85,26 @@ def test_keys_are_equal_for_equal_sets_with_equal_last_nodes(
         assert (set_key(Context(a), read) == set_key(Context(b), read)) is same
 
 
-def test_upstream_reads_other_branches_and_path_does_not() -> None:
+def test_only_upstream_sets_contain_other_branches() -> None:
     nodes = [Node("1", "table_a", "table"), Node("2", "extract"), Node("3", "clean"), Node("4", "join")]
-    made, _ = compose("two branches", nodes, [("1", "3"), ("2", "3"), ("3", "4"), ("1", "4")])
+    merged, _ = compose("two branches", nodes, [("1", "3"), ("2", "3"), ("3", "4"), ("1", "4")])
     vocabulary = WORLD.data.vocabulary
-    context = context_at(made, "3")
-    found = {
+    context = context_at(merged, "3")
+    sets = {
         read: Sets.of(vocabulary.encode([context]), vocabulary, read).nodes.tolist() for read in READS
     }
     ids = vocabulary.ids
-    assert found["upstream"] == sorted(ids[key] for key in ("table_a", "extract", "clean"))
-    assert found["path"] == sorted(ids[key] for key in context.path)
-    assert len(found["path"]) == 2
+    assert sets["upstream"] == sorted(ids[key] for key in ("table_a", "extract", "clean"))
+    assert sets["path"] == sorted(ids[key] for key in context.path)
+    assert len(sets["path"]) == 2
 
 
-def test_two_nodes_of_one_key_are_one_item() -> None:
+def test_nodes_with_equal_keys_are_one_item() -> None:
     nodes = [Node("1", "extract"), Node("2", "clean"), Node("3", "extract")]
-    made, _ = compose("twice", nodes, [("1", "2"), ("2", "3")])
+    repeated, _ = compose("twice", nodes, [("1", "2"), ("2", "3")])
     vocabulary = WORLD.data.vocabulary
     for read in READS:
-        sets = Sets.of(vocabulary.encode([context_at(made, "3")]), vocabulary, read)
+        sets = Sets.of(vocabulary.encode([context_at(repeated, "3")]), vocabulary, read)
         assert sets.nodes.tolist() == sorted([vocabulary.ids["extract"], vocabulary.ids["clean"]])
 
 
@@ -112,23 +112,23 @@ def test_two_nodes_of_one_key_are_one_item() -> None:
 
 
 @given(examples, st.booleans())
-def test_a_row_an_example(triples: list[tuple[int, tuple[str, ...], str]], last: bool) -> None:
+def test_example_rows_contain_path_mark_and_target(triples: list[Triple], last: bool) -> None:
     data = data_of(triples)
     ids, nodes = data.vocabulary.ids, len(data.vocabulary)
     expected: Counter[tuple[int, ...]] = Counter()
     for _, path, target in triples:
-        own = {ids[key] for key in path} | {ids[target]}
-        own |= {nodes + ids[path[-1]]} if last else set()
-        expected[tuple(sorted(own))] += 1
-    found = Interactions.of_examples(data, SetOptions(read="path", last=last))
-    assert rows(found) == expected
-    assert found.size == nodes * (1 + last)
-    assert found.fits()
+        items = {ids[key] for key in path} | {ids[target]}
+        items |= {nodes + ids[path[-1]]} if last else set()
+        expected[tuple(sorted(items))] += 1
+    interactions = Interactions.of_examples(data, SetOptions(read="path", last=last))
+    assert rows_of(interactions) == expected
+    assert interactions.size == nodes * (1 + last)
+    assert interactions.is_valid()
 
 
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("form", ["paths", "links"])
-def test_a_row_an_example_with_what_lies_upstream(form: str, last: bool) -> None:
+def test_example_rows_contain_upstream_nodes(form: str, last: bool) -> None:
     data = TrainingData.of(
         extract(WORLD.compositions, ExampleOptions.model_validate({"form": form}))[0]
     )
@@ -137,68 +137,67 @@ def test_a_row_an_example_with_what_lies_upstream(form: str, last: bool) -> None
     for example in data.examples:
         source = example.context.composition
         assert source is not None
-        own = {ids[source.by_id[node].key] for node in example.context.upstream()}
-        own |= {nodes + ids[example.context.path[-1]]} if last else set()
-        expected[tuple(sorted(own | {ids[example.target]}))] += 1
-    assert rows(Interactions.of_examples(data, SetOptions(last=last))) == expected
+        items = {ids[source.by_id[node].key] for node in example.context.upstream()}
+        items |= {nodes + ids[example.context.path[-1]]} if last else set()
+        expected[tuple(sorted(items | {ids[example.target]}))] += 1
+    assert rows_of(Interactions.of_examples(data, SetOptions(last=last))) == expected
 
 
 @given(examples)
-def test_a_row_a_composition(triples: list[tuple[int, tuple[str, ...], str]]) -> None:
+def test_composition_rows_contain_all_nodes_of_their_examples(triples: list[Triple]) -> None:
     data = data_of(triples)
     ids = data.vocabulary.ids
-    shown: dict[int, set[int]] = {}
-    for owner, path, target in triples:
-        shown.setdefault(owner, set()).update(ids[key] for key in (*path, target))
-    found = Interactions.of_compositions(data)
-    assert rows(found) == Counter(tuple(sorted(own)) for own in shown.values())
-    assert found.size == len(data.vocabulary)
-    assert found.fits()
+    nodes: dict[int, set[int]] = {}
+    for number, path, target in triples:
+        nodes.setdefault(number, set()).update(ids[key] for key in (*path, target))
+    interactions = Interactions.of_compositions(data)
+    assert rows_of(interactions) == Counter(tuple(sorted(items)) for items in nodes.values())
+    assert interactions.size == len(data.vocabulary)
+    assert interactions.is_valid()
 
 
 @given(examples)
-def test_rows_stand_in_the_order_of_the_data(triples: list[tuple[int, tuple[str, ...], str]]) -> None:
-    """Not in that of names: what is drawn for them row by row then does not depend on names."""
+def test_row_order_follows_data_and_not_names(triples: list[Triple]) -> None:
+    """Random numbers that are drawn row by row then do not depend on names."""
     names = dict(zip("abcdeXY", "gfedcba", strict=True))
-    renamed = [(c, tuple(names[key] for key in path), names[target]) for c, path, target in triples]
-    one, other = data_of(triples), data_of(renamed)
-    new = {one.vocabulary.ids[key]: other.vocabulary.ids[names[key]] for key in one.vocabulary.ids}
+    renamed_triples = [
+        (c, tuple(names[key] for key in path), names[target]) for c, path, target in triples
+    ]
+    data, renamed_data = data_of(triples), data_of(renamed_triples)
+    ids, renamed_ids = data.vocabulary.ids, renamed_data.vocabulary.ids
+    new_id = {ids[key]: renamed_ids[names[key]] for key in ids}
     options = SetOptions(last=False)
-    found, again = (Interactions.of_examples(data, options) for data in (one, other))
-    expected = [tuple(sorted(new[item] for item in row)) for row in rows(found)]
-    assert list(rows(again)) == expected
-    assert again.weights.tolist() == found.weights.tolist()
+    original, renamed = (Interactions.of_examples(part, options) for part in (data, renamed_data))
+    expected = [tuple(sorted(new_id[item] for item in row)) for row in rows_of(original)]
+    assert list(rows_of(renamed)) == expected
+    assert renamed.weights.tolist() == original.weights.tolist()
 
 
 # The matrix
 
 
-@given(examples, st.integers(1, 4))
-def test_gram_counts_the_examples_that_hold_both(
-    triples: list[tuple[int, tuple[str, ...], str]], at_once: int
-) -> None:
-    found = Interactions.of_examples(data_of(triples), SetOptions())
-    expected = np.zeros((found.size, found.size))
-    for row, weight in rows(found).items():
+@given(examples)
+def test_gram_counts_examples_with_both_items(triples: list[Triple]) -> None:
+    interactions = Interactions.of_examples(data_of(triples), SetOptions())
+    expected = np.zeros((interactions.size, interactions.size))
+    for row, weight in rows_of(interactions).items():
         for i in row:
             for j in row:
                 expected[i, j] += weight
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interactions, "ROWS_PER_PASS", at_once)
-        np.testing.assert_array_equal(found.gram(), expected)
-    dense = found.dense()
-    np.testing.assert_array_equal(dense.T @ (dense * found.weights[:, None]), expected)
+    np.testing.assert_array_equal(interactions.gram(), expected)
+    np.testing.assert_array_equal(interactions.totals(), expected.diagonal())
 
 
-def test_users_are_the_rows_of_items() -> None:
-    found = Interactions(Ragged.of([2, 1]), np.array([2, 3, 2]), np.array([1.0, 4.0]), 4)
-    assert found.users.tolist() == [0, 0, 1]
-    assert found.dense().tolist() == [[0, 0, 1, 1], [0, 0, 1, 0]]
-    assert found.fits()
+def test_users_and_matrix_equal_manual_calculation() -> None:
+    interactions = Interactions(Ragged.of([2, 1]), np.array([2, 3, 2]), np.array([1.0, 4.0]), 4)
+    assert interactions.users.tolist() == [0, 0, 1]
+    assert interactions.totals().tolist() == [0, 0, 5, 1]
+    assert interactions.matrix().toarray().tolist() == [[0, 0, 1, 1], [0, 0, 1, 0]]
+    assert interactions.is_valid()
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "changes",
     [
         {"rows": Ragged.of([2, 2])},
         {"rows": Ragged.of([3])},
@@ -214,15 +213,15 @@ def test_users_are_the_rows_of_items() -> None:
         {"weights": np.array([1.0, np.inf])},
     ],
 )
-def test_arrays_that_do_not_belong_together_do_not_fit(broken: dict[str, object]) -> None:
-    whole = Interactions(Ragged.of([2, 1]), np.array([2, 3, 2]), np.array([1.0, 4.0]), 4)
-    assert whole.fits()
-    assert not replace(whole, **broken).fits()  # type: ignore[arg-type]
+def test_inconsistent_interactions_are_invalid(changes: dict[str, object]) -> None:
+    valid = Interactions(Ragged.of([2, 1]), np.array([2, 3, 2]), np.array([1.0, 4.0]), 4)
+    assert valid.is_valid()
+    assert not replace(valid, **changes).is_valid()  # type: ignore[arg-type]
 
 
-def test_compositions_with_equal_sets_are_one_row() -> None:
-    made = [composition(str(i), ("table_a", "extract", "clean")) for i in range(3)]
-    made.append(composition("other", ("table_a", "clean")))
-    data = TrainingData.of(extract(made)[0])
-    found = Interactions.of_compositions(data)
-    assert sorted(found.weights.tolist()) == [1, 3]
+def test_compositions_with_equal_sets_are_merged() -> None:
+    compositions = [composition(str(i), ("table_a", "extract", "clean")) for i in range(3)]
+    compositions.append(composition("other", ("table_a", "clean")))
+    data = TrainingData.of(extract(compositions)[0])
+    interactions = Interactions.of_compositions(data)
+    assert sorted(interactions.weights.tolist()) == [1, 3]

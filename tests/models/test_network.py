@@ -23,16 +23,16 @@ def fitted() -> Recommender:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 25])
-def test_many_contexts_are_scored_in_parts(
+def test_score_in_several_passes_equals_single_pass(
     fitted: Recommender, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     contexts = everything().data.contexts
-    whole = fitted.score(contexts)
+    expected = fitted.score(contexts)
     monkeypatch.setattr(network_module, "PAIRS_PER_PASS", rows)
-    np.testing.assert_allclose(fitted.score(contexts), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fitted.score(contexts), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_restoring_leaves_random_numbers_outside_alone(fitted: Recommender) -> None:
+def test_restore_preserves_global_random_state(fitted: Recommender) -> None:
     data = everything().data
     before = torch.get_rng_state()
     create("gru4rec", SMALL).restore(fitted.state(), data.vocabulary, data.graph)
@@ -40,14 +40,14 @@ def test_restoring_leaves_random_numbers_outside_alone(fitted: Recommender) -> N
 
 
 class StoppedError(Exception):
-    """Ends a training from its progress."""
+    """Raised by the progress callback to end a training."""
 
 
 def stop(*_: object) -> None:
     raise StoppedError
 
 
-def test_a_fit_that_is_stopped_changes_nothing() -> None:
+def test_interrupted_fit_keeps_previous_model() -> None:
     small = chain().data
     model = create("gru4rec", SMALL).fit(small)
     before = model.score(small.contexts)
@@ -57,7 +57,7 @@ def test_a_fit_that_is_stopped_changes_nothing() -> None:
     assert len(model.history) == 2
 
 
-def test_a_restore_that_fails_leaves_nothing_half_done() -> None:
+def test_restore_works_after_failed_restore() -> None:
     small, large = chain().data, everything().data
     model = create("gru4rec", SMALL).fit(small)
     state = model.state()
@@ -69,12 +69,12 @@ def test_a_restore_that_fails_leaves_nothing_half_done() -> None:
     assert np.array_equal(model.score(large.contexts), other.score(large.contexts))
 
 
-def test_a_history_is_saved_and_loaded_as_it_is(tmp_path: Path) -> None:
+def test_history_survives_save_and_load(tmp_path: Path) -> None:
     data = WORLDS["everything"].data
     model = create("gru4rec", {**SMALL, "epochs": 4, "patience": 3, "validate_every": 2})
     model.fit(data).save(tmp_path, data.vocabulary)
-    about = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
-    loaded = type(model).load(tmp_path, about, data.vocabulary, data.graph)
+    metadata = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    loaded = type(model).load(tmp_path, metadata, data.vocabulary, data.graph)
     assert loaded.history == model.history
     assert [epoch.validation is None for epoch in loaded.history] == [True, False, True, False]
     assert all(isinstance(epoch, Epoch) for epoch in loaded.history)

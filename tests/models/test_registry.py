@@ -12,35 +12,35 @@ FAMILIES = {"counting", "linear", "factorisation", "sequence", "dag", "bipartite
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_entry_is_a_recommender_of_a_known_family(name: str) -> None:
+def test_entry_is_recommender_of_known_family(name: str) -> None:
     assert issubclass(recommender_class(name), Recommender)
     assert family(name) in FAMILIES
 
 
-def test_no_class_is_registered_twice() -> None:
+def test_classes_are_unique() -> None:
     assert len(set(MODELS.values())) == len(MODELS)
 
 
-def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+def test_unknown_name_error_lists_all_names() -> None:
     with pytest.raises(ConfigError) as error:
         recommender_class("oracle")
     assert says(error, "'oracle'", *MODELS)
 
 
-def test_a_misspelt_name_is_refused_with_the_nearest() -> None:
+def test_misspelt_name_error_suggests_nearest_name() -> None:
     with pytest.raises(ConfigError) as error:
         recommender_class("Gru4re")
     assert says(error, "'Gru4re'", "did you mean gru4rec")
 
 
-def test_a_missing_package_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_error_names_package_and_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "ghost", "no_such_package.ghost:Ghost")
     with pytest.raises(ConfigError) as error:
         recommender_class("ghost")
     assert says(error, "'ghost'", "'no_such_package'", "not installed", "dagrec[train]")
 
 
-def test_create_sets_what_is_given_and_leaves_the_rest() -> None:
+def test_create_uses_defaults_for_other_options() -> None:
     model = create("markov", {"mu": 2}, seed=5)
     assert isinstance(model, Markov)
     assert model.config == MarkovConfig(mu=2.0)
@@ -59,13 +59,13 @@ def test_create_sets_what_is_given_and_leaves_the_rest() -> None:
         ({"order": 0, "mu": -1}, ("order", "mu", "found 0", "found -1")),
     ],
 )
-def test_an_option_that_does_not_fit_is_named(options: dict[str, object], parts: tuple[str]) -> None:
+def test_create_error_names_invalid_option(options: dict[str, object], parts: tuple[str]) -> None:
     with pytest.raises(ConfigError) as error:
         create("markov", options)
     assert says(error, "'markov'", *parts)
 
 
-def test_a_configuration_cannot_be_changed() -> None:
+def test_configuration_is_frozen() -> None:
     model = create("markov")
     with pytest.raises(ValueError, match="frozen"):
         model.config.mu = 3.0  # type: ignore[attr-defined]

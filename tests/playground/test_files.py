@@ -54,6 +54,10 @@ def test_a_file_that_the_browser_has_is_not_sent_again(site: str) -> None:
         "/static/vendor/..\\..\\app.py",
         "/static/vendor/SHA256SUMS",
         "/static/",
+        "/static/vendor",
+        "/static/canvas.js/x.js",
+        "/static/%00.js",
+        f"/static/{'x' * 300}.js",
     ],
 )
 def test_nothing_else_is_served(site: str, path: str) -> None:

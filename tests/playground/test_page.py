@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.playground.conftest import KEY, MODELS, PREFIX, opened, served
 from tests.playground.webdriver import Browser
 

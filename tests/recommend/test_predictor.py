@@ -18,7 +18,7 @@ from dagrec.recommend.answers import Answer
 from dagrec.recommend.predictor import predict_lines
 from dagrec.recommend.request import MAX_K
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.recommend.asking import ENDS, all_of, ask, chain, plain
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"

@@ -18,7 +18,7 @@ import pytest
 from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.jobs.train import train
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 DAGREC = Path(sys.executable).with_name("dagrec")

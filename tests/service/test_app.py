@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 DAGREC = Path(sys.executable).with_name("dagrec")
 Start = Callable[..., Any]

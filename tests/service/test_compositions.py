@@ -19,7 +19,7 @@ from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.data.paths import count_pairs, count_paths
 from dagrec.jobs.train import train
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 

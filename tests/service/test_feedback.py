@@ -22,7 +22,7 @@ from dagrec.jobs.train import train
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 ASKED: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 3}
 

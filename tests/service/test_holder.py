@@ -13,7 +13,7 @@ from dagrec.errors import NumericalError, StoreError
 from dagrec.jobs.train import train
 from dagrec.recommend.check import self_check
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 

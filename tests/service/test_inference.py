@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.jobs.train import train
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.recommend.asking import chain
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"

@@ -18,7 +18,7 @@ from dagrec_service.routes import ROUTERS
 from fastapi.routing import APIRoute
 
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 Start = Callable[..., Any]
 PATH = {"path": ["table_1001002", "service_301"]}

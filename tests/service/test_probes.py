@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from dagrec_service.logs import AccessLog, JsonLines, TextLines
 
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 
 Start = Callable[..., Any]
 FORGED = "/a\n2026-01-01T00:00:00.000Z error bundle refused\r\x1b[2J\u2028\x85ü"

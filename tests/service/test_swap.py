@@ -13,7 +13,7 @@ import pytest
 from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.jobs.train import train
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.service.bad_bundles import SPOILED
 from tests.service.conftest import DATA
 

@@ -25,7 +25,7 @@ from dagrec.recommend.answers import Answer, Answers, Prediction
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from tests.recommend.asking import ENDS, all_of, chain
 from tests.service.bad_bundles import SPOILED
 from tests.service.conftest import DATA, Server

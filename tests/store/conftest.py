@@ -14,7 +14,7 @@ from dagrec.graph.evidence import Evidence
 from dagrec.models.fitted import Fitted
 from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from dagrec.training.data import TrainingData
 from tests.contract.recommenders import options
 

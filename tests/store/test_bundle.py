@@ -26,7 +26,7 @@ from dagrec.store.bundle import (
     load_bundle,
     read_manifest,
 )
-from dagrec.store.catalogue import Store
+from dagrec.store.store import Store
 from dagrec.training.data import TrainingData
 
 FILES = [

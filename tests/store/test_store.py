@@ -22,7 +22,7 @@ from dagrec.graph.evidence import Evidence
 from dagrec.models.counting.markov import Markov
 from dagrec.models.fitted import Fitted
 from dagrec.store.bundle import MANIFEST, Bundle, load_bundle
-from dagrec.store.catalogue import DRAFT, Store
+from dagrec.store.store import DRAFT, Store
 from dagrec.training.data import TrainingData
 from tests.consoles import PROCESSES
 
@@ -290,7 +290,7 @@ def test_a_pointer_that_cannot_move_leaves_no_version(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dagrec.store.catalogue.replace_file", full)
+    monkeypatch.setattr("dagrec.store.store.replace_file", full)
     with pytest.raises(StoreError, match="No space left"):
         store.publish(trained)
     assert (store.current(), store.versions()) == (live, [live])

@@ -137,7 +137,7 @@ def spoiled(
 
 def on_cpu(**options: Any) -> AbstractContextManager[Runtime]:
     """What is fitted inside is trained on one thread of the CPU and in silence, but for ``options``."""
-    return use_runtime(Runtime(**{"device": "cpu", "threads": 1, "progress": None, **options}))
+    return use_runtime(Runtime(**{"device": "cpu", "progress": None, **options}))
 
 
 def fitted(learner: NetworkRecommender, data: TrainingData) -> NetworkRecommender:

@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 
 from dagrec.data.compositions import Composition, Node, compose
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, Example
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.errors import DataError
 from dagrec.graph.upstream import linear_extension
 from dagrec.training.augmentation import Augmentation, augment, reorder
@@ -23,7 +23,7 @@ from tests.data.dags import chain, dag, dags, diamonds
 
 KEYS = [f"s{i:03}" for i in range(200)]
 NUMBERS = Vocabulary(tuple(KEYS), ())
-"""Key s007 has node id 7 + FIRST: rows of it show where their nodes come from."""
+"""Key s007 has node id 7 + FIRST_SERVICE: rows of it show where their nodes come from."""
 LENGTHS = st.lists(st.integers(0, 9), max_size=8)
 OPTIONS = st.builds(Augmentation, node_mask=st.floats(0, 0.9), crop=st.floats(0, 1))
 SEEDS = st.integers(0, 2**32)
@@ -156,7 +156,7 @@ def test_crops_take_their_share_of_the_contexts_and_every_length_as_often(share:
 
 def test_a_crop_leaves_no_more_padding_than_is_needed() -> None:
     changed = augment(counted(2, 2, 1), Augmentation(crop=1), random())
-    assert changed.nodes.tolist() == [[1 + FIRST], [1 + FIRST], [FIRST]]
+    assert changed.nodes.tolist() == [[1 + FIRST_SERVICE], [1 + FIRST_SERVICE], [FIRST_SERVICE]]
 
 
 def test_contexts_of_one_node_or_none_stay_as_they_are() -> None:
@@ -315,8 +315,8 @@ def test_a_reading_keeps_the_newest_nodes_of_a_dag_that_is_too_large() -> None:
     (row,) = rows_of(reorder(encoded, NUMBERS, 1, random()))
     assert len(row) == MAX_CONTEXT_LENGTH
     assert len(set(row)) == MAX_CONTEXT_LENGTH
-    assert row[-1] == size + FIRST
-    assert min(row) < 20 + FIRST  # the oldest of the given order, which is none of the drawn
+    assert row[-1] == size + FIRST_SERVICE
+    assert min(row) < 20 + FIRST_SERVICE  # the oldest of the given order, which is none of the drawn
 
 
 @pytest.mark.parametrize(

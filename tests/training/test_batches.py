@@ -94,7 +94,7 @@ def test_units_that_are_shared_hold_every_example(size: int) -> None:
 def test_rows_of_a_batch_are_the_contexts_that_its_inputs_answer() -> None:
     data = everything().data
     for batch in batches(gru(batch_size=4), data):
-        assert sorted(set(batch.rows.tolist())) == list(range(len(batch.inputs.answered)))
+        assert sorted(set(batch.rows.tolist())) == list(range(len(batch.inputs.ends)))
 
 
 def test_a_batch_has_as_many_units_as_was_asked_for() -> None:

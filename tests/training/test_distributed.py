@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dagrec.training.distributed import Processes, joined, local_device
+from dagrec.training.distributed import Processes, connect_processes, local_device
 from dagrec.training.loop import SEED_STEP
 from dagrec.training.runtime import Epoch
 from tests.training.learners import fitted, gru
@@ -187,24 +187,24 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_one_process_needs_no_connection(alone: pytest.MonkeyPatch) -> None:
-    processes = joined(CPU)
+    processes = connect_processes(CPU)
     assert processes == Processes(0, 1)
-    assert processes.first
+    assert processes.is_first
     assert not torch.distributed.is_initialized()
     values = torch.tensor([1.0, 2.0])
     assert torch.equal(processes.sum(values), values)
     assert torch.equal(processes.gather(values), values[None])
-    assert processes.agree(1 / 3, CPU) == 1 / 3
+    assert processes.broadcast(1 / 3, CPU) == 1 / 3
     alone.setenv("WORLD_SIZE", "1")
-    assert joined(CPU).count == 1
+    assert connect_processes(CPU).count == 1
 
 
 def test_the_environment_tells_which_process_this_is(alone: pytest.MonkeyPatch) -> None:
-    assert Processes.of_environment() == Processes(0, 1)
+    assert Processes.from_environment() == Processes(0, 1)
     alone.setenv("RANK", "3")
     alone.setenv("WORLD_SIZE", "5")
-    assert Processes.of_environment() == Processes(3, 5)
-    assert not Processes.of_environment().first
+    assert Processes.from_environment() == Processes(3, 5)
+    assert not Processes.from_environment().is_first
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", "cpu"), ("cuda", "cuda:2")])

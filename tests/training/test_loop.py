@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from dagrec.data.vocabulary import FIRST, UNKNOWN
+from dagrec.data.vocabulary import FIRST_SERVICE, UNKNOWN
 from dagrec.errors import ConfigError
 from dagrec.training.loop import choose_device, train
-from dagrec.training.runtime import Epoch, Runtime, use_runtime
+from dagrec.training.runtime import Epoch
 from dagrec.training.schedule import learning_rate
 from tests.checks import says
 from tests.training.learners import (
@@ -185,7 +185,7 @@ def test_steps_have_the_learning_rate_of_their_epoch(
 def centre(model: object) -> tuple[np.ndarray, np.ndarray]:
     """The vector of the unknown node, and the centre of all others."""
     embedding = model.state()["embed.weight"]  # type: ignore[attr-defined]
-    return embedding[UNKNOWN], embedding[FIRST:].mean(axis=0)
+    return embedding[UNKNOWN], embedding[FIRST_SERVICE:].mean(axis=0)
 
 
 @pytest.mark.parametrize("augmentation", [{}, {"crop": 0.5}], ids=str)
@@ -264,9 +264,6 @@ def test_threads_are_those_that_were_asked_for() -> None:
             with on_cpu(threads=threads):
                 fitted(table(epochs=1), chain().data)
             assert torch.get_num_threads() == threads
-        with on_cpu(threads=None):
-            fitted(table(epochs=1), chain().data)
-        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 
@@ -279,7 +276,7 @@ def test_training_on_the_gpu_equals_that_on_the_cpu(loss: str) -> None:
     losses = []
     for device in ("cpu", "cuda"):
         model = table(epochs=5, batch_size=1000, loss=loss, negatives=None)
-        with use_runtime(Runtime(device, progress=None)):
+        with on_cpu(device=device):
             model.fit(data)
         assert all(parameter.device == CPU for parameter in network_of(model).parameters())
         losses.append([epoch.loss for epoch in model.history])

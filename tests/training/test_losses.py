@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from dagrec.training import losses
-from dagrec.training.losses import LOSSES, Candidates, cross_entropy
+from dagrec.training.losses import LOSSES, CandidateScores, cross_entropy
 from dagrec.training.options import TrainingOptions
 from dagrec.training.sampling import Sampler
 from tests.training.test_cross_entropy import random_scores
 
 
-def pair(positive: float, *others: float, log_expected: Tensor | None = None, c: int = 9) -> Candidates:
+def pair(
+    positive: float, *others: float, log_expected: Tensor | None = None, c: int = 9
+) -> CandidateScores:
     """One target against negatives that all count."""
     competitors = torch.tensor([others], dtype=torch.float64)
-    return Candidates(
+    return CandidateScores(
         torch.tensor([positive], dtype=torch.float64),
         competitors,
         torch.ones_like(competitors, dtype=torch.bool),
@@ -27,15 +29,15 @@ def pair(positive: float, *others: float, log_expected: Tensor | None = None, c:
     )
 
 
-def random_pairs(width: int = 6, seed: int = 0) -> Candidates:
+def random_pairs(width: int = 6, seed: int = 0) -> CandidateScores:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(5, width + 1, generator=generator, dtype=torch.float64)
     valid = torch.rand(5, width, generator=generator) > 0.4
     valid[:, 0] = True
-    return Candidates(scores[:, 0], scores[:, 1:], valid, None, catalogue=9)
+    return CandidateScores(scores[:, 0], scores[:, 1:], valid, None, num_services=9)
 
 
-def slopes(loss: Callable[[Candidates], Tensor], candidates: Candidates) -> list[float]:
+def slopes(loss: Callable[[CandidateScores], Tensor], candidates: CandidateScores) -> list[float]:
     """Derivatives of the loss of one pair: by the target's score, then by each negative's."""
     scores = candidates.positive.requires_grad_(), candidates.others.requires_grad_()
     found = torch.autograd.grad(loss(candidates).sum(), scores)
@@ -142,7 +144,7 @@ def test_bpr_of_one_negative_is_the_cross_entropy_of_two_columns() -> None:
     """- log(e^p / (e^p + e^n)) is softplus(n - p)."""
     scores, first = random_scores()[:, :2], torch.zeros(6, dtype=torch.int64)
     valid = torch.ones(6, 1, dtype=torch.bool)
-    pairwise = losses.bpr(Candidates(scores[:, 0], scores[:, 1:], valid, None, 2))
+    pairwise = losses.bpr(CandidateScores(scores[:, 0], scores[:, 1:], valid, None, 2))
     torch.testing.assert_close(pairwise, cross_entropy(scores, torch.arange(6), first))
 
 
@@ -165,7 +167,7 @@ def test_sampled_softmax_with_all_others_is_the_full_cross_entropy(log_expected:
     rows, targets = torch.arange(6), torch.tensor([0, 1, 2, 3, 4, 0])
     valid = torch.arange(5) != targets[:, None]
     expected = None if log_expected is None else torch.full((6, 5), log_expected)
-    candidates = Candidates(scores[rows, targets], scores, valid, expected, 5)
+    candidates = CandidateScores(scores[rows, targets], scores, valid, expected, 5)
     found, full = losses.sampled_softmax(candidates), cross_entropy(scores, rows, targets)
     torch.testing.assert_close(found, full)
     slope, full_slope = (torch.autograd.grad(loss.sum(), scores)[0] for loss in (found, full))
@@ -179,7 +181,7 @@ def test_sampled_softmax_of_uncorrected_draws_is_infonce_at_temperature_one() ->
 
 
 @pytest.mark.parametrize("loss", [losses.top1, losses.top1_max])
-def test_top1_judges_scores_as_such(loss: Callable[[Candidates], Tensor]) -> None:
+def test_top1_judges_scores_as_such(loss: Callable[[CandidateScores], Tensor]) -> None:
     assert loss(pair(11.0, 10.0, 9.0)) > loss(pair(1.0, 0.0, -1.0)) + 0.2
 
 
@@ -196,11 +198,11 @@ def test_infonce_of_a_batch_with_one_target_is_zero() -> None:
     ).any()
 
 
-def in_batch(targets: Tensor, scores: Tensor) -> Candidates:
+def in_batch(targets: Tensor, scores: Tensor) -> CandidateScores:
     draw = Sampler.of(torch.ones(5), 1.0).draw_shared(targets, 0, in_batch=True)
     others = scores.gather(1, draw.columns)
     positive = scores[torch.arange(len(targets)), targets]
-    return Candidates(positive, others, draw.valid, draw.log_expected, 5)
+    return CandidateScores(positive, others, draw.valid, draw.log_expected, 5)
 
 
 # Gradients
@@ -241,7 +243,7 @@ def test_bce_is_least_at_log_odds_less_the_logarithm_of_the_negatives(n: int) ->
     scores = torch.tensor([math.log(p / (1 - p)) - math.log(n) for p in shares], dtype=torch.float64)
     scores.requires_grad_()
     valid = torch.ones(2, n, dtype=torch.bool)
-    found = losses.bce(Candidates(scores, scores.flip(0)[:, None].expand(2, n), valid, None, 2))
+    found = losses.bce(CandidateScores(scores, scores.flip(0)[:, None].expand(2, n), valid, None, 2))
     loss = (torch.tensor(shares, dtype=torch.float64) * found).sum()
     torch.testing.assert_close(
         torch.autograd.grad(loss, scores)[0], torch.zeros(2, dtype=torch.float64)
@@ -255,6 +257,6 @@ def test_gbce_at_one_is_least_at_the_log_odds_however_few_are_drawn(t: float, fl
     scores = torch.log(shares / (1 - shares)).requires_grad_()
     target, other = torch.tensor(list(itertools.permutations(range(3), 2))).T
     valid = torch.ones(6, 1, dtype=torch.bool)
-    found = losses.gbce(Candidates(scores[target], scores[other][:, None], valid, None, 3), t=t)
+    found = losses.gbce(CandidateScores(scores[target], scores[other][:, None], valid, None, 3), t=t)
     slope = torch.autograd.grad((shares[target] / 2 * found).sum(), scores)[0]
     assert bool((slope.abs() < 1e-12).all()) is flat

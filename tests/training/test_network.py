@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN
 from dagrec.training.network import Head, NodeEmbedding
 
 
@@ -25,8 +25,8 @@ def test_the_unknown_node_is_set_to_the_mean_of_all_others() -> None:
     embed = NodeEmbedding(6, 3)
     before = embed.weight.detach().clone()
     embed.set_unknown_to_mean()
-    torch.testing.assert_close(embed.weight[UNKNOWN].detach(), before[FIRST:].mean(dim=0))
-    assert torch.equal(embed.weight[FIRST:], before[FIRST:])
+    torch.testing.assert_close(embed.weight[UNKNOWN].detach(), before[FIRST_SERVICE:].mean(dim=0))
+    assert torch.equal(embed.weight[FIRST_SERVICE:], before[FIRST_SERVICE:])
 
 
 def test_a_head_is_a_linear_layer() -> None:
@@ -47,7 +47,7 @@ class Tied(nn.Module):
 
 def test_a_tied_head_has_the_vectors_of_the_services_and_is_stored_once() -> None:
     net = Tied()
-    assert torch.equal(net.head.weights(), net.embed.weight[FIRST : FIRST + 5])
+    assert torch.equal(net.head.weights(), net.embed.weight[FIRST_SERVICE : FIRST_SERVICE + 5])
     assert net.state_dict().keys() == {"embed.weight", "head.bias"}
     assert [name for name, _ in net.named_parameters()] == ["embed.weight", "head.bias"]
 
@@ -58,5 +58,5 @@ def test_a_copy_is_tied_to_its_own_embedding(way: str) -> None:
     other = copy.deepcopy(net) if way == "copy" else pickle.loads(pickle.dumps(net))
     with torch.no_grad():
         other.embed.weight += 1
-    assert torch.equal(other.head.weights(), other.embed.weight[FIRST : FIRST + 5])
-    assert torch.equal(net.head.weights(), net.embed.weight[FIRST : FIRST + 5])
+    assert torch.equal(other.head.weights(), other.embed.weight[FIRST_SERVICE : FIRST_SERVICE + 5])
+    assert torch.equal(net.head.weights(), net.embed.weight[FIRST_SERVICE : FIRST_SERVICE + 5])

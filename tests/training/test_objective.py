@@ -13,7 +13,7 @@ from dagrec.errors import ConfigError
 from dagrec.models.network import NetworkRecommender
 from dagrec.training.batches import Batch, Batches
 from dagrec.training.data import TrainingData
-from dagrec.training.losses import LOSSES, Candidates
+from dagrec.training.losses import LOSSES, CandidateScores
 from dagrec.training.objective import Objective
 from dagrec.training.options import LossName
 from dagrec.training.sampling import Sampler
@@ -105,7 +105,7 @@ def pieces(learner: NetworkRecommender, data: TrainingData) -> tuple[Objective, 
 
 
 @pytest.fixture(autouse=True)
-def _own_generator() -> object:
+def _isolated_rng() -> object:
     with torch.random.fork_rng(devices=[]):
         yield
 
@@ -185,7 +185,7 @@ def test_a_loss_sees_the_scores_of_its_draws(sampling: str, loss: str) -> None:
         else:
             draw = sampler.draw_shared(batch.columns, 7, in_batch=sampling == "batch")
         scores = objective.network(batch.inputs)[batch.rows]
-    seen = Candidates(
+    seen = CandidateScores(
         scores.gather(1, batch.columns[:, None])[:, 0],
         scores.gather(1, draw.columns),
         draw.valid,
@@ -292,7 +292,9 @@ def test_hard_negatives_count_beside_those_drawn(sampling: str, loss: str, maske
             assert batch.mask is not None
             valid[i] &= batch.mask[batch.rows[i], columns[i]]
     positive = scores.gather(1, batch.columns[:, None])[:, 0]
-    seen = Candidates(positive, scores.gather(1, columns), valid, None, len(data.vocabulary.services))
+    seen = CandidateScores(
+        positive, scores.gather(1, columns), valid, None, len(data.vocabulary.services)
+    )
     expected = (LOSSES[loss](seen, learner.config) * batch.counts).sum()
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -10,7 +10,7 @@ import torch
 from dagrec.training.sampling import Sampler
 from tests.training.draws import COUNTS, estimates, giving, near, shares, sum_without
 
-pytestmark = pytest.mark.usefixtures("own_generator")
+pytestmark = pytest.mark.usefixtures("isolated_rng")
 
 
 @pytest.mark.parametrize(

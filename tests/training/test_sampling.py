@@ -13,7 +13,7 @@ from dagrec.training.sampling import Draw, Sampler
 from tests.checks import says
 from tests.training.draws import ALPHAS, COUNTS, giving, shares, undrawn
 
-pytestmark = pytest.mark.usefixtures("own_generator")
+pytestmark = pytest.mark.usefixtures("isolated_rng")
 WAYS = ["rows", "shared", "batch"]
 
 

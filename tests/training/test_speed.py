@@ -23,7 +23,7 @@ from dagrec.data.examples import Example, ExampleOptions, extract
 from dagrec.data.formats import read
 from dagrec.data.paths import draw_paths
 from dagrec.data.splits import PROTOCOLS
-from dagrec.data.vocabulary import FIRST, Contexts
+from dagrec.data.vocabulary import FIRST_SERVICE, Contexts
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.graph.mask import Masked, MaskPolicy, apply_mask
 from dagrec.metrics.ranking import METRICS
@@ -76,7 +76,7 @@ def sessions(compositions: tuple[Composition, ...], data: TrainingData) -> list[
     for composition in compositions:
         paths, _ = draw_paths(composition, 100, random.Random(0))
         keys = dict.fromkeys(tuple(composition.by_id[node].key for node in path) for path in paths)
-        found += [[ids[key] - FIRST for key in path if key in ids] for path in keys]
+        found += [[ids[key] - FIRST_SERVICE for key in path if key in ids] for path in keys]
     return [path for path in found if len(path) > 1]
 
 
@@ -98,7 +98,7 @@ def test_an_epoch_takes_no_longer_than_that_of_the_papers(
     n8n: Workflows, samples: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = sessions(n8n.compositions, n8n.data)
-    reference = Sessions(paths, len(n8n.data.vocabulary) - FIRST, samples=samples)
+    reference = Sessions(paths, len(n8n.data.vocabulary) - FIRST_SERVICE, samples=samples)
     reference.epoch()
     times = []
     for _ in range(ROUNDS):
@@ -124,7 +124,7 @@ def mrr_of_sessions(part: TestPart, network: Sessions) -> float:
 
     def probabilities(contexts: Contexts) -> Masked:
         paths = [
-            [node - FIRST for node in row[:length] if node >= FIRST] or [0]
+            [node - FIRST_SERVICE for node in row[:length] if node >= FIRST_SERVICE] or [0]
             for row, length in zip(contexts.nodes.tolist(), contexts.lengths, strict=True)
         ]
         states = network.network.states(paths)
@@ -145,7 +145,7 @@ def test_the_ranking_is_no_worse_than_that_of_the_papers(
     paths = sessions(tuple(c for i, c in enumerate(n8n.compositions) if i in kept), part.data)
     theirs = {}
     for samples in (0, 512):
-        reference = Sessions(paths, len(part.data.vocabulary) - FIRST, samples=samples)
+        reference = Sessions(paths, len(part.data.vocabulary) - FIRST_SERVICE, samples=samples)
         for epoch in range(1, 21):
             reference.epoch()
             if epoch in (5, 10, 20):

@@ -11,10 +11,10 @@ from dagrec.data.formats import calls, galaxy_ga, galaxy_tsv, n8n, native
 from dagrec.data.formats.documents import (
     Document,
     Json,
-    clean,
+    check_unicode,
+    describe_value,
     json_documents,
     read_text,
-    show,
 )
 from dagrec.data.formats.draft import Format, ReadOptions
 from dagrec.errors import ConfigError, DataError, did_you_mean
@@ -90,7 +90,7 @@ def recognise_document(document: Json) -> Format:
             return format_
     names = ", ".join(format_.name for format_ in candidates)
     raise DataError(
-        f"a composition must be in one of the formats {names}, found {show(document)} in none; it "
+        f"a composition must be in one of the formats {names}, found {describe_value(document)} in none; it "
         "needs nodes and links (native), nodes and connections (n8n) or steps (Galaxy)",
         rule="unknown-format",
     )
@@ -115,7 +115,7 @@ def _read_file(
     file: Path, options: ReadOptions, report: ReadReport, *, start: int
 ) -> Iterator[Composition]:
     """The compositions of one file. Errors that are raised do not yet name the file."""
-    clean(str(file), "the path of a file")
+    check_unicode(str(file), "the path of a file")
     text = read_text(file, options.max_mb)
     if not text.strip():
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
@@ -171,7 +171,7 @@ def _recognise(
         for format_ in candidates:
             if first is not None and format_.recognises(first):
                 return format_, documents
-        found = f"JSON whose first composition is {show(documents[0][1])}"
+        found = f"JSON whose first composition is {describe_value(documents[0][1])}"
     raise DataError(
         f"its content must be that of a known format ({', '.join(FORMATS)}), found {found}; "
         "name the format with --format, or see `dagrec formats`",

@@ -7,15 +7,15 @@ longer pause is. Every node is a service, and its key is the cell (``service_<mi
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from dagrec.data.compositions import Node
-from dagrec.data.formats.documents import Document, Json, need_id
+from dagrec.data.formats.documents import Document, Json, describe_value, raise_or_collect, require_id
 from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
+from dagrec.data.formats.rows import numbered_rows
 from dagrec.errors import DataError
 
 USUAL = {
@@ -26,7 +26,7 @@ USUAL = {
 SEPARATORS = (";", "\t", ",")
 
 
-class Call(NamedTuple):
+class CallRow(NamedTuple):
     """A call of a service: when (None: where the file has no times), its line, by whom, and the key."""
 
     time: float | None
@@ -41,12 +41,9 @@ class Call(NamedTuple):
 
 def _header(text: str) -> tuple[str, list[str]]:
     """The separator and the column names of a table."""
-    line = text.strip().partition("\n")[0].rstrip("\r")
-    separator = max(SEPARATORS, key=line.count)
-    try:
-        return separator, [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
-    except csv.Error:  # a cell longer than any name
-        return separator, []
+    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
+    _, names = next(numbered_rows(text, separator, []), (0, []))
+    return separator, [name.strip() for name in names]
 
 
 def _find(column: str, wanted: str | None, names: Sequence[str]) -> int | None:
@@ -65,6 +62,13 @@ def _recognises(first: str | dict[str, Json]) -> bool:
 
 def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> Iterator[Document]:
     separator, names = _header(text)
+    repeated = [name for name, count in Counter(names).items() if name and count > 1]
+    if repeated:
+        raise DataError(
+            f"a call log needs columns of different names, found {describe_value(repeated[0])} more than once; "
+            "rename one of them",
+            rule="duplicate-column",
+        )
     wanted = (options.owner_column, options.service_column, options.time_column)
     places = []
     for column, name in zip(USUAL, wanted, strict=True):
@@ -77,27 +81,25 @@ def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> I
                 rule="missing-field",
             )
         places.append(place)
-    calls: dict[str, list[Call]] = defaultdict(list)
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    for number, line in lines[1:]:
+    calls: dict[str, list[CallRow]] = defaultdict(list)
+    rows = numbered_rows(text, separator, skipped)
+    next(rows)  # the header
+    for line, row in rows:
         try:
-            row = next(csv.reader([line.rstrip("\r")], delimiter=separator))
-            call = _call(row, number, names, places)
+            call = _call(row, line, names, places)
+        except DataError as error:
+            raise_or_collect(error.at(f"line {line}"), skipped)
+        else:
             calls[call.owner].append(call)
-        except (csv.Error, DataError) as error:
-            placed = DataError(f"line {number}: {error}", rule=getattr(error, "rule", "bad-row"))
-            if skipped is None:
-                raise placed from None
-            skipped.append(placed)
     for owner, own in calls.items():
         for number, session in enumerate(
-            sessions(sorted(own, key=Call.order), options.session_gap), start=1
+            sessions(sorted(own, key=CallRow.order), options.session_gap), start=1
         ):
             yield f"owner {owner}, session {number}", session
 
 
-def _call(row: list[str], line: int, names: list[str], places: list[int]) -> Call:
-    if len(row) < len(names):
+def _call(row: list[str], line: int, names: list[str], places: list[int]) -> CallRow:
+    if len(row) != len(names):
         raise DataError(
             f"a row needs {len(names)} columns, found {len(row)}; correct it", rule="bad-row"
         )
@@ -106,10 +108,10 @@ def _call(row: list[str], line: int, names: list[str], places: list[int]) -> Cal
     if when is None:
         raise DataError("a call needs a time, found nothing; add it", rule="bad-time")
     prefix = "service_" if names[places[1]].lower() == "mid" else ""
-    return Call(when, line, need_id(owner, "owner"), prefix + need_id(service, "service"))
+    return CallRow(when, line, require_id(owner, "owner"), prefix + require_id(service, "service"))
 
 
-def sessions(calls: list[Call], gap: float | None) -> Iterator[list[Call]]:
+def sessions(calls: list[CallRow], gap: float | None) -> Iterator[list[CallRow]]:
     """Calls in order, cut where the pause is longer than ``gap`` minutes."""
     start = 0
     if gap is not None:
@@ -120,7 +122,7 @@ def sessions(calls: list[Call], gap: float | None) -> Iterator[list[Call]]:
     yield calls[start:]
 
 
-def draft_session(calls: Sequence[Call]) -> Draft:
+def draft_session(calls: Sequence[CallRow]) -> Draft:
     """The composition of calls in their order: one path."""
     nodes = [Node(id=str(call.line), key=call.key, time=call.time) for call in calls]
     return Draft(
@@ -133,7 +135,7 @@ def draft_session(calls: Sequence[Call]) -> Draft:
 
 
 def _draft(document: Json, options: ReadOptions) -> Draft:
-    calls: list[Call] = document
+    calls: list[CallRow] = document
     return draft_session(calls)
 
 

@@ -63,11 +63,17 @@ def parse_json(text: str) -> Json:
     return value
 
 
+def raise_or_collect(error: DataError, skipped: list[DataError] | None) -> None:
+    """Raise the error of a part of a file, or add it to the list of errors if there is one."""
+    if skipped is None:
+        raise error from None
+    skipped.append(error)
+
+
 def json_documents(text: str, skipped: list[DataError] | None) -> Iterator[Document]:
     """The documents of a file: a JSON array, a single object, or one object a line (JSON lines).
 
-    With a list as ``skipped``, the error of a broken line of JSON lines is added to it and the next
-    line is read; with None it is raised.
+    A broken line of JSON lines is refused (see :func:`raise_or_collect`).
     """
     if _is_json_lines(text):
         for number, line in enumerate(text.split("\n"), start=1):
@@ -76,10 +82,7 @@ def json_documents(text: str, skipped: list[DataError] | None) -> Iterator[Docum
             try:
                 yield f"line {number}", parse_json(line)
             except DataError as error:
-                placed = error.at(f"line {number}")
-                if skipped is None:
-                    raise placed from None
-                skipped.append(placed)
+                raise_or_collect(error.at(f"line {number}"), skipped)
         return
     value = parse_json(text)
     for position, item in enumerate(value if isinstance(value, list) else [value], start=1):
@@ -106,48 +109,49 @@ def _is_json_lines(text: str) -> bool:
 # The field readers below raise errors that name the field, the rule and the value found.
 
 
-def need_object(value: Json, what: str) -> dict[str, Json]:
+def require_object(value: Json, what: str) -> dict[str, Json]:
     if not isinstance(value, dict):
-        raise DataError(f"{what} must be an object, found {show(value)}", rule="wrong-type")
+        raise DataError(f"{what} must be an object, found {describe_value(value)}", rule="wrong-type")
     return value
 
 
-def need_list(value: Json, what: str) -> list[Json]:
+def require_list(value: Json, what: str) -> list[Json]:
     if not isinstance(value, list):
-        raise DataError(f"{what} must be an array, found {show(value)}", rule="wrong-type")
+        raise DataError(f"{what} must be an array, found {describe_value(value)}", rule="wrong-type")
     return value
 
 
-def need_id(value: Json, what: str) -> str:
+def require_id(value: Json, what: str) -> str:
     """An id: a string that is not empty, or an integer, as a string that UTF-8 can hold."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         rule = "missing-id" if value is None or value == "" else "wrong-type"
         raise DataError(
-            f"{what} must be a non-empty string or an integer, found {show(value)}", rule=rule
+            f"{what} must be a non-empty string or an integer, found {describe_value(value)}", rule=rule
         )
-    return clean(str(value), what)
+    return check_unicode(str(value), what)
 
 
 def optional_text(value: Json, what: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise DataError(f"{what} must be a string, found {show(value)}", rule="wrong-type")
-    return clean(value, what)
+        raise DataError(f"{what} must be a string, found {describe_value(value)}", rule="wrong-type")
+    return check_unicode(value, what)
 
 
-def clean(text: str, what: str) -> str:
+def check_unicode(text: str, what: str) -> str:
     """``text``, if UTF-8 can hold it: a lone surrogate could be stored nowhere and shown nowhere."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise DataError(
-            f"{what} must be valid Unicode, found a lone surrogate in {show(text)}", rule="surrogate"
+            f"{what} must be valid Unicode, found a lone surrogate in {describe_value(text)}",
+            rule="surrogate",
         ) from None
     return text
 
 
-def show(value: Json) -> str:
+def describe_value(value: Json) -> str:
     """A value for an error message, cut to a length that a person reads."""
     if value is None:
         return "nothing"

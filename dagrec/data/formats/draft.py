@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from dagrec.data.compositions import Link, Node, OnCycle
-from dagrec.data.formats.documents import Document, Json, show
+from dagrec.data.formats.documents import Document, Json, describe_value
 from dagrec.errors import DataError
 from dagrec.types import Options
 
@@ -73,7 +73,7 @@ class Format:
     """Given the first JSON object of the file, or the text of a file that is not JSON."""
     draft: Callable[[Json, ReadOptions], Draft]
     rows: Callable[[str, ReadOptions, list[DataError] | None], Iterator[Document]] | None = None
-    """The documents of a file that is not JSON; errors go where ``json_documents`` says."""
+    """The documents of a file that is not JSON; broken rows are refused as in ``json_documents``."""
 
 
 def parse_time(value: Json, what: str) -> float | None:
@@ -90,7 +90,7 @@ def parse_time(value: Json, what: str) -> float | None:
     if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e13:
         return float(number)
     raise DataError(
-        f"{what} must be ISO 8601 or seconds since 1970, found {show(value)}; correct it",
+        f"{what} must be ISO 8601 or seconds since 1970, found {describe_value(value)}; correct it",
         rule="bad-time",
     )
 

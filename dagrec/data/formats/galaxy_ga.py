@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from dagrec.data.compositions import Link, Node
 from dagrec.data.formats.documents import (
     Json,
-    need_id,
-    need_list,
-    need_object,
+    describe_value,
     optional_text,
-    show,
+    require_id,
+    require_list,
+    require_object,
 )
 from dagrec.data.formats.draft import Draft, Format, ReadOptions
 from dagrec.data.formats.galaxy_tsv import step_node
@@ -35,13 +35,13 @@ def _recognises(first: str | dict[str, Json]) -> bool:
 
 
 def _draft(document: Json, options: ReadOptions) -> Draft:
-    workflow = need_object(document, "a workflow")
+    workflow = require_object(document, "a workflow")
     flat = _Flat()
     flat.add(workflow, prefix="", depth=0)
     flat.replace_inner_inputs()
     names = [field for field in ("uuid", "name") if workflow.get(field) not in (None, "")]
     return Draft(
-        id=need_id(workflow[names[0]], names[0]) if names else None,
+        id=require_id(workflow[names[0]], names[0]) if names else None,
         nodes=list(flat.nodes.values()),
         links=flat.links,
         notes=flat.notes,
@@ -68,13 +68,13 @@ class _Flat:
             )
         where = f"steps of {prefix.rstrip('.') or 'the workflow'}"
         steps: dict[str, dict[str, Json]] = {}
-        for name, item in need_object(workflow.get("steps"), where).items():
-            id_ = prefix + need_id(name, f"{where}: id")
-            steps[id_] = need_object(item, f"step {id_}")
+        for name, item in require_object(workflow.get("steps"), where).items():
+            id_ = prefix + require_id(name, f"{where}: id")
+            steps[id_] = require_object(item, f"step {id_}")
         for id_, step in steps.items():
             kind = optional_text(step.get("type"), f"step {id_}: type")
             if kind == "subworkflow" and step.get("subworkflow") is not None:
-                inner = need_object(step["subworkflow"], f"step {id_}: subworkflow")
+                inner = require_object(step["subworkflow"], f"step {id_}: subworkflow")
                 self.add(inner, f"{id_}.", depth + 1)
                 self._name_outputs(id_, inner)
                 self.notes["sub-workflows expanded"] += 1
@@ -93,10 +93,10 @@ class _Flat:
     def _link(self, steps: dict[str, dict[str, Json]], prefix: str) -> None:
         for id_, step in steps.items():
             inputs = step.get("input_connections")
-            inputs = need_object({} if inputs is None else inputs, f"step {id_}: input_connections")
+            inputs = require_object({} if inputs is None else inputs, f"step {id_}: input_connections")
             for name, ends in inputs.items():
                 for end in ends if isinstance(ends, list) else [ends]:
-                    wire = need_object(end, f"step {id_}: input {name!r}")
+                    wire = require_object(end, f"step {id_}: input {name!r}")
                     self.links.append((self._source(prefix, id_, wire), self._target(id_, name, wire)))
 
     def _node(self, id_: str, step: dict[str, Json]) -> Node:
@@ -106,7 +106,7 @@ class _Flat:
             self.notes["sub-workflows without their content"] += 1
         label = optional_text(step.get("label"), f"step {id_}: label")
         return step_node(
-            id_, "" if tool in (None, "") else need_id(tool, f"step {id_}: tool_id"), label
+            id_, "" if tool in (None, "") else require_id(tool, f"step {id_}: tool_id"), label
         )
 
     def _name_outputs(self, id_: str, inner: dict[str, Json]) -> None:
@@ -114,8 +114,8 @@ class _Flat:
         for name, step in inner["steps"].items():
             where = f"step {id_}.{name}: workflow_outputs"
             outputs = step.get("workflow_outputs")
-            for item in need_list([] if outputs is None else outputs, where):
-                output = need_object(item, where)
+            for item in require_list([] if outputs is None else outputs, where):
+                output = require_object(item, where)
                 made = (f"{id_}.{name}", _output_name(output, where))
                 self.made_by[id_, f"{name}:{made[1]}"] = made
                 if label := optional_text(output.get("label"), f"{where}: label"):
@@ -123,7 +123,7 @@ class _Flat:
 
     def _source(self, prefix: str, target: str, wire: dict[str, Json]) -> str:
         where = f"step {target}"
-        port = (prefix + need_id(wire.get("id"), f"{where}: id"), _output_name(wire, where))
+        port = (prefix + require_id(wire.get("id"), f"{where}: id"), _output_name(wire, where))
         while port in self.made_by:
             port = self.made_by[port]
         if port[0] not in self.nodes:
@@ -139,11 +139,11 @@ class _Flat:
         if id_ in self.nodes:
             return id_
         field = "input_subworkflow_step_id"
-        step = need_id(wire.get(field), f"step {id_}: input {name!r}: {field}")
+        step = require_id(wire.get(field), f"step {id_}: input {name!r}: {field}")
         if (inner := f"{id_}.{step}") not in self.nodes:
             raise DataError(
                 f"step {id_}: input {name!r} of the sub-workflow must name an inner step ({field}), "
-                f"found {show(step)}; export the workflow again",
+                f"found {describe_value(step)}; export the workflow again",
                 rule="dangling-link",
             )
         return inner

@@ -9,8 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dagrec.data.compositions import Node
-from dagrec.data.formats.documents import Document, Json, clean, show
+from dagrec.data.formats.documents import (
+    Document,
+    Json,
+    check_unicode,
+    describe_value,
+    raise_or_collect,
+)
 from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
+from dagrec.data.formats.rows import numbered_rows
 from dagrec.errors import DataError
 
 INPUT = "__input__"
@@ -33,25 +40,21 @@ def step_node(id_: str, tool_id: str, text: str | None = None) -> Node:
 def _recognises(first: str | dict[str, Json]) -> bool:
     if not isinstance(first, str):
         return False
-    row = next((line for line in first.split("\n") if line.strip()), "")
-    return row.count("\t") >= COLUMNS - 1
+    _, row = next(numbered_rows(first, "\t", [], quoted=False), (0, []))
+    return len(row) >= COLUMNS
 
 
 def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> Iterator[Document]:
     workflows: dict[str, list[tuple[int, list[str]]]] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = line.rstrip("\r").split("\t")
+    for number, row in numbered_rows(text, "\t", skipped, quoted=False):
         if len(row) < COLUMNS or not (row[0] and row[2] and row[5]):
+            separated = "\t".join(row)
             error = DataError(
                 f"line {number}: a row needs at least {COLUMNS} tab-separated columns with workflow "
-                f"id, source step and target step, found {show(line)}; correct it",
+                f"id, source step and target step, found {describe_value(separated)}; correct it",
                 rule="bad-row",
             )
-            if skipped is None:
-                raise error
-            skipped.append(error)
+            raise_or_collect(error, skipped)
             continue
         workflows.setdefault(row[0], []).append((number, row))
     for id_, rows in workflows.items():
@@ -64,14 +67,14 @@ def _draft(rows: Json, options: ReadOptions) -> Draft:
     times = []
     for number, row in rows:
         for step, tool in ((row[2], row[3]), (row[5], row[6])):
-            clean(step, f"line {number}: step")
+            check_unicode(step, f"line {number}: step")
             if tools.setdefault(step, tool) != tool:
                 raise DataError(
-                    f"line {number}: step {step!r} must have one tool, found {show(tool)} after "
-                    f"{show(tools[step])}; correct the row",
+                    f"line {number}: step {step!r} must have one tool, found {describe_value(tool)} after "
+                    f"{describe_value(tools[step])}; correct the row",
                     rule="two-tools",
                 )
-            clean(tool, f"line {number}: tool")
+            check_unicode(tool, f"line {number}: tool")
         links.append((row[2], row[5]))
         times.append(parse_time(row[1], f"line {number}: updated"))
     return Draft(

@@ -12,11 +12,11 @@ from collections import Counter
 from dagrec.data.compositions import Link, Node
 from dagrec.data.formats.documents import (
     Json,
-    need_id,
-    need_list,
-    need_object,
+    describe_value,
     optional_text,
-    show,
+    require_id,
+    require_list,
+    require_object,
 )
 from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
 from dagrec.errors import DataError
@@ -29,17 +29,17 @@ def _recognises(first: str | dict[str, Json]) -> bool:
 
 
 def draft(document: Json, options: ReadOptions) -> Draft:
-    workflow = need_object(document, "a workflow")
+    workflow = require_object(document, "a workflow")
     for name in ("nodes", "connections"):
         if name not in workflow:
             raise DataError(f"an n8n workflow needs {name!r}; add it", rule="missing-field")
     notes: Counter[str] = Counter()
     nodes: list[Node] = []
     node_of: dict[str, str | None] = {}  # name -> node id, None for a comment
-    for i, item in enumerate(need_list(workflow["nodes"], "nodes"), start=1):
-        node = need_object(item, f"node {i}")
-        name = need_id(node.get("name"), f"node {i}: name")
-        key = need_id(node.get("type"), f"node {i} ({name}): type")
+    for i, item in enumerate(require_list(workflow["nodes"], "nodes"), start=1):
+        node = require_object(item, f"node {i}")
+        name = require_id(node.get("name"), f"node {i}: name")
+        key = require_id(node.get("type"), f"node {i} ({name}): type")
         if key.rpartition(".")[2] == COMMENT:
             notes["comment nodes dropped"] += 1
             node_of.setdefault(name, None)
@@ -53,10 +53,10 @@ def draft(document: Json, options: ReadOptions) -> Draft:
     id_value, owner = workflow.get("id"), workflow.get("owner")
     times = [field for field in ("updatedAt", "createdAt") if workflow.get(field) not in (None, "")]
     return Draft(
-        id=None if id_value in (None, "") else need_id(id_value, "id"),
+        id=None if id_value in (None, "") else require_id(id_value, "id"),
         nodes=nodes,
-        links=_links(need_object(workflow["connections"], "connections"), node_of, notes),
-        owner=None if owner is None else need_id(owner, "owner"),
+        links=_links(require_object(workflow["connections"], "connections"), node_of, notes),
+        owner=None if owner is None else require_id(owner, "owner"),
         time=parse_time(workflow[times[0]], times[0]) if times else None,
         notes=notes,
     )
@@ -69,7 +69,7 @@ def _links(
         if name not in node_of:
             raise DataError(
                 f"connections of {name!r}: {end} must be the name of a node of the workflow, "
-                f"found {show(name)}, which is none; add the node or drop the connection",
+                f"found {describe_value(name)}, which is none; add the node or drop the connection",
                 rule="dangling-link",
             )
         return node_of[name]
@@ -77,14 +77,14 @@ def _links(
     links: list[Link] = []
     for name, kinds in connections.items():
         source = resolve(name, "source")
-        for kind, outputs in need_object(kinds, f"connections of {name!r}").items():
+        for kind, outputs in require_object(kinds, f"connections of {name!r}").items():
             where = f"connections of {name!r}, {kind!r}"
             # An output nothing is attached to is written as null or as an empty array.
-            for output in need_list(outputs if outputs is not None else [], where):
-                for end in need_list(output if output is not None else [], where):
+            for output in require_list(outputs if outputs is not None else [], where):
+                for end in require_list(output if output is not None else [], where):
                     if end is None:
                         continue
-                    target_name = need_id(need_object(end, where).get("node"), f"{where}: node")
+                    target_name = require_id(require_object(end, where).get("node"), f"{where}: node")
                     target = resolve(target_name, "target")
                     if source is None or target is None:
                         notes["links of comment nodes dropped"] += 1

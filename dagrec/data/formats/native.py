@@ -11,10 +11,10 @@ import re
 from dagrec.data.compositions import Composition, Node
 from dagrec.data.formats.documents import (
     Json,
-    need_id,
-    need_list,
-    need_object,
     optional_text,
+    require_id,
+    require_list,
+    require_object,
 )
 from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
 from dagrec.errors import DataError
@@ -28,26 +28,26 @@ def _recognises(first: str | dict[str, Json]) -> bool:
 
 def draft(document: Json, options: ReadOptions) -> Draft:
     """A composition from its parsed JSON. Raises :class:`DataError` naming the field."""
-    outer = need_object(document, "a composition")
-    inner = need_object(outer["composition"], "composition") if "composition" in outer else outer
+    outer = require_object(document, "a composition")
+    inner = require_object(outer["composition"], "composition") if "composition" in outer else outer
     for name in ("nodes", "links"):
         if name not in inner:
             raise DataError(f"a composition needs {name!r}, an array; add it", rule="missing-field")
-    items = need_list(inner["nodes"], "nodes")
+    items = require_list(inner["nodes"], "nodes")
     if not items:
         raise DataError("a composition needs at least one node, found none; add it", rule="no-nodes")
     table = re.compile(options.table_mid) if options.table_mid else None
     nodes, owners = [], {}
     for i, item in enumerate(items, start=1):
-        node, owner = _node(need_object(item, f"node {i}"), f"node {i}", table)
+        node, owner = _node(require_object(item, f"node {i}"), f"node {i}", table)
         nodes.append(node)
         if owner is not None:
             owners[owner] = True
     links = []
-    for i, item in enumerate(need_list(inner["links"], "links"), start=1):
-        link = need_object(item, f"link {i}")
-        source = need_id(link.get("source"), f"link {i}: source")
-        links.append((source, need_id(link.get("target"), f"link {i}: target")))
+    for i, item in enumerate(require_list(inner["links"], "links"), start=1):
+        link = require_object(item, f"link {i}")
+        source = require_id(link.get("source"), f"link {i}: source")
+        links.append((source, require_id(link.get("target"), f"link {i}: target")))
 
     def outermost(name: str) -> Json:
         return inner[name] if inner.get(name) is not None else outer.get(name)
@@ -57,11 +57,11 @@ def draft(document: Json, options: ReadOptions) -> Draft:
     times = [node.time for node in nodes if node.is_service and node.time is not None]
     time = parse_time(outermost("time"), "time")
     return Draft(
-        id=None if id_ is None else need_id(id_, "id"),
+        id=None if id_ is None else require_id(id_, "id"),
         nodes=nodes,
         links=links,
         # A composition has an owner of its own, or that of its nodes when they agree.
-        owner=need_id(owner, "owner") if owner is not None else _only(owners),
+        owner=require_id(owner, "owner") if owner is not None else _only(owners),
         # Its time is that of its last service: only then was it what it is.
         time=time if time is not None else max(times, default=None),
     )
@@ -79,9 +79,9 @@ def to_document(composition: Composition) -> Json:
 
 
 def _node(item: dict[str, Json], what: str, table: re.Pattern[str] | None) -> tuple[Node, str | None]:
-    id_ = need_id(item.get("id"), f"{what}: id")
-    mid = None if item.get("mid") is None else need_id(item["mid"], f"{what}: mid")
-    key = None if item.get("key") is None else need_id(item["key"], f"{what}: key")
+    id_ = require_id(item.get("id"), f"{what}: id")
+    mid = None if item.get("mid") is None else require_id(item["mid"], f"{what}: mid")
+    key = None if item.get("key") is None else require_id(item["key"], f"{what}: key")
     kind = optional_text(item.get("kind"), f"{what}: kind")
     if kind is None:
         is_table = key is None and (mid is None or (table is not None and table.search(mid)))
@@ -95,7 +95,7 @@ def _node(item: dict[str, Json], what: str, table: re.Pattern[str] | None) -> tu
         text=optional_text(item.get("text"), f"{what}: text"),
         time=parse_time(started, f"{what}: start_time"),
     )
-    return node, None if owner is None else need_id(owner, f"{what}: owner")
+    return node, None if owner is None else require_id(owner, f"{what}: owner")
 
 
 def _only(owners: dict[str, bool]) -> str | None:

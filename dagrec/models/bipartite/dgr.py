@@ -33,7 +33,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.base import Traits
 from dagrec.models.bipartite.graph import (
     BipartiteNetwork,
@@ -148,7 +148,7 @@ def similarities(interactions: Interactions, services: int) -> Floats:
     """[C, C], w of each two services; 0 where they never occur together, and for a service itself."""
     together = interactions.gram()
     roots = np.sqrt(together.sum(axis=1) + 1)
-    own = slice(FIRST, FIRST + services)
+    own = slice(FIRST_SERVICE, FIRST_SERVICE + services)
     found: Floats = (together / (roots[:, None] * roots))[own, own]
     np.fill_diagonal(found, 0)
     return found

@@ -28,7 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dagrec.data.vocabulary import FIRST, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import State
 from dagrec.models.factorisation.base import (
@@ -213,7 +213,7 @@ class BipartiteNetwork(FactorNetwork):
 
     def match(self, inputs: SetInputs) -> tuple[Tensor, Tensor]:
         graph = self.propagate()
-        services = [layer[FIRST : FIRST + self.services] for layer in graph.layers]
+        services = [layer[FIRST_SERVICE : FIRST_SERVICE + self.services] for layer in graph.layers]
         return self.readout(self.fold(graph, inputs)), self.readout(services)
 
 
@@ -235,7 +235,7 @@ class BipartiteRecommender(SetRecommender):
             Ragged.of(lengths), state["graph.items"].astype(np.int64), weights.astype(np.float64),
             len(vocabulary),
         )  # fmt: skip
-        if not rows.fits() or not np.array_equal(rows.users, users):
+        if not rows.is_valid() or not np.array_equal(rows.users, users):
             raise ValueError("links that do not belong to the vocabulary")
         self._stored = rows
         super()._restore(state, vocabulary, graph)

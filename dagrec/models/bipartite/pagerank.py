@@ -64,11 +64,9 @@ class Walker:
 
     @classmethod
     def of(cls, interactions: Interactions) -> Walker:
-        order = np.argsort(interactions.items, kind="stable")
-        by_node = interactions.users[order]
-        sizes = np.bincount(interactions.items, minlength=interactions.size)
-        running = np.concatenate([[0.0], np.cumsum(interactions.weights[by_node])])
-        return cls(interactions, by_node, np.concatenate([[0], np.cumsum(sizes)]), running)
+        by_node = interactions.matrix().tocsc()
+        running = np.concatenate([[0.0], np.cumsum(interactions.weights[by_node.indices])])
+        return cls(interactions, by_node.indices, by_node.indptr, running)
 
     def walk(self, starts: Ids, restart: float, rng: np.random.Generator) -> Iterator[tuple[Ids, Ids]]:
         """Step by step, the walks [n] that have not ended, and the node where each of them is."""

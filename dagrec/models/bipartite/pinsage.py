@@ -35,7 +35,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from dagrec.data.vocabulary import FIRST, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import State, Traits
 from dagrec.models.bipartite.tables import TableOptions, Tables
@@ -172,7 +172,7 @@ class PinSageNetwork(Network):
             last = z[inputs.last]
             found = found + last + last @ self.of_last
         # `scores` belongs to the newest `states`: both sides come from one pass.
-        self._items = (z[FIRST : FIRST + self.services],)
+        self._items = (z[FIRST_SERVICE : FIRST_SERVICE + self.services],)
         return normalize(self.drop(found)) * self.config.scale
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
@@ -201,7 +201,7 @@ class PinSageNetwork(Network):
 
     def embeddings(self) -> dict[str, Tensor]:
         z = self.nodes()
-        return {"nodes": z, "services": z[FIRST : FIRST + self.services]}
+        return {"nodes": z, "services": z[FIRST_SERVICE : FIRST_SERVICE + self.services]}
 
 
 class PinSage(SetRecommender):

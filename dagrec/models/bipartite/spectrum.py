@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.interactions import Interactions, SetOptions
 from dagrec.types import Floats
 
@@ -54,7 +54,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, rows: Interactions, *, rank: int, alpha: float) -> Spectrum:
-        degrees = np.bincount(rows.items, rows.weights[rows.users], minlength=rows.size)
+        degrees = rows.totals()
         scales = np.where(degrees > 0, 1 / np.sqrt(np.maximum(degrees + alpha, 1e-300)), 0)
         gram = replace(rows, weights=rows.weights / (rows.rows.lengths + alpha)).gram()
         squares, vectors = np.linalg.eigh(scales[:, None] * gram * scales)
@@ -87,7 +87,9 @@ class Features:
     def of(cls, rows: Interactions, options: SpectrumOptions, services: int) -> Features:
         found = Spectrum.of(rows, rank=options.rank, alpha=options.alpha)
         weights = np.exp(options.beta * found.values)
-        return cls(found.parts * weights, found.vectors[FIRST : FIRST + services] * weights)
+        return cls(
+            found.parts * weights, found.vectors[FIRST_SERVICE : FIRST_SERVICE + services] * weights
+        )
 
     def fits(self, size: int, services: int) -> bool:
         """Whether they are of ``size`` columns and so many services."""

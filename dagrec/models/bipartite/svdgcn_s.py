@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.bipartite.spectrum import Features, SpectrumOptions
@@ -62,7 +62,7 @@ class SVDGCNS(Recommender):
 
     def _embeddings(self) -> dict[str, Floats]:
         features, vocabulary = self._fitted(self._features), self._fitted(self._vocabulary)
-        return {"nodes": features.nodes[FIRST : len(vocabulary)], "services": features.services}
+        return {"nodes": features.nodes[FIRST_SERVICE : len(vocabulary)], "services": features.services}
 
     def _state(self) -> State:
         features = self._fitted(self._features)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from dagrec.data.vocabulary import FIRST, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Vocabulary
 from dagrec.models.base import State
 from dagrec.models.bipartite.pagerank import hard_band, nearest, pageranks
 from dagrec.models.interactions import Interactions
@@ -68,7 +68,7 @@ class Tables:
         rng = np.random.default_rng(seed % 2**64)
         for some, ranks in pageranks(interactions, config.restart, walks, rng):
             neighbours[some], weights[some] = nearest(some, ranks, config.neighbours)
-            for node, row in zip(some, ranks[:, FIRST : FIRST + services], strict=True):
+            for node, row in zip(some, ranks[:, FIRST_SERVICE : FIRST_SERVICE + services], strict=True):
                 allowed = np.ones(services, dtype=np.bool_)
                 allowed[data.graph.observed.row(int(node))[0]] = False
                 bands.append(hard_band(row, allowed))
@@ -107,11 +107,10 @@ def features_of(data: TrainingData, interactions: Interactions, config: TableOpt
         own = text_features(vocabulary, key_texts(data), config.dimensions)
     else:
         own = np.eye(len(vocabulary))
-    counts = np.bincount(interactions.items, interactions.weights[interactions.users], len(vocabulary))
-    service = np.arange(len(vocabulary)) < FIRST + len(vocabulary.services)
-    beside = np.stack([np.log1p(counts), service], axis=1)
+    service = np.arange(len(vocabulary)) < FIRST_SERVICE + len(vocabulary.services)
+    beside = np.stack([np.log1p(interactions.totals()), service], axis=1)
     for column in (own, beside):
-        column[:FIRST] = 0
-        column[FIRST:] -= column[FIRST:].mean(axis=0)
-    spread = np.sqrt(np.square(beside[FIRST:]).mean(axis=0))
+        column[:FIRST_SERVICE] = 0
+        column[FIRST_SERVICE:] -= column[FIRST_SERVICE:].mean(axis=0)
+    spread = np.sqrt(np.square(beside[FIRST_SERVICE:]).mean(axis=0))
     return np.concatenate([own, BESIDE * beside / np.where(spread > 0, spread, 1)], axis=1)

@@ -1,11 +1,12 @@
-"""Markov chain of variable order with interpolated back-off over the suffixes of the path.
+"""Markov chain of variable order: interpolated back-off over the suffixes of the path.
 
     P_n(y | c) = ( N(c, y) + mu P_{n-1}(y | c') ) / ( N(c) + mu )
 
-where c is the suffix of n nodes, c' the same without its oldest node, N counts training examples, and
-P_0 is the smoothed popularity (N(y) + 1) / (N + C). A suffix never seen leaves P_{n-1} as it is, and so
-does every longer one. This is interpolation with a symmetric Dirichlet prior of strength mu centred on
-the shorter context (MacKay and Peto 1995, "A hierarchical Dirichlet language model").
+c is the suffix of n nodes and c' the suffix without its oldest node. N counts training examples, and
+P_0 is the smoothed popularity (N(y) + 1) / (N + C). For a suffix that does not occur in training, P_n
+is P_{n-1}, and so it is for every longer suffix. This is interpolation with a symmetric Dirichlet prior
+of strength mu, centred on the shorter context (MacKay and Peto 1995, "A hierarchical Dirichlet language
+model").
 
 In: contexts [B, L]. Out: log P [B, C].
 """
@@ -25,30 +26,34 @@ from dagrec.types import Floats, Ids, Options, Scores
 
 Suffix = tuple[int, ...]
 Counts = tuple[Ids, Floats, float]
-"""Service columns, ascending, how often each came next, and how often any did."""
+"""Columns of the services that followed, ascending; the count of each; the sum of the counts."""
 Table = dict[Suffix, Counts]
 
-MUS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
-USUAL_MU = 5.0
-"""Taken when there is only one composition, and nothing to hold out."""
+MU_CANDIDATES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+DEFAULT_MU = 5.0
+"""Used if there is only one composition, so that none can be held out."""
 HELD_OUT_SHARE = 0.2
-HOLD_OUTS = 3
+NUM_HOLD_OUTS = 3
 
 
 class MarkovConfig(Options):
     """Hyperparameters of the Markov chain."""
 
-    order: int = Field(8, ge=1, le=128, description="longest suffix of the path that is counted")
+    order: int = Field(8, ge=1, le=128, description="length of the longest suffix that is counted")
     mu: float | None = Field(
         None,
         gt=0,
-        description="weight of the shorter suffix, in observations; unset: the likeliest of "
-        f"{', '.join(f'{mu:g}' for mu in MUS)} on held-out training compositions",
+        description="weight of the shorter suffix, in observations; null: the one of "
+        f"{', '.join(f'{mu:g}' for mu in MU_CANDIDATES)} that maximises the likelihood of held-out "
+        "training compositions",
     )
 
 
 class Markov(Recommender):
-    """Counts of what followed each suffix of the path."""
+    """Counts which services followed each suffix of the path, with smoothing by shorter suffixes.
+
+    Use it as a strong baseline that is fast to fit, needs no torch and works on small data.
+    """
 
     name = "markov"
     paper = "MacKay and Peto 1995, A hierarchical Dirichlet language model"
@@ -64,22 +69,23 @@ class Markov(Recommender):
         self._table = count_suffixes(data, self.config.order)
 
     def _choose_mu(self, data: TrainingData) -> float:
-        """The mu under which compositions held out of the training data are likeliest."""
+        """Return the mu that maximises the likelihood of held-out training compositions."""
         if len({example.composition for example in data.examples}) < 2:
-            return USUAL_MU
-        mus = np.array(MUS)
-        total = np.zeros(len(mus))
-        for number in range(HOLD_OUTS):
-            training, held_out = data.hold_out(HELD_OUT_SHARE, HOLD_OUTS * self.seed + number)
+            return DEFAULT_MU
+        mus = np.array(MU_CANDIDATES)
+        log_likelihoods = np.zeros(len(mus))
+        for number in range(NUM_HOLD_OUTS):
+            training, held_out = data.hold_out(HELD_OUT_SHARE, NUM_HOLD_OUTS * self.seed + number)
             table = count_suffixes(training, self.config.order)
-            seen = np.bincount(training.targets, minlength=len(data.vocabulary.services)) + 1.0
+            popularity = np.bincount(training.targets, minlength=len(data.vocabulary.services)) + 1.0
+            prior = popularity / popularity.sum()
             rows, services, counts = held_out.pairs
             for row in np.unique(rows):
                 path = held_out.contexts.nodes[row, : held_out.contexts.lengths[row]]
-                p = interpolate(path, table, seen / seen.sum(), mus, self.config.order)
-                own = rows == row
-                total += np.log(p[:, services[own]]) @ counts[own]
-        return float(mus[total.argmax()])
+                p = interpolate(path, table, prior, mus, self.config.order)
+                pairs = rows == row
+                log_likelihoods += np.log(p[:, services[pairs]]) @ counts[pairs]
+        return float(mus[log_likelihoods.argmax()])
 
     def _score(self, contexts: Contexts) -> Scores:
         table, prior = self._fitted(self._table), np.exp(self._fitted(self._prior))
@@ -88,7 +94,7 @@ class Markov(Recommender):
         for row, length in enumerate(contexts.lengths):
             path = contexts.nodes[row, :length]
             probabilities[row] = interpolate(path, table, prior, mu, self.config.order)[0]
-        # A long suffix can bring a service it never saw below the smallest float.
+        # After a long suffix, the probability of other services can underflow to 0.
         scores: Scores = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)).astype(np.float32)
         return scores
 
@@ -120,8 +126,8 @@ class Markov(Recommender):
         self._mu = float(state["mu"][0])
         ends = np.cumsum(degrees)[:-1]
         self._table = {
-            tuple(suffix.tolist()): (columns, seen, float(seen.sum()))
-            for suffix, columns, seen in zip(
+            tuple(suffix.tolist()): (columns, column_counts, float(column_counts.sum()))
+            for suffix, columns, column_counts in zip(
                 np.split(suffixes, np.cumsum(lengths)[:-1]),
                 np.split(services, ends),
                 np.split(counts, ends),
@@ -131,32 +137,32 @@ class Markov(Recommender):
 
 
 def count_suffixes(data: TrainingData, order: int) -> Table:
-    """What followed each suffix of at most ``order`` nodes."""
+    """Return the counts of the services that followed each suffix of at most ``order`` nodes."""
     counts: dict[Suffix, dict[int, float]] = defaultdict(dict)
     for row, service, count in zip(*data.pairs, strict=True):
         path = data.contexts.nodes[row, : data.contexts.lengths[row]]
         for n in range(1, min(len(path), order) + 1):
-            seen = counts[tuple(path[-n:].tolist())]
-            seen[int(service)] = seen.get(int(service), 0.0) + count
+            by_service = counts[tuple(path[-n:].tolist())]
+            by_service[int(service)] = by_service.get(int(service), 0.0) + count
     return {
         suffix: (
-            np.array(sorted(seen), dtype=np.int64),
-            np.array([seen[service] for service in sorted(seen)]),
-            sum(seen.values()),
+            np.array(sorted(by_service), dtype=np.int64),
+            np.array([by_service[service] for service in sorted(by_service)]),
+            sum(by_service.values()),
         )
-        for suffix, seen in sorted(counts.items())
+        for suffix, by_service in sorted(counts.items())
     }
 
 
 def interpolate(path: Ids, table: Table, prior: Floats, mus: Floats, order: int) -> Floats:
-    """[M, C] probabilities of the next service after a path of node ids, for each of M values of mu."""
+    """Return P(y | path) for M values of mu: [M, C]. ``path`` holds node ids."""
     p = np.tile(prior, (len(mus), 1))
     nodes = tuple(path[-order:].tolist())
     for n in range(1, len(nodes) + 1):
-        found = table.get(nodes[-n:])
-        if found is None:
+        counted = table.get(nodes[-n:])
+        if counted is None:
             break
-        services, counts, total = found
+        services, counts, total = counted
         p *= mus[:, None]
         p[:, services] += counts
         p /= (total + mus)[:, None]

@@ -1,9 +1,10 @@
-"""Popularity: every context gets the same scores, the logarithm of each service's frequency.
+"""Popularity: the score of a service is its log frequency, whatever the context.
 
     s(y) = log( (N(y) + 1) / (N + C) )
 
-N(y) counts how often y was a target in training; adding one keeps services finite that never were.
-In: contexts [B, L], not looked at. Out: scores [B, C].
+N(y) counts the training examples with target y, and N all of them. Adding one keeps the scores of
+services that are never targets finite.
+In: contexts [B, L], not used. Out: scores [B, C].
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from dagrec.types import Options, Scores
 
 
 class PopularityConfig(Options):
-    """Popularity has nothing to choose."""
+    """Popularity has no hyperparameters."""
 
 
 class Popularity(Recommender):
-    """The prior that every recommender falls back to, as a recommender of its own."""
+    """Ranks services by their frequency in training.
+
+    Use it as the baseline that every other recommender must beat.
+    """
 
     name = "popularity"
     paper = "baseline"
@@ -30,7 +34,7 @@ class Popularity(Recommender):
     traits = Traits()
 
     def _fit(self, data: TrainingData) -> None:
-        """Nothing beyond the prior, which the base has counted."""
+        """Do nothing; the base class computes the prior."""
 
     def _score(self, contexts: Contexts) -> Scores:
         prior = self._fitted(self._prior)
@@ -40,4 +44,4 @@ class Popularity(Recommender):
         return {}
 
     def _restore(self, state: State, vocabulary: Vocabulary, graph: ServiceGraph) -> None:
-        """The base has restored the prior."""
+        """Do nothing; the base class restores the prior."""

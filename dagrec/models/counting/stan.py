@@ -4,16 +4,18 @@
     similarity(c, n) = exp(-a_n / l2) sum_{v in c and n} w_v / sqrt(sum_{v in c} w_v^2) / |n|^size_power
     decay(t, d) = exp(-(d - 1) / l3)
 
-d is how many steps after the node in which the two meet the service came in the session, and a_n how
-many days session n is older than the newest that shares a node with c. The three factors are those of
-the paper: nodes fade in the context (l1), old sessions fade (l2), and services fade with their distance
-in the session (l3); constant factors of the exponents are left out. The paper's |p(y) - p(v)| looks
-both ways; here only services that follow the node met are recommended. With ``size_power`` 0.5, and l1,
-l2 and l3 null, it is the cosine of session kNN (SKNN).
+d is the number of steps from the match, the newest node that context and session share, to the service
+in the session. a_n is the age of session n in days, relative to the newest session that shares a node
+with c. The three decays are those of the paper: nodes by their position in the context (l1), sessions
+by their age (l2), and services by their distance in the session (l3); constant factors of the exponents
+are omitted. The paper's |p(y) - p(v)| covers both directions; here only services after the match are
+recommended. With ``size_power`` 0.5, and l1, l2 and l3 null, the similarity is the cosine of session
+kNN (SKNN).
 
-By default a session is not held against its size (in the paper size_power is 0.5): a context is the
-beginning of something, and that what it is near to went on for longer says nothing against it.
+``size_power`` is 0 by default (0.5 in the paper): a context is the beginning of a composition, so a
+session is not less similar because it continues for longer.
 
+``dagrec.models.counting.neighbours`` defines how scores are computed from neighbours.
 In: contexts [B, L]. Out: log P [B, C].
 """
 
@@ -33,24 +35,37 @@ class STANConfig(NeighbourOptions):
     """Hyperparameters of STAN."""
 
     node_decay: float | None = Field(
-        2.0, gt=0, description="l1: steps back over which a node's weight falls by e; null: never"
+        2.0,
+        gt=0,
+        description="l1: number of steps back in the context over which the weight of a node decays by "
+        "a factor e; null: no decay",
     )
     session_decay: float | None = Field(
-        None, gt=0, description="l2: days over which a session's weight falls by e; null: never"
+        None,
+        gt=0,
+        description="l2: age in days over which the weight of a session decays by a factor e; null: no "
+        "decay",
     )
     service_decay: float | None = Field(
-        1.0, gt=0, description="l3: steps on over which a service's weight falls by e; null: never"
+        1.0,
+        gt=0,
+        description="l3: number of steps after the match over which the weight of a service decays by "
+        "a factor e; null: no decay",
     )
     size_power: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="power of a session's size that divides its similarity; 0.5: cosine",
+        description="similarities are divided by the size of the session to this power; 0.5: cosine",
     )
 
 
 class STAN(NeighbourRecommender):
-    """What followed closely in recent sessions that share the latest nodes."""
+    """Session kNN with decay by position in the context, age of the session and distance in it.
+
+    Use it if compositions repeat parts of earlier ones, and recent sessions or close services matter
+    most.
+    """
 
     name = "stan"
     paper = "Garg et al. 2019, Sequence and time aware neighborhood for session-based recommendations"
@@ -59,24 +74,26 @@ class STAN(NeighbourRecommender):
     config: STANConfig
 
     def weights(self, steps: Ids, lengths: Ids) -> Floats:
-        return _fading(steps - 1, self.config.node_decay)
+        return _exponential_decay(steps - 1, self.config.node_decay)
 
     def similarities(self, shared: Floats, sums: Floats, squares: Floats, sessions: Sessions) -> Floats:
-        found: Floats = shared / np.sqrt(squares)[:, None] / sessions.sizes**self.config.size_power
+        similarities: Floats = (
+            shared / np.sqrt(squares)[:, None] / sessions.sizes**self.config.size_power
+        )
         if self.config.session_decay is not None:
-            # Sessions without a time do not fade, and nothing fades where no time is known.
+            # Sessions without a time do not decay.
             times = np.where((shared > 0) & np.isfinite(sessions.times), sessions.times, -np.inf)
             newest = times.max(axis=1, keepdims=True)
             ages = np.where(np.isfinite(times), newest - sessions.times, 0.0) / DAY
-            found *= _fading(ages, self.config.session_decay)
-        return found
+            similarities *= _exponential_decay(ages, self.config.session_decay)
+        return similarities
 
     def decay(self, steps: Ids, distances: Ids) -> Floats:
-        return _fading(distances - 1, self.config.service_decay)
+        return _exponential_decay(distances - 1, self.config.service_decay)
 
 
-def _fading(amounts: Floats | Ids, over: float | None) -> Floats:
-    """exp(-amount / over), 1 where that has no bound."""
-    rate = 0.0 if over is None else 1 / over
-    found: Floats = np.exp(-rate * amounts)
-    return found
+def _exponential_decay(amounts: Floats | Ids, scale: float | None) -> Floats:
+    """Return exp(-amount / scale), or 1 if the scale is None."""
+    rate = 0.0 if scale is None else 1 / scale
+    factors: Floats = np.exp(-rate * amounts)
+    return factors

@@ -4,13 +4,14 @@
     similarity(c, n) = sum_{v in c and n} w_v / sum_{v in c} w_v
     decay(t, d) = 1 / (t d)^fade
 
-t is how far from the end of the context the node stands in which the two meet, d how many steps after
-it the service came in the session. As in the paper, nodes weigh the more the later they stand,
-linearly, and a neighbour counts the less the older the node that it shares. Adapted to compositions:
-only services that follow the node met are recommended (in the paper all of the session), the next ones
-most, and services of the context itself stay candidates. No sample of recent sessions is drawn: all
-are looked at. How scores come of these is told in ``neighbours``.
+t is the position of the match, the newest node that context and session share, in steps from the end of
+the context; d is the number of steps from the match to the service in the session. As in the paper, the
+weights of the nodes increase linearly towards the end of the context, and a neighbour counts less if
+its match is older. Adaptations to compositions: only services after the match are recommended (in the
+paper all of the session), close ones most, and services of the context stay candidates. Sessions are
+not sampled by recency; all are used.
 
+``dagrec.models.counting.neighbours`` defines how scores are computed from neighbours.
 In: contexts [B, L]. Out: log P [B, C].
 """
 
@@ -28,12 +29,17 @@ class VSKNNConfig(NeighbourOptions):
     """Hyperparameters of V-SKNN."""
 
     fade: float = Field(
-        2.0, ge=0, description="power with which the steps back to the node met, and on from it, count"
+        2.0,
+        ge=0,
+        description="power of the decay with the steps back to the match and from it to the service",
     )
 
 
 class VSKNN(NeighbourRecommender):
-    """What followed in the sessions that share the latest nodes."""
+    """Session kNN in which the latest nodes of the context weigh most.
+
+    Use it if compositions repeat parts of earlier ones; it needs no training beyond counting.
+    """
 
     name = "vsknn"
     paper = "Ludewig and Jannach 2018, arXiv 1803.09587"
@@ -42,13 +48,13 @@ class VSKNN(NeighbourRecommender):
     config: VSKNNConfig
 
     def weights(self, steps: Ids, lengths: Ids) -> Floats:
-        found: Floats = (lengths - steps + 1) / lengths
-        return found
+        weights: Floats = (lengths - steps + 1) / lengths
+        return weights
 
     def similarities(self, shared: Floats, sums: Floats, squares: Floats, sessions: Sessions) -> Floats:
-        found: Floats = shared / sums[:, None]
-        return found
+        similarities: Floats = shared / sums[:, None]
+        return similarities
 
     def decay(self, steps: Ids, distances: Ids) -> Floats:
-        found: Floats = (steps * distances).astype(np.float64) ** -self.config.fade
-        return found
+        factors: Floats = (steps * distances).astype(np.float64) ** -self.config.fade
+        return factors

@@ -1,18 +1,19 @@
-"""DAG-GNN: messages from parents, from children and from oneself. It shares a paper's name only.
+"""DAG-GNN: messages from parents, children and the node itself. It shares only its name with a paper.
 
     h^0 = drop_e(E[v])
     o_v = W_self h_v + mean_{p in parents(v)} W_par h_p + mean_{c in children(v)} W_chi h_c
-    h_v <- LayerNorm(h_v + drop(GELU(o_v))),  in each of L layers with weights of its own
+    h_v <- LayerNorm(h_v + drop(GELU(o_v))),  in each of L layers with separate weights
     s(y) = w_y . drop(h_f + sum_{c in children} B[c]) + b_y
 
-DAG-GNN of Yu, Chen, Gao and Yu (ICML 2019, arXiv 1904.10098) is something else: a variational
-autoencoder that learns the structure of a DAG from samples, not a predictor on given ones. What
-workflow recommenders call DAG-GNN is the network above; it is defined here.
+DAG-GNN by Yu, Chen, Gao and Yu (ICML 2019, arXiv 1904.10098) is a different model: a variational
+autoencoder that learns the structure of a DAG from samples. Work on workflow recommendation uses the
+name for the network above, which has no paper of its own and is defined here.
 
-Messages of children could carry the answer: in a finished composition the frontier's children are what
-is asked for. Here they run within the upstream DAG alone, in which the frontier has none; they tell an
-ancestor what else lies between it and the frontier. With ``graph="global"`` they run along the links of
-the training data. A mean over no parents or no children is 0. L layers see L links far, both ways.
+Messages from children could leak the target, because in a finished composition the target is a child of
+the frontier. Here messages are passed only within the upstream DAG, in which the frontier has no
+children; they carry information about the other nodes between an ancestor and the frontier. With
+``graph="global"`` messages follow the links of the training data. The mean over no parents or no
+children is 0. With L layers, a state depends on nodes up to L links away in both directions.
 
 In: DAGs. Out: scores [R, C].
 """
@@ -36,30 +37,34 @@ from dagrec.training.network import Head, Network, NodeEmbedding
 
 
 class DagGnnConfig(GraphOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
     width: int = Field(64, ge=1, description="width of embeddings and states")
-    layers: int = Field(3, ge=1, description="layers, each of which reaches one link further")
-    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
-    hidden_dropout: float = Field(0.4, ge=0, lt=1, description="on messages, and before the head")
+    layers: int = Field(
+        3, ge=1, description="number of layers; n layers reach nodes up to n links away"
+    )
+    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="dropout of embeddings")
+    hidden_dropout: float = Field(
+        0.4, ge=0, lt=1, description="dropout of messages and of the state before the head"
+    )
 
 
 class Layer(nn.Module):
-    """h [N, H] -> the same shape."""
+    """One layer: states h [N, H] -> the same shape."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.own = nn.Linear(width, width, bias=False)
+        self.from_self = nn.Linear(width, width, bias=False)
         self.from_parents = nn.Linear(width, width, bias=False)
         self.from_children = nn.Linear(width, width, bias=False)
         self.drop = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-        """sources, targets: [E] ends of the links."""
+        """Return the new states; sources, targets: [E] node indices of the links."""
         parents = mean_over(self.from_parents(h)[sources], targets, len(h))
-        below = mean_over(self.from_children(h)[targets], sources, len(h))
-        out = nn.functional.gelu(self.own(h) + parents + below)
+        children = mean_over(self.from_children(h)[targets], sources, len(h))
+        out = nn.functional.gelu(self.from_self(h) + parents + children)
         normed: Tensor = self.norm(h + self.drop(out))
         return normed
 
@@ -79,7 +84,7 @@ class DagGnnNetwork(Network):
         self.head = Head(config.width, services)
 
     def node_states(self, inputs: GraphInputs) -> Tensor:
-        """[N, H]"""
+        """Return the states [N, H] of all nodes."""
         h: Tensor = self.drop_embedding(self.embed(inputs.nodes))
         for layer in self.layers:
             h = layer(h, inputs.sources, inputs.targets)
@@ -95,7 +100,10 @@ class DagGnnNetwork(Network):
 
 
 class DagGnn(GraphRecommender):
-    """Messages along and against links, and a linear score for each service."""
+    """Message passing along links in both directions of the upstream DAG.
+
+    Use it as a plain graph neural network to compare with attention-based DAG recommenders.
+    """
 
     name = "dag_gnn"
     paper = "none; defined in its file (shares only the name with Yu et al. 2019, arXiv 1904.10098)"

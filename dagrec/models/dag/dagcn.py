@@ -1,4 +1,4 @@
-"""DA-GCN as recommenders of workflows adapted it: edge vectors, their means, attention upstream.
+"""DA-GCN as adapted for workflow recommendation: mean edge vectors and attention over ancestors.
 
     h_v^0 = drop(E[v]);  in each of L layers, for every link u -> v:
     e_uv = (W_s h_u + W_t h_v) log(1 + max(count(u, v), 1)),  g_v = mean_{u -> v} e_uv
@@ -7,16 +7,16 @@
     h_v <- LayerNorm(h_v + drop(W_2 drop(GELU(W_1 h_v))))
     z = sum_l softmax_l (w . h_f^l) h_f^l + sum_{c child of f} B[c],  s(y) = w_y . drop(z) + b_y
 
-count(u, v) is how many training examples have v right after u. Kept of the adaptation: vectors of edges
-out of both ends and the count, their mean over incoming links, attention with nodes as queries and
-those means as keys and values, and attention over layers. Corrected: attention runs from a node to
-itself and its ancestors inside the upstream DAG (theirs ran among all nodes, so that nothing was
-acyclic about it), and counts are damped by a logarithm (raw, they made a state's scale follow
-popularity). Every link stands in a composition, so its count is 1 at least: a link never seen in
-training weighs what one seen once weighed.
+count(u, v) is the number of training examples in which v directly follows u. From the adaptation come
+the edge vectors, computed from both end nodes and the count; their mean over incoming links; attention
+with nodes as queries and these means as keys and values; and attention over layers. Two things are
+corrected: a node attends to itself and its ancestors in the upstream DAG (in the adaptation to all
+nodes, so that the DAG had no effect), and counts are damped by a logarithm (raw counts made the scale
+of a state depend on popularity). Counts are at least 1, because every link occurs in some composition:
+a link that is not in the training data has the same weight as one that occurs once.
 
 DA-GCN (Zhu et al., ACM TOIS 2024) shares only the name: it recommends items to users from several kinds
-of behaviour (view, cart, buy), and its DAG is one of behaviours.
+of behaviour (view, cart, buy), and its DAG is a DAG of behaviours.
 
 In: DAGs. Out: scores [R, C].
 """
@@ -29,15 +29,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Vocabulary
 from dagrec.graph.service_graph import Successors
 from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import (
-    AttendingNetwork,
-    Looks,
+    GraphAttentionNetwork,
     PairAttention,
-    attention_of,
+    PairWeights,
+    context_attention,
     with_self,
 )
 from dagrec.models.dag.graphs import (
@@ -52,15 +52,18 @@ from dagrec.training.network import Head, NodeEmbedding
 
 
 class DAGCNConfig(AttentionSizes, GraphOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
     dropout: float = Field(
-        0.4, ge=0, lt=1, description="on embeddings, attention weights, what a layer adds and the state"
+        0.4,
+        ge=0,
+        lt=1,
+        description="dropout of embeddings, attention weights, sublayer outputs and the final state",
     )
 
 
 class LinkWeights(nn.Module):
-    """log(1 + max(count, 1)) of each link; not learned, and not stored: the graph has the counts."""
+    """log(1 + max(count, 1)) of each link; neither learned nor stored, the graph holds the counts."""
 
     codes: Tensor
     counts: Tensor
@@ -68,22 +71,22 @@ class LinkWeights(nn.Module):
     def __init__(self, observed: Successors) -> None:
         super().__init__()
         self.nodes = len(observed.degrees)
-        owner = np.repeat(np.arange(self.nodes), observed.degrees)
-        codes = owner * self.nodes + observed.services + FIRST  # ascending
+        sources = np.repeat(np.arange(self.nodes), observed.degrees)
+        codes = sources * self.nodes + observed.services + FIRST_SERVICE  # ascending
         self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
         counts = torch.from_numpy(observed.counts).float()
         self.register_buffer("counts", counts, persistent=False)
 
     def forward(self, sources: Tensor, targets: Tensor) -> Tensor:
-        """[E] of links between node ids [E] and [E]."""
+        """Return the weights [E] of links between node ids [E] and [E]."""
         codes = sources * self.nodes + targets
-        place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
-        counts = torch.where(self.codes[place] == codes, self.counts[place], 1.0)
+        index = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
+        counts = torch.where(self.codes[index] == codes, self.counts[index], 1.0)
         return counts.log1p()
 
 
 class Layer(nn.Module):
-    """Means of edge vectors, attention at those upstream, a feed-forward net."""
+    """Mean edge vectors, attention over those of the ancestors, and a feed-forward network."""
 
     def __init__(self, config: DAGCNConfig) -> None:
         super().__init__()
@@ -101,16 +104,16 @@ class Layer(nn.Module):
     def forward(
         self, h: Tensor, inputs: GraphInputs, links: Tensor, queries: Tensor, keys: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """links: [E] their weights. Returns the states [N, H] and the attention weights [Q, heads]."""
+        """Return the states [N, H] and the attention weights [Q, heads]; links: [E] link weights."""
         edges = self.source(h)[inputs.sources] + self.target(h)[inputs.targets]
         means = mean_over(edges * links[:, None], inputs.targets, len(h))
-        # Who looks is a state, what is looked at a mean: both stand in one list.
-        seen, weights = self.attend(torch.cat([h, means]), queries, keys + len(h))
-        h = self.norm_attention(h + self.drop(seen[: len(h)]))
+        # Queries are states and keys are means; PairAttention takes both as one list.
+        attended, weights = self.attend(torch.cat([h, means]), queries, keys + len(h))
+        h = self.norm_attention(h + self.drop(attended[: len(h)]))
         return self.norm_feed(h + self.drop(self.feed(h))), weights
 
 
-class DAGCNNetwork(AttendingNetwork):
+class DAGCNNetwork(GraphAttentionNetwork):
     """DAGs -> scores [R, C]."""
 
     def __init__(self, config: DAGCNConfig, nodes: int, services: int, observed: Successors) -> None:
@@ -120,22 +123,22 @@ class DAGCNNetwork(AttendingNetwork):
         self.embed = NodeEmbedding(nodes, width)
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.weigh = nn.Linear(width, 1, bias=False)
+        self.layer_score = nn.Linear(width, 1, bias=False)
         self.readout = Readout(nodes, width)
         self.head = Head(width, services)
 
-    def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
+    def attend(self, inputs: GraphInputs) -> tuple[Tensor, PairWeights]:
         h = self.drop(self.embed(inputs.nodes))
         links = self.links(inputs.nodes[inputs.sources], inputs.nodes[inputs.targets])
         queries, keys = with_self(inputs.descendants, inputs.ancestors, len(h))
-        states, found = [h], []
+        states, layer_weights = [h], []
         for layer in self.layers:
             h, weights = layer(h, inputs, links, queries, keys)
             states.append(h)
-            found.append(weights)
+            layer_weights.append(weights)
         layers = torch.stack(states)  # [L + 1, N, H]
-        share = self.weigh(layers).softmax(dim=0)
-        return (share * layers).sum(dim=0), Looks(queries, keys, found)
+        share = self.layer_score(layers).softmax(dim=0)
+        return (share * layers).sum(dim=0), PairWeights(queries, keys, layer_weights)
 
     def states(self, inputs: GraphInputs) -> Tensor:
         h, _ = self.attend(inputs)
@@ -148,10 +151,14 @@ class DAGCNNetwork(AttendingNetwork):
 
 
 class DAGCN(GraphRecommender):
-    """Edge vectors of observed links, attention upstream, and a linear score for each service."""
+    """Attention over the mean edge vectors of a node's ancestors, weighted by how often links were
+    seen.
+
+    Use it to compare with published workflow recommenders that carry the name DA-GCN.
+    """
 
     name = "dagcn"
-    paper = "none for this form; only the name is that of Zhu et al. 2024"
+    paper = "none for this form; shares only its name with Zhu et al. 2024"
     Config = DAGCNConfig
     traits = Traits(order_aware=True, graph_aware=True, gradient_trained=True)
     config: DAGCNConfig
@@ -161,5 +168,5 @@ class DAGCN(GraphRecommender):
         return DAGCNNetwork(self.config, len(vocabulary), services, self.graph.observed)
 
     def attention(self, context: Context) -> Attention:
-        """What each node took from itself and its ancestors, layer by layer."""
-        return attention_of(self, self._fitted(self._network), context)
+        """Return the weights of each node over itself and its ancestors, per layer and head."""
+        return context_attention(self, self._fitted(self._network), context)

@@ -1,5 +1,5 @@
-"""DAGformer: attention among nodes of which one reaches the other (Luo, Thost and Shi, NeurIPS 2023,
-arXiv 2210.13148).
+"""DAGformer: attention between nodes that are connected by a directed path (Luo, Thost and Shi,
+NeurIPS 2023, arXiv 2210.13148).
 
     h_v = sqrt(H) E[v] + PE(depth(v)),  depth(v) = links of the longest path from a source to v
     PE(d)_2i = sin(d / 10000^(2i / H)),  PE(d)_2i+1 = cos(d / 10000^(2i / H))
@@ -9,13 +9,14 @@ arXiv 2210.13148).
     h_v <- LayerNorm(h_v + drop(W_2 drop(relu(W_1 h_v))))
     s(y) = w_y . drop(h_f + sum_{c child of f} B[c]) + b_y
 
-On a chain all nodes reach each other, and it is a plain transformer with depths as positions. Nodes
-that do not reach each other exchange nothing within one block. As published: post-norm blocks, no limit
-k (``reach`` null), both directions. The released code leaves v itself out of N(v), so that an isolated
-node has an empty softmax; here it is in. ``direction="ancestors"`` lets nodes look upstream alone: the
-state of a node then depends on nothing that follows it. With both, nothing leaks either: downstream of
-the frontier f nothing is read. Ours: the linear score w_y (the paper classifies graphs and nodes, and
-ties nothing; ``tied`` makes w_y the embedding of y), and B, 0 at first.
+On a chain, all nodes are connected and the model is a plain transformer with depths as positions. Nodes
+that are not connected by a directed path do not attend to each other. As published, the blocks are
+post-norm, k is unlimited (``reach`` null) and attention runs in both directions. The released code
+excludes v from N(v), so the softmax of an isolated node is empty; here v is included. With
+``direction="ancestors"`` nodes attend only to themselves and their ancestors, so a state does not
+depend on later nodes. Neither direction leaks the target, because the upstream DAG contains no node
+after the frontier f. Additions: the linear score w_y (the paper classifies graphs and nodes; with
+``tied``, w_y is the embedding of y), and B, which is initially 0.
 
 In: DAGs. Out: scores [R, C].
 """
@@ -33,10 +34,10 @@ from dagrec.data.vocabulary import Vocabulary
 from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import (
-    AttendingNetwork,
-    Looks,
+    GraphAttentionNetwork,
     PairAttention,
-    attention_of,
+    PairWeights,
+    context_attention,
     with_self,
 )
 from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender, Readout
@@ -45,29 +46,32 @@ from dagrec.training.network import Head, NodeEmbedding
 
 
 class DAGformerConfig(AttentionSizes, GraphOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
     reach: int | None = Field(
-        None, ge=1, description="links over which nodes look at each other; null: any number"
+        None, ge=1, description="maximum distance of nodes that attend to each other; null: no limit"
     )
     direction: Literal["both", "ancestors"] = Field(
-        "both", description="ancestors: no node looks at what follows it"
+        "both", description="both: attend to ancestors and descendants; ancestors: only to ancestors"
     )
     dropout: float = Field(
-        0.3, ge=0, lt=1, description="on embeddings, attention weights, what a block adds and the state"
+        0.3,
+        ge=0,
+        lt=1,
+        description="dropout of embeddings, attention weights, sublayer outputs and the final state",
     )
-    tied: bool = Field(False, description="use the services' embeddings as output weights")
+    tied: bool = Field(False, description="use the embeddings of the services as output weights")
 
 
 def depth_encoding(depths: Tensor, width: int) -> Tensor:
-    """[N, width] sines and cosines of depths [N], from short waves to long ones."""
+    """Return the sinusoidal encodings [N, width] of depths [N]."""
     even = torch.arange(0, width, 2, device=depths.device)
     angles = depths[:, None] * 10000.0 ** (-even / width)
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
 
 
 class Block(nn.Module):
-    """Attention among pairs of nodes, then a feed-forward net; both added and normed."""
+    """A post-norm block: attention between pairs of nodes, then a feed-forward network."""
 
     def __init__(self, config: DAGformerConfig) -> None:
         super().__init__()
@@ -81,13 +85,13 @@ class Block(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, h: Tensor, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """The states [N, H] and the weights [Q, heads]."""
-        seen, weights = self.attend(h, queries, keys)
-        h = self.norm_attention(h + self.drop(seen))
+        """Return the new states [N, H] and the attention weights [Q, heads]."""
+        attended, weights = self.attend(h, queries, keys)
+        h = self.norm_attention(h + self.drop(attended))
         return self.norm_feed(h + self.drop(self.feed(h))), weights
 
 
-class DAGformerNetwork(AttendingNetwork):
+class DAGformerNetwork(GraphAttentionNetwork):
     """DAGs -> scores [R, C]."""
 
     def __init__(self, config: DAGformerConfig, nodes: int, services: int) -> None:
@@ -97,25 +101,25 @@ class DAGformerNetwork(AttendingNetwork):
         self.scale = width**0.5
         self.embed = NodeEmbedding(nodes, width)
         with torch.no_grad():
-            # Scaled up, a node enters with unit variance; as output weights they start small.
+            # The input sqrt(width) E[v] has unit variance; the output weights are small.
             self.embed.weight *= width**-0.5
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.readout = Readout(nodes, width)
         self.head = Head(width, services, self.embed if config.tied else None)
 
-    def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
+    def attend(self, inputs: GraphInputs) -> tuple[Tensor, PairWeights]:
         h = self.embed(inputs.nodes) * self.scale
         h = self.drop(h + depth_encoding(inputs.levels, h.shape[1]))
         queries, keys = self._pairs(inputs)
-        found = []
+        block_weights = []
         for block in self.blocks:
             h, weights = block(h, queries, keys)
-            found.append(weights)
-        return h, Looks(queries, keys, found)
+            block_weights.append(weights)
+        return h, PairWeights(queries, keys, block_weights)
 
     def _pairs(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
-        """Who looks, and at whom."""
+        """Return the queries and keys [Q] of attention."""
         up, down = inputs.ancestors, inputs.descendants
         if self.reach is not None:
             near = inputs.distances <= self.reach
@@ -136,7 +140,10 @@ class DAGformerNetwork(AttendingNetwork):
 
 
 class DAGformer(GraphRecommender):
-    """Attention along reachability, read at the frontier."""
+    """A transformer over the upstream DAG that restricts attention to ancestors and descendants.
+
+    Use it for DAGs with independent branches, where attention between branches would add noise.
+    """
 
     name = "dagformer"
     paper = "Luo, Thost and Shi 2023, arXiv 2210.13148"
@@ -148,5 +155,5 @@ class DAGformer(GraphRecommender):
         return DAGformerNetwork(self.config, len(vocabulary), len(vocabulary.services))
 
     def attention(self, context: Context) -> Attention:
-        """What each node took from those that reach it or are reached by it, block by block."""
-        return attention_of(self, self._fitted(self._network), context)
+        """Return the weights of each node over its ancestors and descendants, per block and head."""
+        return context_attention(self, self._fitted(self._network), context)

@@ -1,4 +1,4 @@
-"""DeepDAG: attention over parents or ancestors that knows depths. No paper of that name was found.
+"""DeepDAG: depth-aware attention over parents or ancestors. No paper of that name was found.
 
     h_v^0 = drop_e(E[v] + D[depth(v)]),  depth(v) = links of the longest path from a source to v
     A(v) = {v} and its ancestors within r links;  in each of L layers, with H heads:
@@ -7,13 +7,13 @@
     h_v <- LayerNorm(h_v + drop(W_2 drop(GELU(W_1 h_v))))
     s(y) = w_y . drop(h_f + sum_{c in children} B[c]) + b_y
 
-"DeepDAG (2022)" stands in reports on workflow recommendation, as depth-aware attention over the parents
-of a node; a paper of that name was not found. This is the model they describe, made definite: post-norm
-blocks. ``reach`` is r: 1 for parents alone, as reported; null, the default, for all ancestors, with
-which one layer sees the whole DAG, and which predicts held-out compositions better. Depth enters twice:
-as an embedding D, and as a learned number b for each head and difference of depths; both start at 0,
-and depths from ``depths`` on are not told apart. A node is among what it looks at, so that no softmax
-is empty; a source looks at itself alone. L layers see L r links back.
+Reports on workflow recommendation mention "DeepDAG (2022)" as depth-aware attention over the parents of
+a node. This file defines such a model, with post-norm blocks. ``reach`` is r: 1 for parents only, as
+reported; null, the default, for all ancestors, so that one layer covers the whole DAG; it predicts
+held-out compositions better. Depth is used twice: as an embedding D, and as a learned scalar b per head
+and difference of depths; both are initialised to 0, and all depths above ``depths`` - 1 share the last
+entry. A node also attends to itself, so no softmax is empty; a source attends only to itself. With L
+layers, a state depends on nodes up to L r links away.
 
 In: DAGs. Out: scores [R, C].
 """
@@ -29,10 +29,10 @@ from dagrec.data.vocabulary import Vocabulary
 from dagrec.models.attention import Attention, AttentionSizes
 from dagrec.models.base import Traits
 from dagrec.models.dag.attention import (
-    AttendingNetwork,
-    Looks,
+    GraphAttentionNetwork,
     PairAttention,
-    attention_of,
+    PairWeights,
+    context_attention,
     with_self,
 )
 from dagrec.models.dag.graphs import GraphInputs, GraphOptions, GraphRecommender, Readout
@@ -41,28 +41,33 @@ from dagrec.training.network import Head, NodeEmbedding
 
 
 class DeepDAGConfig(AttentionSizes, GraphOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
     reach: int | None = Field(
         None,
         ge=1,
-        description="links back that a node looks in one layer; 1: parents; null: all ancestors",
+        description="maximum distance of the ancestors a node attends to; 1: parents; null: no limit",
     )
-    depths: int = Field(16, ge=1, description="depths that are told apart")
-    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
+    depths: int = Field(
+        16, ge=1, description="number of depth embeddings; larger depths share the last"
+    )
+    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="dropout of embeddings")
     hidden_dropout: float = Field(
-        0.4, ge=0, lt=1, description="on attention weights, on what a layer adds, before the head"
+        0.4,
+        ge=0,
+        lt=1,
+        description="dropout of attention weights, sublayer outputs and the state before the head",
     )
 
 
 class Layer(nn.Module):
-    """Attention among pairs of nodes, then a feed-forward net; both added and normed."""
+    """A post-norm block: attention between pairs of nodes, then a feed-forward network."""
 
     def __init__(self, config: DeepDAGConfig) -> None:
         super().__init__()
         width, inner = config.width, config.width * config.expansion
         self.attend = PairAttention(width, config.heads, config.hidden_dropout)
-        self.steps = nn.Parameter(torch.zeros(config.depths, config.heads))
+        self.depth_bias = nn.Parameter(torch.zeros(config.depths, config.heads))
         self.norm_attention = nn.LayerNorm(width)
         self.feed = nn.Sequential(
             nn.Linear(width, inner),
@@ -73,14 +78,16 @@ class Layer(nn.Module):
         self.norm_feed = nn.LayerNorm(width)
         self.drop = nn.Dropout(config.hidden_dropout)
 
-    def forward(self, h: Tensor, queries: Tensor, keys: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """steps: [Q] differences of depth. Returns the states [N, H] and the weights [Q, heads]."""
-        seen, weights = self.attend(h, queries, keys, self.steps[steps])
-        h = self.norm_attention(h + self.drop(seen))
+    def forward(
+        self, h: Tensor, queries: Tensor, keys: Tensor, depth_differences: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the states [N, H] and the weights [Q, heads]; depth_differences: [Q]."""
+        attended, weights = self.attend(h, queries, keys, self.depth_bias[depth_differences])
+        h = self.norm_attention(h + self.drop(attended))
         return self.norm_feed(h + self.drop(self.feed(h))), weights
 
 
-class DeepDAGNetwork(AttendingNetwork):
+class DeepDAGNetwork(GraphAttentionNetwork):
     """DAGs -> scores [R, C]."""
 
     def __init__(self, config: DeepDAGConfig, nodes: int, services: int) -> None:
@@ -94,20 +101,21 @@ class DeepDAGNetwork(AttendingNetwork):
         self.drop_hidden = nn.Dropout(config.hidden_dropout)
         self.head = Head(config.width, services)
 
-    def attend(self, inputs: GraphInputs) -> tuple[Tensor, Looks]:
-        most = len(self.depth) - 1
-        h = self.drop_embedding(self.embed(inputs.nodes) + self.depth[inputs.levels.clamp(max=most)])
+    def attend(self, inputs: GraphInputs) -> tuple[Tensor, PairWeights]:
+        max_depth = len(self.depth) - 1
+        depths = inputs.levels.clamp(max=max_depth)
+        h = self.drop_embedding(self.embed(inputs.nodes) + self.depth[depths])
         queries, keys = inputs.descendants, inputs.ancestors
         if self.reach is not None:
             near = inputs.distances <= self.reach
             queries, keys = queries[near], keys[near]
         queries, keys = with_self(queries, keys, len(h))
-        steps = (inputs.levels[queries] - inputs.levels[keys]).clamp(max=most)
-        found = []
+        differences = (inputs.levels[queries] - inputs.levels[keys]).clamp(max=max_depth)
+        layer_weights = []
         for layer in self.layers:
-            h, weights = layer(h, queries, keys, steps)
-            found.append(weights)
-        return h, Looks(queries, keys, found)
+            h, weights = layer(h, queries, keys, differences)
+            layer_weights.append(weights)
+        return h, PairWeights(queries, keys, layer_weights)
 
     def states(self, inputs: GraphInputs) -> Tensor:
         h, _ = self.attend(inputs)
@@ -120,10 +128,13 @@ class DeepDAGNetwork(AttendingNetwork):
 
 
 class DeepDAG(GraphRecommender):
-    """Depth-aware attention along a DAG, and a linear score for each service."""
+    """Depth-aware attention of each node over its parents or ancestors.
+
+    Use it where attention should follow the links and depend on the depth of nodes.
+    """
 
     name = "deepdag"
-    paper = "none found of that name; defined in its file"
+    paper = "none known under this name; defined in its file"
     Config = DeepDAGConfig
     traits = Traits(order_aware=True, graph_aware=True, gradient_trained=True)
     config: DeepDAGConfig
@@ -132,5 +143,5 @@ class DeepDAG(GraphRecommender):
         return DeepDAGNetwork(self.config, len(vocabulary), len(vocabulary.services))
 
     def attention(self, context: Context) -> Attention:
-        """What each node took from itself and its ancestors, layer by layer."""
-        return attention_of(self, self._fitted(self._network), context)
+        """Return the weights of each node over itself and its ancestors, per layer and head."""
+        return context_attention(self, self._fitted(self._network), context)

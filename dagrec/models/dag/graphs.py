@@ -1,8 +1,8 @@
-"""Upstream DAGs laid out for networks, and the operations that these share.
+"""Inputs of DAG networks, and the layers and operations that these networks share.
 
-A unit is the DAG upstream of one frontier (``graph="upstream"``). With ``graph="global"`` every context
-reads the one graph of all training links instead, at its last node: what published adaptations do. Such
-a model is a function of the last node alone; it is here to show the difference.
+A unit is the DAG upstream of one frontier (``graph="upstream"``). With ``graph="global"`` the network
+reads the graph of all training links instead and scores from the state of the last node, as published
+adaptations do. The scores then depend only on the last node; the option exists for comparison.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ from dagrec.types import Ids
 
 
 class GraphOptions(TrainingOptions):
-    """What of a composition a DAG recommender reads."""
+    """Which nodes and links of a composition the network reads."""
 
     graph: Literal["upstream", "global"] = Field(
         "upstream",
         description="upstream: the DAG upstream of the frontier; global: the graph of all training "
-        "links, at the last node",
+        "links, read at the last node",
     )
-    children: bool = Field(
-        True, description="read the nodes that the frontier feeds already, where they are known"
-    )
+    children: bool = Field(True, description="also read the existing children of the frontier")
 
 
 class GraphInputs(NamedTuple):
-    """G DAGs side by side, N nodes in all, those of the lowest level first.
+    """A batch of G DAGs with N nodes in all, sorted by level.
 
-    nodes: [N] node ids; graph: [N] DAG of each; levels: [N] longest path from a source; level_sizes:
-    nodes of each level.
-    sources, targets: [E] places of the links' ends, by level of the target; link_sizes: links into
-    each level (none into the first).
-    ancestors, descendants, distances: [Q] all pairs of which one reaches the other, and by how many
-    links at least (the links are those at 1).
-    hops: [N] links from a node to its frontier, 0 for the frontier itself.
-    frontiers: [R] place of the node at which each context asks.
-    children, child_rows: [X] node ids of children, and which context has each.
+    nodes: [N] node ids; graph: [N] DAG of each node; levels: [N] length of the longest path from a
+    source; level_sizes: number of nodes of each level.
+
+    sources, targets: [E] node indices of the links, sorted by the level of the target; link_sizes:
+    number of links into each level (none into the first).
+
+    ancestors, descendants, distances: [Q] all pairs in which the ancestor reaches the descendant, and
+    the length of the shortest path between them; pairs at distance 1 are the links.
+
+    hops: [N] length of the shortest path from a node to the frontier, 0 for the frontier; frontiers:
+    [R] node index of each context's frontier.
+
+    children, child_rows: [X] node ids of the frontiers' children, and the context of each child.
     """
 
     nodes: Tensor
@@ -70,7 +72,7 @@ class GraphInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class UpstreamUnits:
-    """One DAG a context, asked at its last node."""
+    """One upstream DAG per context, whose last node is the frontier."""
 
     dags: Upstreams
 
@@ -79,18 +81,18 @@ class UpstreamUnits:
         return self.dags.node_rows.lengths
 
     def take(self, units: Ids) -> tuple[GraphInputs, Ids]:
-        places, owner = self.dags.child_rows.take(units)
-        asked = np.arange(len(units)), self.sizes[units] - 1
-        return _inputs(self.dags, units, asked, (self.dags.children[places], owner)), units
+        indices, child_rows = self.dags.child_rows.take(units)
+        frontiers = np.arange(len(units)), self.sizes[units] - 1
+        return _inputs(self.dags, units, frontiers, (self.dags.children[indices], child_rows)), units
 
 
 @dataclass(frozen=True)
 class GlobalUnits:
-    """The one graph of all training links, asked at each context's last node."""
+    """The graph of all training links, with the last node of each context as its frontier."""
 
     dag: Upstreams
     contexts: Upstreams
-    """Of which only the last nodes and the children are read."""
+    """The upstream DAGs of the contexts; only their last nodes and children are read."""
 
     @property
     def sizes(self) -> Ids:
@@ -98,49 +100,52 @@ class GlobalUnits:
 
     def take(self, units: Ids) -> tuple[GraphInputs, Ids]:
         contexts = self.contexts
-        places, owner = contexts.child_rows.take(units)
+        indices, child_rows = contexts.child_rows.take(units)
         last = contexts.nodes[contexts.node_rows.starts[units + 1] - 1]
-        place = np.empty(len(self.dag.nodes) + UNKNOWN, dtype=np.int64)
-        place[self.dag.nodes] = np.arange(len(self.dag.nodes))
-        asked = np.zeros(len(units), dtype=np.int64), place[last]
-        children = contexts.children[places], owner
-        return _inputs(self.dag, np.zeros(1, dtype=np.int64), asked, children, hops=False), units
+        index_of = np.empty(len(self.dag.nodes) + UNKNOWN, dtype=np.int64)
+        index_of[self.dag.nodes] = np.arange(len(self.dag.nodes))
+        frontiers = np.zeros(len(units), dtype=np.int64), index_of[last]
+        children = contexts.children[indices], child_rows
+        return _inputs(self.dag, np.zeros(1, dtype=np.int64), frontiers, children, hops=False), units
 
 
 def _inputs(
     dags: Upstreams,
     rows: Ids,
-    asked: tuple[Ids, Ids],
+    frontiers: tuple[Ids, Ids],
     children: tuple[Ids, Ids],
     *,
     hops: bool = True,
 ) -> GraphInputs:
-    """The DAGs ``rows``; ``asked``: which of them, and at which place in it, each context asks.
+    """Return the inputs for the DAGs ``rows``.
 
-    ``hops``: each DAG is asked once, so that its nodes have a distance to the question.
+    frontiers: [R] index into ``rows`` of each context's DAG, and [R] position of its frontier in that
+    DAG; children: as in :class:`GraphInputs`; ``hops``: compute the hops, which needs one frontier per
+    DAG.
     """
-    at, graph = dags.node_rows.take(rows)
+    node_indices, graph = dags.node_rows.take(rows)
     first = np.searchsorted(graph, np.arange(len(rows)))
-    order = np.argsort(dags.levels[at], kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    nodes, graph, levels = dags.nodes[at][order], graph[order], dags.levels[at][order]
-    frontiers = place[first[asked[0]] + asked[1]]
+    order = np.argsort(dags.levels[node_indices], kind="stable")
+    index_of = np.empty_like(order)
+    index_of[order] = np.arange(len(order))
+    nodes, graph = dags.nodes[node_indices][order], graph[order]
+    levels = dags.levels[node_indices][order]
+    frontier_nodes = index_of[first[frontiers[0]] + frontiers[1]]
 
-    pair_at, pair_row = dags.pair_rows.take(rows)
-    ancestors = place[first[pair_row] + dags.ancestors[pair_at]]
-    descendants = place[first[pair_row] + dags.descendants[pair_at]]
+    pair_indices, pair_graph = dags.pair_rows.take(rows)
+    ancestors = index_of[first[pair_graph] + dags.ancestors[pair_indices]]
+    descendants = index_of[first[pair_graph] + dags.descendants[pair_indices]]
     by_level = np.argsort(descendants, kind="stable")
     ancestors, descendants = ancestors[by_level], descendants[by_level]
-    distances = dags.distances[pair_at][by_level]
+    distances = dags.distances[pair_indices][by_level]
     links = distances == 1
     sizes = np.bincount(levels)
     link_sizes = np.bincount(levels[descendants[links]], minlength=len(sizes))
 
-    far = np.zeros(len(nodes), dtype=np.int64)
+    hop_counts = np.zeros(len(nodes), dtype=np.int64)
     if hops:
-        ends = descendants == frontiers[graph[descendants]]
-        far[ancestors[ends]] = distances[ends]
+        to_frontier = descendants == frontier_nodes[graph[descendants]]
+        hop_counts[ancestors[to_frontier]] = distances[to_frontier]
     return GraphInputs(
         torch.from_numpy(nodes),
         torch.from_numpy(graph),
@@ -152,15 +157,15 @@ def _inputs(
         torch.from_numpy(ancestors),
         torch.from_numpy(descendants),
         torch.from_numpy(distances),
-        torch.from_numpy(far),
-        torch.from_numpy(frontiers),
+        torch.from_numpy(hop_counts),
+        torch.from_numpy(frontier_nodes),
         torch.from_numpy(children[0]),
         torch.from_numpy(children[1]),
     )
 
 
 class GraphRecommender(NetworkRecommender):
-    """A network recommender that reads DAGs."""
+    """A network recommender whose input is a DAG."""
 
     config: GraphOptions
 
@@ -169,8 +174,7 @@ class GraphRecommender(NetworkRecommender):
         return dag.signature if self.config.graph == "upstream" else (dag.keys[-1], dag.children)
 
     def units(self, contexts: Contexts, *, training: bool) -> UpstreamUnits | GlobalUnits:
-        own = [self._dag(context) for context in contexts.origins]
-        dags = Upstreams.of(own, self.graph.vocabulary)
+        dags = Upstreams.of([self._dag(context) for context in contexts.origins], self.graph.vocabulary)
         if self.config.graph == "upstream":
             return UpstreamUnits(dags)
         return GlobalUnits(self.graph.dag, dags)
@@ -181,37 +185,38 @@ class GraphRecommender(NetworkRecommender):
 
 
 class Readout(nn.Module):
-    """The state of a question: that of its frontier, and the nodes which this feeds already.
+    """The state of a context: the state of its frontier plus embeddings of the frontier's children.
 
         z = h_f + sum_{c in children} B[c]
 
-    A child says both what need not come again and what usually comes beside it.
+    A child is unlikely to be added again, and it makes its usual siblings more likely. B is initialised
+    to 0.
     """
 
     def __init__(self, nodes: int, width: int) -> None:
         super().__init__()
-        self.beside = NodeEmbedding(nodes, width)
-        nn.init.zeros_(self.beside.weight)
+        self.embed_children = NodeEmbedding(nodes, width)
+        nn.init.zeros_(self.embed_children.weight)
 
     def forward(self, h: Tensor, inputs: GraphInputs) -> Tensor:
-        """h: [N, H]. Returns [R, H]."""
-        own: Tensor = self.beside(inputs.children)
-        beside = own.new_zeros(len(inputs.frontiers), own.shape[1])
-        return h[inputs.frontiers] + beside.index_add(0, inputs.child_rows, own)
+        """Return the states [R, H] of the contexts from the states h [N, H] of the nodes."""
+        children: Tensor = self.embed_children(inputs.children)
+        zeros = children.new_zeros(len(inputs.frontiers), children.shape[1])
+        return h[inputs.frontiers] + zeros.index_add(0, inputs.child_rows, children)
 
 
 def softmax_over(logits: Tensor, groups: Tensor, size: int) -> Tensor:
-    """Softmax among the entries of each group. logits: [E] or [E, heads]; groups: [E], below size."""
+    """Return the softmax within each group. logits: [E] or [E, heads]; groups: [E], below ``size``."""
     index = groups if logits.dim() == 1 else groups[:, None].expand_as(logits)
-    top = logits.new_full((size, *logits.shape[1:]), -torch.inf)
-    top = top.scatter_reduce(0, index, logits.detach(), "amax")
-    weights = (logits - top[groups]).exp()
-    total = weights.new_zeros(top.shape).index_add(0, groups, weights)
+    largest = logits.new_full((size, *logits.shape[1:]), -torch.inf)
+    largest = largest.scatter_reduce(0, index, logits.detach(), "amax")
+    weights = (logits - largest[groups]).exp()
+    total = weights.new_zeros(largest.shape).index_add(0, groups, weights)
     return weights / total[groups]
 
 
 def mean_over(values: Tensor, groups: Tensor, size: int) -> Tensor:
-    """[size, H] mean of the values [E, H] of each group, 0 for an empty one."""
+    """Return the mean [size, H] of the values [E, H] of each group; 0 for an empty group."""
     total = values.new_zeros(size, values.shape[1]).index_add(0, groups, values)
     count = torch.bincount(groups, minlength=size).clamp(min=1)
     return total / count[:, None]

@@ -1,19 +1,18 @@
-"""GRU4Rec with branches: the recurrent state runs along the links of a DAG and joins where they join.
+"""GRU4Rec with branches: a GRU along the links of a DAG that joins the states of several parents.
 
     h_v = GRU(drop_e(E[v]), join_{u -> v} h_u),  join over no links = 0,  s(y) = w_y . drop_h(z_f) + b_y
     z_f = h_f + sum_{c child of f} B[c]
 
-Ours, after GRU4Rec (Hidasi et al., ICLR 2016, arXiv 1511.06939): its cell, embeddings and dropouts, and
-on a chain its scores. A path is one way through a DAG; here every branch that meets upstream of the
-frontier f reaches its state. ``join``: the mean of the parents' states, so that equal branches count as
-one; the largest value of each component; or attention, with weights softmax_u (W_q x_v . h_u / sqrt(H))
-by which a node chooses among its parents. B is the embedding of the nodes that the frontier feeds
-already, 0 at first.
+There is no paper; the model extends GRU4Rec (Hidasi et al., ICLR 2016, arXiv 1511.06939), whose cell,
+embeddings and dropout it uses, and on a chain it is GRU4Rec. A path is only one of the branches of a
+DAG; here the state of the frontier f depends on all branches upstream. ``join`` is the mean of the
+parents' states, so that equal branches count once; their element-wise maximum; or attention with
+weights softmax_u (W_q x_v . h_u / sqrt(H)). B is the embedding of the frontier's children, initially 0.
 
-DAGNN (Thost and Chen, ICLR 2021) too puts the joined states of the parents in the place of a GRU's
-hidden state. It differs from this: it always joins by attention, whose weights do not depend on the
-node itself, and it reads the states of all layers. Here the last layer alone is read, and dropout acts
-between layers and before the head but not on the state that is handed on along a link, as in GRU4Rec.
+DAGNN (Thost and Chen, ICLR 2021) also uses the joined states of the parents as the hidden state of a
+GRU. It differs in that it always joins by attention, whose weights do not depend on the node, and in
+that its readout concatenates the states of all layers. Here the readout uses the last layer, and
+dropout is applied between layers and before the head, not to the recurrent state, as in GRU4Rec.
 
 In: upstream DAGs, level by level. Out: scores [R, C].
 """
@@ -41,19 +40,19 @@ from dagrec.training.network import Head, Network, NodeEmbedding
 
 
 class BranchesConfig(GraphOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
-    embedding: int = Field(64, ge=1, description="width of a node's embedding")
-    hidden: int = Field(128, ge=1, description="width of a hidden state")
-    layers: int = Field(2, ge=1, description="GRU layers")
+    embedding: int = Field(64, ge=1, description="width of node embeddings")
+    hidden: int = Field(128, ge=1, description="width of hidden states")
+    layers: int = Field(2, ge=1, description="number of GRU layers")
     join: Literal["mean", "max", "attention"] = Field(
-        "mean", description="how the states of several parents become one"
+        "mean", description="how the states of several parents are combined"
     )
-    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
+    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="dropout of embeddings")
     hidden_dropout: float = Field(
-        0.4, ge=0, lt=1, description="on the states between layers and before the head"
+        0.4, ge=0, lt=1, description="dropout of the states between layers and before the head"
     )
-    tied: bool = Field(False, description="use the services' embeddings as output weights")
+    tied: bool = Field(False, description="use the embeddings of the services as output weights")
 
 
 class BranchesNetwork(Network):
@@ -75,7 +74,7 @@ class BranchesNetwork(Network):
         self.project: nn.Module = nn.Identity()
         width = config.hidden
         if config.tied and config.hidden != config.embedding:
-            # A linear map brings the state to the embedding's width where the two differ.
+            # A linear map projects the state to the width of the embedding.
             self.project = nn.Linear(config.hidden, config.embedding)
             width = config.embedding
         self.head = Head(width, services, self.embed if config.tied else None)
@@ -88,26 +87,29 @@ class BranchesNetwork(Network):
         return states
 
     def _layer(self, layer: int, x: Tensor, inputs: GraphInputs) -> Tensor:
-        """[N, H] states of one layer; x: [N, D] or [N, H]."""
-        query = self.queries[layer](x) if self.join == "attention" else None
+        """Return the states [N, H] of one layer for inputs x [N, D] or [N, H]."""
+        queries = self.queries[layer](x) if self.join == "attention" else None
         h = x.new_zeros(0, self.hidden)
-        for own, sources, targets in zip(
+        for level_x, sources, targets in zip(
             x.split(inputs.level_sizes),
             inputs.sources.split(inputs.link_sizes),
             inputs.targets.split(inputs.link_sizes),
             strict=True,
         ):
-            asked = None if query is None else query[targets]
-            before = self._joined(h[sources], targets - len(h), len(own), asked)
-            h = torch.cat([h, self.cells[layer](own, before)])
+            query = None if queries is None else queries[targets]
+            hidden = self._join_states(h[sources], targets - len(h), len(level_x), query)
+            h = torch.cat([h, self.cells[layer](level_x, hidden)])
         return h
 
-    def _joined(self, h: Tensor, groups: Tensor, size: int, query: Tensor | None) -> Tensor:
-        """[size, H] one state for each group of states [E, H], 0 for an empty one; query: [E, H]."""
+    def _join_states(self, h: Tensor, groups: Tensor, size: int, query: Tensor | None) -> Tensor:
+        """Return one state per group [size, H], 0 for an empty group.
+
+        h: [E, H] states; groups: [E]; query: [E, H] for attention, otherwise None.
+        """
         if query is not None:
             weights = softmax_over((query * h).sum(dim=1) * h.shape[1] ** -0.5, groups, size)
-            seen = weights[:, None] * h
-            return seen.new_zeros(size, h.shape[1]).index_add(0, groups, seen)
+            weighted = weights[:, None] * h
+            return weighted.new_zeros(size, h.shape[1]).index_add(0, groups, weighted)
         if self.join == "max":
             index = groups[:, None].expand_as(h)
             return h.new_zeros(size, h.shape[1]).scatter_reduce(0, index, h, "amax", include_self=False)
@@ -119,7 +121,10 @@ class BranchesNetwork(Network):
 
 
 class GRU4RecBranches(GraphRecommender):
-    """A recurrent state along all branches upstream of the frontier."""
+    """GRU4Rec on the upstream DAG: the recurrent state joins all branches that lead to the frontier.
+
+    Use it instead of GRU4Rec if compositions have branches that meet.
+    """
 
     name = "gru4rec_branches"
     paper = "none; after Hidasi et al. 2016, arXiv 1511.06939"

@@ -2,18 +2,18 @@
 1811.00855).
 
     a_v = [mean_{u -> v} (W_in h_u + b_in) + c_in ; mean_{v -> w} (W_out h_w + b_out) + c_out]
-    h_v <- GRU(a_v, h_v), ``steps`` times, from h_v = E[v]
+    h_v <- GRU(a_v, h_v), ``rounds`` times, from h_v = E[v]
     alpha_v = q . sigmoid(W_1 h_f + W_2 h_v),  s_g = sum_v alpha_v h_v        (no softmax, as published)
     s = W_3 [s_g ; h_f + sum_{c child of f} B[c]],  s(y) = E[y] . s + b_y
 
-The paper makes a graph of a session by linking clicks that follow each other, and merges equal items.
-Here the graph is the DAG upstream of the frontier f with its real links, "last" is f itself (not the
-end of some topological order), and a service used twice is two nodes: their places differ. A mean over
-no links is 0, so rows of A_in and A_out sum to 1 or to 0. Ours: the frontier's children B (0 at first),
-the bias b_y and dropout. The sum goes over f and its ancestors, which is all of an upstream DAG; so f's
-state from the global graph is well defined too. All weights start uniform in +-1/sqrt(width), as
-published; ``weight_decay`` 1e-5 and a falling learning rate are the paper's, and left to the
-configuration.
+The paper builds the graph of a session by linking consecutive clicks and merges equal items. Here the
+graph is the DAG upstream of the frontier f with its real links, the "last" item is f (not the end of a
+topological order), and a service that occurs twice is two nodes. The mean over no links is 0, so each
+row of A_in and A_out sums to 1 or to 0. The embeddings B of the frontier's children (initially 0), the
+bias b_y and dropout are additions. The sum s_g runs over f and its ancestors, which are all nodes of an
+upstream DAG; it is therefore also defined for a frontier in the global graph. All weights are
+initialised uniformly in +-1/sqrt(width), as published. The paper's ``weight_decay`` of 1e-5 and its
+decaying learning rate are options.
 
 In: upstream DAGs. Out: scores [R, C].
 """
@@ -38,12 +38,14 @@ from dagrec.training.network import Head, Network, NodeEmbedding
 
 
 class SRGNNConfig(GraphOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
     width: int = Field(64, ge=1, description="width of embeddings and states")
-    steps: int = Field(1, ge=1, description="rounds of messages; each brings nodes one link closer")
+    rounds: int = Field(
+        1, ge=1, description="rounds of message passing; n rounds reach nodes up to n links away"
+    )
     dropout: float = Field(
-        0.3, ge=0, lt=1, description="on embeddings and on the state before the head"
+        0.3, ge=0, lt=1, description="dropout of embeddings and of the state before the head"
     )
 
 
@@ -53,16 +55,16 @@ class SRGNNNetwork(Network):
     def __init__(self, config: SRGNNConfig, nodes: int, services: int) -> None:
         super().__init__()
         width = config.width
-        self.steps = config.steps
+        self.rounds = config.rounds
         self.embed = NodeEmbedding(nodes, width)
-        self.along = nn.Linear(width, width)
-        self.against = nn.Linear(width, width)
-        self.shift = nn.Parameter(torch.empty(2 * width))
+        self.linear_in = nn.Linear(width, width)
+        self.linear_out = nn.Linear(width, width)
+        self.message_bias = nn.Parameter(torch.empty(2 * width))
         self.cell = nn.GRUCell(2 * width, width)
-        self.look = nn.Linear(width, width, bias=False)
-        self.seen = nn.Linear(width, width)
-        self.weigh = nn.Linear(width, 1, bias=False)
-        self.join = nn.Linear(2 * width, width, bias=False)
+        self.attention_query = nn.Linear(width, width, bias=False)
+        self.attention_key = nn.Linear(width, width)
+        self.attention_score = nn.Linear(width, 1, bias=False)
+        self.combine = nn.Linear(2 * width, width, bias=False)
         self.drop = nn.Dropout(config.dropout)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
@@ -73,29 +75,30 @@ class SRGNNNetwork(Network):
 
     def states(self, inputs: GraphInputs) -> Tensor:
         h = self.drop(self.embed(inputs.nodes))  # [N, D]
-        for _ in range(self.steps):
+        for _ in range(self.rounds):
             h = self.cell(self.messages(h, inputs), h)
-        whole = self.pool(h, inputs)[inputs.frontiers]
-        states: Tensor = self.drop(self.join(torch.cat([whole, self.readout(h, inputs)], dim=1)))
+        pooled = self.pool(h, inputs)[inputs.frontiers]
+        states: Tensor = self.drop(self.combine(torch.cat([pooled, self.readout(h, inputs)], dim=1)))
         return states
 
     def messages(self, h: Tensor, inputs: GraphInputs) -> Tensor:
-        """[N, 2D] what reaches each node along its links, then what reaches it against them."""
-        along = mean_over(self.along(h)[inputs.sources], inputs.targets, len(h))
-        against = mean_over(self.against(h)[inputs.targets], inputs.sources, len(h))
-        return torch.cat([along, against], dim=1) + self.shift
+        """Return the messages [N, 2D] to each node: those from its parents, then from its children."""
+        from_parents = mean_over(self.linear_in(h)[inputs.sources], inputs.targets, len(h))
+        from_children = mean_over(self.linear_out(h)[inputs.targets], inputs.sources, len(h))
+        return torch.cat([from_parents, from_children], dim=1) + self.message_bias
 
     def pool(self, h: Tensor, inputs: GraphInputs) -> Tensor:
-        """[N, D] s_g of each node that is asked about, over its ancestors and itself; 0 of others."""
-        asked = torch.zeros(len(h), dtype=torch.bool, device=h.device)
-        asked[inputs.frontiers] = True
-        own = asked.nonzero().squeeze(1)
-        upstream = asked[inputs.descendants]
-        last = torch.cat([inputs.descendants[upstream], own])
-        node = torch.cat([inputs.ancestors[upstream], own])
-        alpha = self.weigh(torch.sigmoid(self.look(h)[last] + self.seen(h)[node]))  # [Q, 1]
-        seen: Tensor = alpha * h[node]
-        return seen.new_zeros(h.shape).index_add(0, last, seen)
+        """Return s_g [N, D] of each frontier, summed over it and its ancestors; 0 for other nodes."""
+        is_frontier = torch.zeros(len(h), dtype=torch.bool, device=h.device)
+        is_frontier[inputs.frontiers] = True
+        frontiers = is_frontier.nonzero().squeeze(1)
+        upstream = is_frontier[inputs.descendants]
+        last = torch.cat([inputs.descendants[upstream], frontiers])
+        node = torch.cat([inputs.ancestors[upstream], frontiers])
+        logits = self.attention_query(h)[last] + self.attention_key(h)[node]
+        alpha = self.attention_score(torch.sigmoid(logits))  # [Q, 1]
+        weighted: Tensor = alpha * h[node]
+        return weighted.new_zeros(h.shape).index_add(0, last, weighted)
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
         scores: Tensor = self.head(states, columns)
@@ -103,7 +106,10 @@ class SRGNNNetwork(Network):
 
 
 class SRGNN(GraphRecommender):
-    """A gated graph network over the DAG, read at the frontier."""
+    """A gated graph network over the upstream DAG with an attention readout at the frontier.
+
+    Use it as the DAG version of a well-known session-based baseline.
+    """
 
     name = "srgnn"
     paper = "Wu et al. 2019, arXiv 1811.00855"

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST, Contexts
+from dagrec.data.vocabulary import FIRST_SERVICE, Contexts
 from dagrec.models.interactions import SetOptions, Sets, set_key
 from dagrec.models.network import NetworkRecommender
 from dagrec.training.network import Network, NodeEmbedding
@@ -164,7 +164,7 @@ class FactorNetwork(Network):
 
     def own_services(self) -> Tensor:
         """[C, D], the vectors of the services."""
-        return self.embed.weight[FIRST : FIRST + self.services]
+        return self.embed.weight[FIRST_SERVICE : FIRST_SERVICE + self.services]
 
     def embeddings(self) -> dict[str, Tensor]:
         """nodes: [V, D], z of a context of each node alone; services: [C, D], z of each."""

@@ -27,7 +27,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.interactions import ROWS_PER_PASS, Interactions, SetOptions, Sets
@@ -78,11 +78,13 @@ class IALS(Recommender):
         owners, held = np.nonzero(sets.multi_hot(vocabulary, last=self.config.last))
         rows = Ragged.of(np.bincount(owners, minlength=len(sets)))
         users = user_step(items, rows, held, self.config)
-        scores: Scores = (users @ items[FIRST : FIRST + len(vocabulary.services)].T).astype(np.float32)
+        scores: Scores = (
+            users @ items[FIRST_SERVICE : FIRST_SERVICE + len(vocabulary.services)].T
+        ).astype(np.float32)
         return scores
 
     def _embeddings(self) -> dict[str, Floats]:
-        nodes = self._fitted(self._items)[FIRST : len(self._fitted(self._vocabulary))]
+        nodes = self._fitted(self._items)[FIRST_SERVICE : len(self._fitted(self._vocabulary))]
         return {"nodes": nodes, "services": nodes[: len(self._fitted(self._prior))]}
 
     def _state(self) -> State:
@@ -105,14 +107,11 @@ def user_step(items: Floats, rows: Ragged, held: Ids, config: IALSConfig) -> Flo
 
 def item_step(users: Floats, rows: Interactions, config: IALSConfig) -> Floats:
     """[I, D], the best h given W; 0 for items of no row."""
-    order = np.argsort(rows.items, kind="stable")
-    holders = rows.users[order]
-    weights = rows.weights[holders]
-    counts = np.bincount(rows.items, rows.weights[rows.users], minlength=rows.size)
-    l2: Floats = config.l2 * np.power(counts + config.alpha0 * rows.weights.sum(), config.nu)
+    by_item = rows.matrix().tocsc()
+    l2: Floats = config.l2 * np.power(rows.totals() + config.alpha0 * rows.weights.sum(), config.nu)
     every = config.alpha0 * users.T @ (users * rows.weights[:, None])
-    holding = Ragged.of(np.bincount(rows.items, minlength=rows.size))
-    return solve(users, holding, holders, weights, every, l2)
+    weights = rows.weights[by_item.indices]
+    return solve(users, Ragged(by_item.indptr), by_item.indices, weights, every, l2)
 
 
 def solve(

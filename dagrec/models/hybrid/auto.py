@@ -1,12 +1,13 @@
-"""Auto: what a user takes who does not want to choose. It picks and blends by held-out training data
-alone.
+"""Auto: a blend that selects its members on held-out training data.
 
-A blend (``dagrec.models.hybrid.blending``) whose candidates are counts, neighbours and networks that
-are wrong in different places, and, where the data tell who did what when, recommenders that read an
-owner's history. A candidate that the others make superfluous on the held-out folds gets hardly any
-weight, is left out, and costs nothing at serving time. With one candidate left, it is that recommender.
+    p(y | c) = sum_m w_m(c) softmax(s_m(c) / T_m)_y
 
-In: whatever the members read. Out: log p, [B, C].
+The candidates of the blend (``dagrec.models.hybrid.blending``) are counts, neighbours and networks with
+different strengths and, if the data have owners and times, recommenders that read the owner's history.
+A candidate that adds nothing on the held-out folds gets a small weight, is left out, and costs nothing
+at serving time. If one candidate remains, auto is that recommender with a temperature.
+
+In: as the members. Out: log p, [B, C].
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ CANDIDATES = ("markov", "vsknn", "ridge", "dagset", "cache", "ranker")
 
 
 class AutoConfig(BlendOptions):
-    """Candidates with their defaults, and how they are blended."""
+    """The candidates and how their weights are fitted."""
 
     candidates: tuple[str, ...] = Field(
-        CANDIDATES, min_length=1, description="recommenders that may become members"
+        CANDIDATES, min_length=1, description="recommenders to choose the members from"
     )
 
 
 class Auto(BlendRecommender):
-    """The blend that the data ask for."""
+    """A blend whose members are selected automatically.
+
+    Use it as the default if you do not want to choose a recommender.
+    """
 
     name = "auto"
     paper = "none; defined in its file"
@@ -45,7 +49,7 @@ class Auto(BlendRecommender):
         return self.config.candidates
 
     def candidates(self) -> dict[str, Recommender]:
-        """Those whose packages are installed."""
+        """Return the unfitted candidates whose packages are installed."""
         installed: dict[str, Recommender] = {}
         for name in self.config.candidates:
             with suppress(MissingPackageError):
@@ -53,12 +57,30 @@ class Auto(BlendRecommender):
         return installed
 
     def usable(self, data: TrainingData) -> dict[str, Recommender]:
-        """Without those that this machine cannot run, and without those that read histories where none
-        is told: there they are their bases once more."""
-        told = any(example.context.history for example in data.examples)
-        found = {
+        """Return the candidates that can run on this machine and suit the data.
+
+        Without histories in the data, recommenders that read histories would equal their bases.
+        """
+        has_history = any(example.context.history for example in data.examples)
+        usable = {
             name: member
             for name, member in self.candidates().items()
-            if member.missing() is None and (told or not member.traits.owner_aware)
+            if member.unavailable() is None and (has_history or not member.traits.owner_aware)
         }
-        return found or self.candidates()
+        return usable or self.candidates()
+
+    def _fit(self, data: TrainingData) -> None:
+        super()._fit(data)
+        self.notes = [f"auto left out {name}: {why}" for name, why in self._unavailable().items()]
+
+    def _unavailable(self) -> dict[str, str]:
+        """Name -> why it cannot be fitted on this machine."""
+        reasons = {}
+        for name in self.config.candidates:
+            try:
+                why = create(name, seed=self.seed).unavailable()
+            except MissingPackageError as error:
+                why = str(error)
+            if why is not None:
+                reasons[name] = why
+        return reasons

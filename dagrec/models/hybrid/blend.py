@@ -1,5 +1,10 @@
-"""Blend: a mixture of the recommenders that its configuration names; ``dagrec.models.hybrid.blending``
-says how. In: whatever the members read. Out: log p, [B, C].
+"""Blend: a mixture of configured recommenders.
+
+    p(y | c) = sum_m w_m(c) softmax(s_m(c) / T_m)_y
+
+``dagrec.models.hybrid.blending`` describes how w and T are fitted (after Jacobs 1995).
+
+In: as the members. Out: log p, [B, C].
 """
 
 from __future__ import annotations
@@ -14,17 +19,20 @@ from dagrec.models.hybrid.nested import make_members
 
 
 class BlendConfig(BlendOptions):
-    """Which recommenders are blended, and how."""
+    """The members of the blend and how their weights are fitted."""
 
     members: dict[str, dict[str, Any]] = Field(
         {"markov": {}, "dagset": {}},
         min_length=1,
-        description="label -> hyperparameters; `recommender` names it where the label does not",
+        description="label -> hyperparameters; `recommender` names it if the label does not",
     )
 
 
 class Blend(BlendRecommender):
-    """Counts and networks are wrong in different places."""
+    """A weighted mixture of any recommenders.
+
+    Use it to combine recommenders with different strengths, such as counts and networks.
+    """
 
     name = "blend"
     paper = "Jacobs 1995, Methods for combining experts' probability assessments"

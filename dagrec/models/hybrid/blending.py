@@ -1,17 +1,18 @@
-"""Blending: a mixture of any recommenders' probabilities, with weights from held-out training data.
+"""Blending: a mixture of the probabilities of several recommenders, weighted on held-out training data.
 
     p(y | c) = sum_m w_m(c) softmax(s_m(c) / T_m)_y
 
-Members are weighed on their out-of-fold predictions (``dagrec.models.hybrid.out_of_fold``): each
-member's temperature T_m is fitted first (``dagrec.metrics.temperature``), then the weights by
-expectation-maximisation: there the blend is no less likely than its best member. Then all members are
-fitted on everything.
+Temperatures and weights are fitted on out-of-fold predictions (``dagrec.models.hybrid.out_of_fold``):
+first each member's temperature T_m (``dagrec.metrics.temperature``), then the weights by
+expectation-maximisation. On these predictions, the likelihood of the blend is at least that of its best
+member. Finally all members are fitted on the whole data.
 
-With ``conditioned`` the weights depend on how often the last node was seen in training and on how long
-the context is: counts are right where they are many, networks where they are few. A group of examples
-has its own weights, which those over all examples hold back with the force of ``strength`` examples.
+With ``conditioned`` the weights depend on the number of training examples that continue from the last
+node and on the length of the context: counts are reliable if there are many, networks if there are few.
+Each group of examples has separate weights; the weights over all examples act as a prior worth
+``strength`` examples.
 
-In: whatever the members read. Out: log p, [B, C].
+In: as the members. Out: log p, [B, C].
 """
 
 from __future__ import annotations
@@ -27,64 +28,67 @@ from dagrec.graph.service_graph import ServiceGraph
 from dagrec.metrics.temperature import MIN_PROBABILITY, fit_temperature, log_softmax
 from dagrec.models.base import Recommender, State, Traits
 from dagrec.models.hybrid.mixture import grouped_weights, heaviest_first, mixture_weights
-from dagrec.models.hybrid.nested import nest, restored
+from dagrec.models.hybrid.nested import nest, restore_member
 from dagrec.models.hybrid.out_of_fold import out_of_fold
 from dagrec.models.registry import recommender_class
 from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Ids, Options, Scores
 
 SUPPORTS = (1, 5, 25, 125)
-"""Training examples that continue from the last node, from which on another group begins."""
+"""Group boundaries by the number of training examples that continue from the last node."""
 LENGTHS = (2, 3)
-"""Nodes of the path, from which on another group begins."""
+"""Group boundaries by the number of nodes of the path."""
 GROUPS = (len(SUPPORTS) + 1) * (len(LENGTHS) + 1)
 
 
 class BlendOptions(Options):
-    """How weights are found."""
+    """How the weights of a blend are fitted."""
 
     folds: int = Field(
         3, ge=2, le=20, description="folds of the training compositions for out-of-fold predictions"
     )
     conditioned: bool = Field(
-        True, description="weights depend on the last node's support and the context's length"
+        True,
+        description="fit weights by the support of the last node and the length of the context",
     )
     strength: float = Field(
-        50.0, gt=0, description="conditioned: examples for which the weights over all examples stand"
+        50.0,
+        gt=0,
+        description="conditioned: weight of the prior (the weights over all examples), in examples",
     )
     min_weight: float = Field(
-        0.02, ge=0, lt=0.5, description="a member with less weight over all examples is left out"
+        0.02, ge=0, lt=0.5, description="members with less weight over all examples are left out"
     )
 
 
 class BlendRecommender(Recommender):
-    """A mixture of candidates; a subclass says which."""
+    """A mixture of recommenders; a subclass defines the candidates."""
 
     Config: ClassVar[type[BlendOptions]]
     traits = Traits(order_aware=True, graph_aware=True, owner_aware=True)
     config: BlendOptions
 
     _members: dict[str, Recommender] | None = None
-    """The members that are kept."""
+    """The fitted members of the blend, without those that were left out."""
     _temperatures: Floats
     _weights: Floats
     _supports: Floats
 
     def __init__(self, config: Options | None = None, /, *, seed: int = 0, **options: Any) -> None:
         super().__init__(config, seed=seed, **options)
-        self.candidates()  # what is wrong with a member is told at once
+        self.candidates()  # invalid members raise an error here, not in fit
 
     @property
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
-        """The labels of all members that the configuration names."""
+        """The labels of all configured members."""
 
     @abstractmethod
     def candidates(self) -> dict[str, Recommender]:
-        """Unfitted members by their label, of which some may be left out."""
+        """Return the unfitted members by label."""
 
     def usable(self, data: TrainingData) -> dict[str, Recommender]:
-        """The candidates that these data are for."""
+        """Return the candidates that suit the data."""
         return self.candidates()
 
     def _fit(self, data: TrainingData) -> None:
@@ -92,10 +96,10 @@ class BlendRecommender(Recommender):
         temperatures, likelihoods, groups = self._out_of_fold(members, data)
         weights = mixture_weights(likelihoods)
         kept = weights >= min(self.config.min_weight, weights.max())
-        overall, own = grouped_weights(likelihoods[:, kept], groups, GROUPS, self.config.strength)
-        self._weights = own if self.config.conditioned else np.tile(overall, (GROUPS, 1))
+        overall, by_group = grouped_weights(likelihoods[:, kept], groups, GROUPS, self.config.strength)
+        self._weights = by_group if self.config.conditioned else np.tile(overall, (GROUPS, 1))
         self._temperatures = temperatures[kept]
-        self._supports = data.graph.continued
+        self._supports = data.graph.frontier_counts
         self._members = {
             label: self.candidates()[label].fit(data)
             for label, keep in zip(members, kept, strict=True)
@@ -105,26 +109,26 @@ class BlendRecommender(Recommender):
     def _out_of_fold(
         self, members: dict[str, Recommender], data: TrainingData
     ) -> tuple[Floats, Floats, Ids]:
-        """Temperatures [m]; log p of each target by each member, calibrated [n, m]; groups [n]."""
+        """Return temperatures [m], calibrated log p of the targets [n, m], and groups [n]."""
         scores: list[list[Floats]] = [[] for _ in members]
         targets, groups = [], []
         for number, fold in enumerate(out_of_fold(data, self.config.folds, self.seed)):
             targets.append(fold.targets)
-            groups.append(group_of(fold.contexts, fold.rest.graph.continued))
+            groups.append(group_of(fold.contexts, fold.rest.graph.frontier_counts))
             for scores_of_member, label in zip(scores, members, strict=True):
                 member = self.candidates()[label]
                 member.seed = self.seed + number
                 scores_of_member.append(fold.scores(member))
-        if not targets:  # nothing can be held out: all members weigh the same
+        if not targets:  # a single composition cannot be held out; all members get equal weights
             return np.ones(len(members)), np.zeros((0, len(members))), np.zeros(0, dtype=np.int64)
         all_targets = np.concatenate(targets)
         temperatures, likelihoods = [], []
         for scores_of_member in scores:
-            values = np.concatenate(scores_of_member)
-            temperatures.append(fit_temperature(values, all_targets))
-            logs = log_softmax(values / temperatures[-1])
-            of_targets = logs[np.arange(len(all_targets)), all_targets]
-            likelihoods.append(np.maximum(of_targets, np.log(MIN_PROBABILITY)))
+            all_scores = np.concatenate(scores_of_member)
+            temperatures.append(fit_temperature(all_scores, all_targets))
+            log_p = log_softmax(all_scores / temperatures[-1])
+            target_log_p = log_p[np.arange(len(all_targets)), all_targets]
+            likelihoods.append(np.maximum(target_log_p, np.log(MIN_PROBABILITY)))
         return np.array(temperatures), np.stack(likelihoods, axis=1), np.concatenate(groups)
 
     def _score(self, contexts: Contexts) -> Scores:
@@ -134,13 +138,13 @@ class BlendRecommender(Recommender):
         for i, (member, temperature) in enumerate(
             zip(members.values(), self._temperatures, strict=True)
         ):
-            own = np.exp(log_softmax(member.score(contexts).astype(np.float64) / temperature))
-            p += weights[:, i, None] * np.maximum(own, MIN_PROBABILITY)
+            member_p = np.exp(log_softmax(member.score(contexts).astype(np.float64) / temperature))
+            p += weights[:, i, None] * np.maximum(member_p, MIN_PROBABILITY)
         scores: Scores = np.log(p).astype(np.float32)
         return scores
 
     def shares(self, contexts: Contexts) -> dict[str, float]:
-        """Member -> weight in the answer to one context."""
+        """Return the weight of each member for a single context."""
         members = self._fitted(self._members)
         (group,) = group_of(contexts, self._supports)
         return heaviest_first(dict(zip(members, self._weights[group].tolist(), strict=True)))
@@ -179,14 +183,15 @@ class BlendRecommender(Recommender):
         if unknown := {name.split("/")[0] for name in state} - names - set(labels):
             raise ValueError(f"values of {', '.join(sorted(unknown))}, which is no member")
         self._members = {
-            label: restored(label, candidates[label], state, vocabulary, graph) for label in labels
+            label: restore_member(label, candidates[label], state, vocabulary, graph)
+            for label in labels
         }
         self._weights, self._temperatures, self._supports = weights, temperatures, supports
 
 
 def group_of(contexts: Contexts, supports: Floats) -> Ids:
-    """[B] group of each context, by the support of its last node and its length."""
+    """Return the group [B] of each context, by the support of its last node and its length."""
     by_support = np.digitize(supports[contexts.last], SUPPORTS)
     by_length = np.digitize(contexts.lengths, LENGTHS)
-    found: Ids = by_support * (len(LENGTHS) + 1) + by_length
-    return found
+    groups: Ids = by_support * (len(LENGTHS) + 1) + by_length
+    return groups

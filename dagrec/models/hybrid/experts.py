@@ -1,7 +1,7 @@
-"""What a hybrid knows of services beside their identity: their texts, and what was counted.
+"""Experts that score services by their texts and by counts instead of by learned embeddings.
 
-An expert gives log-probabilities of all services for a context, of which it sees the state h [R, H]
-and the last node [R].
+An expert returns log-probabilities of all services for R contexts, given their states h [R, H] and last
+nodes [R].
 """
 
 from __future__ import annotations
@@ -16,63 +16,72 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid, normalize
 
-from dagrec.data.vocabulary import FIRST, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Vocabulary
 from dagrec.errors import DataError
 from dagrec.graph.service_graph import ServiceGraph
-from dagrec.models.text import unit
+from dagrec.models.text import normalise_rows
 from dagrec.types import Floats
 
 MAX_SHARPNESS = 20.0
-"""The largest k."""
+"""Upper bound of k."""
 INITIAL_SHARPNESS = 1.0
-"""The first k: a product of length-1 vectors in 64 dimensions varies by 1 / 8, and so do the scores."""
-AWAY = -1e4
-"""A score without a share in any softmax, and yet finite."""
+"""Initial k."""
+EXCLUDED = -1e4
+"""A finite score whose share in a softmax is 0."""
 
 
 class TextExpert(nn.Module):
-    """States h [R, H] and last nodes [R] -> log-probabilities of services by their texts [R, C]."""
+    """Log-probabilities of services from their text vectors t.
+
+        log p(y) = log_softmax_y(k(h) cos(W_q [h; t_f], W_t t_y)),    k(h) = 20 sigmoid(w . h + c)
+
+    In: states h [R, H] and last nodes f [R]. Out: [R, C].
+    """
 
     rows: Tensor
 
     def __init__(self, rows: Floats, width: int, services: int) -> None:
-        """rows: [V, D], 0 for what has no text; others have length 1 from here on."""
+        """rows: [V, D] text vectors, 0 for nodes without text; the others are scaled to length 1."""
         super().__init__()
         self.services = services
-        self.register_buffer("rows", torch.from_numpy(unit(rows).astype(np.float32)))
+        self.register_buffer("rows", torch.from_numpy(normalise_rows(rows).astype(np.float32)))
         self.scale = rows.shape[1] ** 0.5
         self.query = nn.Linear(width + rows.shape[1], width, bias=False)
         self.project = nn.Linear(rows.shape[1], width, bias=False)
         nn.init.orthogonal_(self.project.weight)
-        self.sharp = nn.Linear(width, 1)
-        nn.init.zeros_(self.sharp.weight)
-        nn.init.constant_(self.sharp.bias, -math.log(MAX_SHARPNESS / INITIAL_SHARPNESS - 1))
+        self.sharpness_logit = nn.Linear(width, 1)
+        nn.init.zeros_(self.sharpness_logit.weight)
+        nn.init.constant_(self.sharpness_logit.bias, -math.log(MAX_SHARPNESS / INITIAL_SHARPNESS - 1))
 
-    def forward(self, h: Tensor, last: Tensor, among: Tensor | None = None) -> Tensor:
-        """among: [C], True for the services that compete; all, where it is not given."""
-        # As long as h is, which a layer norm has left: neither is lost beside the other.
-        read = torch.cat([h, self.rows[last] * self.scale], dim=1)
-        query = normalize(self.query(read), dim=1)
+    def forward(self, h: Tensor, last: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """Return log-probabilities; candidates: [C], True for the competing services (default: all)."""
+        # The text vector is scaled to about the length of h, which is the output of a layer norm.
+        inputs = torch.cat([h, self.rows[last] * self.scale], dim=1)
+        query = normalize(self.query(inputs), dim=1)
         scores = self.sharpness(h) * (query @ self.vectors().T)
-        if among is not None:
-            scores = scores.masked_fill(~among, AWAY)
+        if candidates is not None:
+            scores = scores.masked_fill(~candidates, EXCLUDED)
         return log_softmax(scores.float(), dim=1)
 
     def vectors(self) -> Tensor:
-        """[C, d] of length 1."""
-        rows = self.rows[FIRST : FIRST + self.services]
+        """Return the projected text vectors of the services [C, d], of length 1."""
+        rows = self.rows[FIRST_SERVICE : FIRST_SERVICE + self.services]
         return normalize(self.project(rows), dim=1)
 
     def sharpness(self, h: Tensor) -> Tensor:
-        """k: [R, 1]"""
-        return MAX_SHARPNESS * logsigmoid(self.sharp(h)).exp()
+        """Return k [R, 1]."""
+        return MAX_SHARPNESS * logsigmoid(self.sharpness_logit(h)).exp()
 
 
 class GraphExpert(nn.Module):
-    """Last nodes [R] -> log-probabilities of what follows them [R, C]. Nothing of it is learned.
+    """Log-probabilities of services from counts of what followed the last node; nothing is learned.
 
-    In training every count is one less, and pi gets what is missing: one of the links is that of the
-    example itself. A gate that saw it would trust counts that no later example is in.
+        p(y) = (1 - u_f) N(f, y) / N(f) + u_f pi(y)
+
+    In: last nodes f [R]. Out: log p [R, C]. ``dagrec.models.hybrid.ur4rec`` defines the terms.
+    In training every count is reduced by one and the remaining probability goes to pi, because one of
+    the counted links is that of the example itself. Otherwise the gate would trust counts more than it
+    should for new examples.
     """
 
     starts: Tensor
@@ -84,13 +93,13 @@ class GraphExpert(nn.Module):
     def __init__(self, graph: ServiceGraph) -> None:
         super().__init__()
         nodes, observed = len(graph.vocabulary), graph.observed
-        owner = np.repeat(np.arange(nodes), observed.degrees)
+        sources = np.repeat(np.arange(nodes), observed.degrees)
         shares = []
-        totals = graph.continued[owner]
-        for own in (0, 1):  # in evaluation, in training
-            left = (observed.counts - own) / np.maximum(totals - own, 1)
-            shares.append((1 - graph.unseen_mass[owner]) * left)
-        unseen = [1 - np.bincount(owner, own, nodes) for own in shares]
+        totals = graph.frontier_counts[sources]
+        for excluded in (0, 1):  # in evaluation, in training
+            relative = (observed.counts - excluded) / np.maximum(totals - excluded, 1)
+            shares.append((1 - graph.unseen_mass[sources]) * relative)
+        unseen = [1 - np.bincount(sources, share, nodes) for share in shares]
         popularity = (graph.popularity + 1) / (graph.popularity + 1).sum()
         for name, ids in {"starts": observed.starts, "columns": observed.services}.items():
             self.register_buffer(name, torch.from_numpy(ids.copy()), persistent=False)
@@ -99,39 +108,40 @@ class GraphExpert(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, last: Tensor) -> Tensor:
-        which = int(self.training)
+        mode = int(self.training)
         first = self.starts[last]
         sizes = self.starts[last + 1] - first
         rows = torch.repeat_interleave(torch.arange(len(last), device=last.device), sizes)
-        place = torch.arange(len(rows), device=last.device) - (sizes.cumsum(0) - sizes - first)[rows]
-        found = self.unseen[which][last][:, None] * self.popularity
-        found[rows, self.columns[place]] += self.shares[which][place]
-        return found.log()
+        links = torch.arange(len(rows), device=last.device) - (sizes.cumsum(0) - sizes - first)[rows]
+        p = self.unseen[mode][last][:, None] * self.popularity
+        p[rows, self.columns[links]] += self.shares[mode][links]
+        return p.log()
 
 
 def read_vectors(file: Path, vocabulary: Vocabulary) -> Floats:
-    """[V, d] of length 1 from a safetensors file with a vector [d] for each key; 0 for other nodes.
+    """Return the vectors [V, d] of a safetensors file that maps keys to vectors [d].
 
-    Raises :class:`DataError` for another kind of file, or one without a node of the vocabulary.
+    The vectors are scaled to length 1; nodes that are not in the file have vector 0. Raises
+    :class:`DataError` for another kind of file, or if it has no node of the vocabulary.
     """
     try:
-        found = load_file(file)
+        vectors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"{file}: text vectors must be a safetensors file with a vector for each key, found "
             f"{error}; write it with safetensors.numpy.save_file({{key: vector}}, file)",
             rule="vectors",
         ) from None
-    known = {key: vector for key, vector in found.items() if key in vocabulary.ids}
+    known = {key: vector for key, vector in vectors.items() if key in vocabulary.ids}
     shapes = {vector.shape for vector in known.values()}
-    flat = len(shapes) == 1 and len(next(iter(shapes))) == 1
-    if not flat or not all(np.isfinite(vector).all() for vector in known.values()):
+    same_length = len(shapes) == 1 and len(next(iter(shapes))) == 1
+    if not same_length or not all(np.isfinite(vector).all() for vector in known.values()):
         raise DataError(
             f"{file}: nodes of the training data must have finite vectors of one length, found "
-            f"{len(known)} of {len(vocabulary) - FIRST} nodes, with shapes {sorted(shapes)}",
+            f"{len(known)} of {len(vocabulary) - FIRST_SERVICE} nodes, with shapes {sorted(shapes)}",
             rule="vectors",
         )
     rows = np.zeros((len(vocabulary), *next(iter(shapes))))
     for key, vector in known.items():
         rows[vocabulary.ids[key]] = vector
-    return unit(rows)
+    return normalise_rows(rows)

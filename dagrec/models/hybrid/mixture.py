@@ -1,4 +1,4 @@
-"""Weights of a mixture by expectation-maximisation; recommenders that can tell theirs."""
+"""Mixture weights by expectation-maximisation, and the protocol of recommenders that use them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 from dagrec.data.vocabulary import Contexts
 from dagrec.types import Floats, Ids
 
-STEPS = 500
-"""Of expectation-maximisation, at most."""
+MAX_ITERATIONS = 500
+"""Maximum number of iterations of expectation-maximisation."""
 
 
 def mixture_weights(log_likelihoods: Floats, prior: Floats | None = None) -> Floats:
-    """w [m], adding up to 1, that makes sum_m w_m p_m likeliest.
+    """Return the weights w [m], which sum to 1, that maximise the likelihood of sum_m w_m p_m.
 
-    log_likelihoods: [n, m], what each of m members says of each of n targets; finite. prior: [m],
-    imaginary targets that each member alone has foreseen. The likelihood is concave in w, and each step
-    raises it, from equal weights on: without a prior the mixture is no less likely than any member.
+    log_likelihoods: [n, m] finite log-probabilities of n targets by m members; prior: [m] pseudo-counts
+    of targets that are explained by one member each. The likelihood is concave in w and each iteration
+    increases it, starting from equal weights. Without a prior, the likelihood of the mixture is at
+    least that of each member.
     """
     members = log_likelihoods.shape[1]
     prior = np.zeros(members) if prior is None else prior
@@ -27,7 +28,7 @@ def mixture_weights(log_likelihoods: Floats, prior: Floats | None = None) -> Flo
     if total == 0:
         return weights
     likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=1, keepdims=True, initial=-np.inf))
-    for _ in range(STEPS):
+    for _ in range(MAX_ITERATIONS):
         joint = likelihoods * weights
         shares = joint / joint.sum(axis=1, keepdims=True)
         new: Floats = (shares.sum(axis=0) + prior) / total
@@ -40,26 +41,26 @@ def mixture_weights(log_likelihoods: Floats, prior: Floats | None = None) -> Flo
 def grouped_weights(
     log_likelihoods: Floats, groups: Ids, count: int, strength: float
 ) -> tuple[Floats, Floats]:
-    """Weights over all targets [m], and of each of ``count`` groups [count, m].
+    """Return the weights over all targets [m], and those of each of ``count`` groups [count, m].
 
-    A group's weights start from those over all with the force of ``strength`` targets.
+    The weights over all targets are the prior of each group's weights, worth ``strength`` targets.
     """
     overall = mixture_weights(log_likelihoods)
-    own = [
+    by_group = [
         mixture_weights(log_likelihoods[groups == group], overall * strength) for group in range(count)
     ]
-    return overall, np.stack(own)
+    return overall, np.stack(by_group)
 
 
 @runtime_checkable
-class Mixing(Protocol):
-    """A recommender that answers with a mixture, and can tell how much of it is whose."""
+class SupportsShares(Protocol):
+    """A recommender whose probabilities are a mixture with known weights."""
 
     def shares(self, contexts: Contexts) -> dict[str, float]:
-        """Part -> weight in the answer to one context, adding up to 1; the heaviest first."""
+        """Return component -> weight for a single context, in descending order; weights sum to 1."""
 
 
 def heaviest_first(shares: dict[str, float]) -> dict[str, float]:
-    """The same shares in order, without those that are 0."""
+    """Return the positive shares in descending order."""
     order = sorted(shares.items(), key=lambda item: -item[1])
-    return {part: weight for part, weight in order if weight > 0}
+    return {component: weight for component, weight in order if weight > 0}

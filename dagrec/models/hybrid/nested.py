@@ -1,4 +1,4 @@
-"""Recommenders inside of recommenders: how they are made, stored and restored."""
+"""Recommenders that contain others: creating, storing and restoring the inner recommenders."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dagrec.types import Options
 
 
 class BaseOptions(Options):
-    """Which recommender is within, and its hyperparameters."""
+    """The inner recommender and its hyperparameters."""
 
-    base: str = Field("markov", description="the recommender within")
-    base_options: dict[str, Any] = Field({}, description="its hyperparameters")
+    base: str = Field("markov", description="the inner recommender")
+    base_options: dict[str, Any] = Field({}, description="hyperparameters of the base")
 
     @model_validator(mode="after")
     def _base_exists(self) -> Self:
@@ -30,33 +30,35 @@ class BaseOptions(Options):
         return self
 
     def new_base(self, seed: int) -> Recommender:
-        """An unfitted one."""
+        """Return an unfitted base."""
         return create(self.base, self.base_options, seed=seed)
 
 
 def make_members(members: Mapping[str, Mapping[str, object]], seed: int) -> dict[str, Recommender]:
-    """Unfitted recommenders of labels with hyperparameters. Raises :class:`ConfigError` for a name or
-    hyperparameter that does not exist."""
+    """Return unfitted recommenders from labels and hyperparameters.
+
+    Raises :class:`ConfigError` for an unknown name or hyperparameter.
+    """
     return {label: create_labelled(label, options, seed=seed) for label, options in members.items()}
 
 
-def restored(
+def restore_member(
     label: str, inner: Recommender, state: State, vocabulary: Vocabulary, graph: ServiceGraph
 ) -> Recommender:
-    """The inner recommender with what :func:`nest` put under its label. Raises :class:`ValueError`."""
+    """Restore a member from its container's state. Raises :class:`ValueError` if it does not fit."""
     try:
-        return inner.restore(nested(label, state), vocabulary, graph)
+        return inner.restore(unnest(label, state), vocabulary, graph)
     except StoreError as error:
         raise ValueError(f"of {label}: {error}") from error
 
 
 def nest(label: str, state: State) -> State:
-    """A member's state under its label."""
+    """Return the state of a member with its label as a prefix of the names."""
     return {f"{label}/{name}": array for name, array in state.items()}
 
 
-def nested(label: str, state: State) -> State:
-    """The state that :func:`nest` put under a label."""
+def unnest(label: str, state: State) -> State:
+    """Return the state of the member with this label; the inverse of :func:`nest`."""
     return {
         name.removeprefix(f"{label}/"): array
         for name, array in state.items()

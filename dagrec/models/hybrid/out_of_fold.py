@@ -1,7 +1,7 @@
-"""Out-of-fold predictions: training examples scored by recommenders that did not see their composition.
+"""Out-of-fold predictions: training examples scored by recommenders fitted without their composition.
 
-A recommender that had seen the examples would look better than it is, and what is learned on top of it
-would trust it too much (stacking; Wolpert 1992).
+Predictions for a recommender's own training examples are too good; a model that is learned on top of
+them would trust the recommender too much (stacking; Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dagrec.types import Floats, Ids
 
 @dataclass(frozen=True)
 class Fold:
-    """Examples of one part of the compositions, and the training data without that part.
+    """The n examples of one part of the compositions, and the training data without that part.
 
-    contexts: of the n examples; targets: [n] service columns.
+    contexts: encoded contexts of the examples; targets: [n] service columns.
     """
 
     rest: TrainingData
@@ -31,12 +31,12 @@ class Fold:
     targets: Ids
 
     def take(self, rows: Ids) -> Fold:
-        """The fold with these of its examples only."""
+        """Return the fold with only these examples."""
         examples = tuple(self.examples[int(row)] for row in rows)
         return Fold(self.rest, examples, self.contexts.take(rows), self.targets[rows])
 
     def scores(self, recommender: Recommender) -> Floats:
-        """[n, C] of an unfitted recommender, which is fitted to the rest."""
+        """Fit an unfitted recommender on the rest and return its scores [n, C] of the examples."""
         return recommender.fit(self.rest).score(self.contexts).astype(np.float64)
 
 
@@ -47,17 +47,18 @@ def out_of_fold(
     *,
     keep: Callable[[TrainingData], Callable[[Example], bool]] | None = None,
 ) -> Iterator[Fold]:
-    """The folds of training data, at most one per composition; none of fewer than two compositions.
+    """Yield the folds of training data: at most one per composition, none for a single composition.
 
-    ``keep`` makes from the rest a predicate of the examples to keep; folds without any are left out.
+    ``keep`` maps the rest to a predicate of the examples to keep; folds without such examples are
+    omitted.
     """
     compositions = len({example.composition for example in data.examples})
     if compositions < 2:
         return
     for rest, part in data.folds(min(count, compositions), seed):
-        wanted = None if keep is None else keep(rest)
-        kept = [i for i, e in enumerate(part.examples) if wanted is None or wanted(e)]
-        if kept:
-            examples = tuple(part.examples[i] for i in kept)
+        is_kept = None if keep is None else keep(rest)
+        rows = [i for i, e in enumerate(part.examples) if is_kept is None or is_kept(e)]
+        if rows:
+            examples = tuple(part.examples[i] for i in rows)
             contexts = data.vocabulary.encode([example.context for example in examples])
-            yield Fold(rest, examples, contexts, part.targets[kept])
+            yield Fold(rest, examples, contexts, part.targets[rows])

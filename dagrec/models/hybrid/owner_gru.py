@@ -1,24 +1,23 @@
-"""GRU4Rec that reads the owner's recent calls before the current path. Ours; parts after others.
+"""Owner GRU: GRU4Rec over the path, extended by the owner's recent calls. There is no paper.
 
     e_i = [E[f_i] ; E[s_i]],  g_i = GRU(drop_e(e_i), g_{i-1}),  g_0 = 0         calls 1..n, oldest first
     q = V [E[f] ; g_n],  k_i = V [E[f_i] ; g_{i-1}]
     a_i = exp(z_i) / (1 + sum_j exp(z_j)),  z_i = q . k_i / sqrt(D) + r[n - i]
     s(y) = w_y . drop_h(h) + b_y  +  u_y . drop_h(g_n)  +  c sum_{i: s_i = y} a_i
 
-Call i of the owner's history came after the node f_i, and its service was s_i; f is the last node of
-the current path, and h the state of GRU4Rec over it (Hidasi et al., ICLR 2016), which is the base. The
-state g_n tells what the owner is doing. The attention a compares the question "what comes after f, when
-the owner has just done g_n" with the same question at each earlier call, and repeats the answers that
-were given then (a pointer: Vinyals et al., NeurIPS 2015, arXiv 1506.03134). The one matrix V makes both
-sides of it: equal questions are alike from the first step on. The 1 in the denominator is a call that
-never was; it takes the attention where nothing earlier is alike. r says how much a call's age counts.
-A global state beside an attention over what was done is also how NARM reads a session (Li et al., CIKM
-2017, arXiv 1711.04725).
+Call i of the owner's history has service s_i and came after node f_i; f is the last node of the current
+path, and h is the state of the base, GRU4Rec over that path (Hidasi et al., ICLR 2016). The state g_n
+summarises the history. The attention a compares the current situation (f, g_n) with the situation of
+each earlier call (f_i, g_{i-1}) and adds weight to the services that were called then, like a pointer
+network (Vinyals et al., NeurIPS 2015, arXiv 1506.03134). Queries and keys share the matrix V, so equal
+situations are similar from initialisation on. The 1 in the denominator acts as an empty call that takes
+the attention if no earlier situation is similar. r is a learned bias for the age of a call. NARM also
+combines a global state with attention over the session (Li et al., CIKM 2017, arXiv 1711.04725).
 
-Without a history, or with calls of unknown services only, g_n and a are 0, and the scores are those of
-the base exactly, which is the same network less its last two terms. So that it can stand alone even
-where almost every example has a history, training leaves out the whole history of a context with
-probability ``history_dropout``. Who the owner is is never read, and nothing about owners is stored.
+Without a history, or if all its services are unknown, g_n and a are 0 and the scores are exactly those
+of the base, which is the same network without the last two terms. To train the base even if almost all
+examples have a history, training drops the whole history of a context with probability
+``history_dropout``. The identity of the owner is not used, and nothing about owners is stored.
 
 In: a forest of paths, calls [R, n, 2] and their number [R]. Out: scores [R, C].
 """
@@ -36,7 +35,7 @@ from torch import Tensor, nn
 
 from dagrec.data.examples import Call, Context
 from dagrec.data.history import MAX_HISTORY_LENGTH
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN, Contexts, Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.sequence.base import SequenceRecommender
 from dagrec.models.sequence.gru4rec import GRU4RecConfig, GRUNetwork
@@ -47,28 +46,36 @@ from dagrec.training.options import ScheduleName
 from dagrec.types import Ids
 
 NODE, SERVICE = 0, 1
-"""Places in a call: id of the last node of its path, id of its service."""
+"""Indices within an encoded call: id of the last node of its path, id of its service."""
 
 
 class OwnerGRUConfig(GRU4RecConfig):
-    """Hyperparameters of GRU4Rec, and of what reads the history."""
+    """Hyperparameters of GRU4Rec and of the history network."""
 
-    epochs: int = Field(30, ge=1, description="passes over the contexts, at most")
-    min_steps: int = Field(400, ge=0, description="on small data, more epochs until there are so many")
-    learning_rate: float = Field(2e-3, gt=0, description="step size at its highest")
-    schedule: ScheduleName = Field("warmup-cosine", description="of the step size")
+    epochs: int = Field(30, ge=1, description="maximum number of epochs")
+    min_steps: int = Field(
+        400, ge=0, description="on small data, epochs are added until there are this many steps"
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate")
+    schedule: ScheduleName = Field("warmup-cosine", description="schedule of the learning rate")
     calls: int = Field(
-        16, ge=1, le=MAX_HISTORY_LENGTH, description="calls of the history that are read, the newest"
+        16,
+        ge=1,
+        le=MAX_HISTORY_LENGTH,
+        description="number of calls of the history that are read, the newest",
     )
     history_hidden: int = Field(64, ge=1, description="width of the state of the history")
     history_dropout: float = Field(
-        0.2, ge=0, lt=1, description="contexts whose whole history is left out in training"
+        0.2, ge=0, lt=1, description="share of contexts whose history is dropped in training"
     )
 
 
 class OwnerInputs(NamedTuple):
-    """forest: the paths; calls: [R, n, 2] node ids of (last node of the path, service), the oldest
-    first, padded behind; counts: [R] calls of each context."""
+    """Inputs of the network.
+
+    forest: the paths; calls: [R, n, 2] node ids of (last node of the path, service), the oldest first,
+    right-padded; counts: [R] number of calls of each context.
+    """
 
     forest: ForestInputs
     calls: Tensor
@@ -77,9 +84,9 @@ class OwnerInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class OwnerUnits:
-    """A unit a context, unless none has a history: then a path answers its prefixes.
+    """One unit per context; only if no context has a history may a path share a unit with its prefixes.
 
-    calls: [B, n, 2]; counts: [B].
+    calls: [B, n, 2] and counts: [B], as in :class:`OwnerInputs`.
     """
 
     forest: PathForest
@@ -87,18 +94,23 @@ class OwnerUnits:
     counts: Ids
 
     @classmethod
-    def of(cls, contexts: Contexts, vocabulary: Vocabulary, most: int, *, shared: bool) -> OwnerUnits:
+    def of(
+        cls, contexts: Contexts, vocabulary: Vocabulary, max_calls: int, *, shared: bool
+    ) -> OwnerUnits:
         ids = vocabulary.ids
-        found = [
-            [(ids.get(node, UNKNOWN), ids[call.service]) for call, node in read(context, most)
-             if call.service in vocabulary.columns]
+        encoded = [
+            [
+                (ids.get(node, UNKNOWN), ids[call.service])
+                for call, node in newest_calls(context, max_calls)
+                if call.service in vocabulary.columns
+            ]
             for context in contexts.origins
-        ]  # fmt: skip
-        counts = np.array([len(own) for own in found], dtype=np.int64)
-        calls = np.full((len(found), int(counts.max(initial=0)), 2), PADDING, dtype=np.int64)
-        for row, own in enumerate(found):
-            if own:
-                calls[row, : len(own)] = own
+        ]
+        counts = np.array([len(row) for row in encoded], dtype=np.int64)
+        calls = np.full((len(encoded), int(counts.max(initial=0)), 2), PADDING, dtype=np.int64)
+        for i, row in enumerate(encoded):
+            if row:
+                calls[i, : len(row)] = row
         forest = PathForest.of(contexts, shared=shared and not counts.any())
         return cls(forest, calls, counts)
 
@@ -107,21 +119,21 @@ class OwnerUnits:
         return self.forest.sizes + self.counts[self.forest.leaves.rows]
 
     def take(self, units: Ids) -> tuple[OwnerInputs, Ids]:
-        forest, answered = self.forest.take(units)
-        counts = self.counts[answered]
-        # One column at least: every parameter is then part of every batch, with gradient 0 or not.
+        forest, context_rows = self.forest.take(units)
+        counts = self.counts[context_rows]
+        # At least one column, so that every parameter has a gradient in every batch.
         width = max(int(counts.max(initial=0)), 1)
-        calls = np.full((len(answered), width, 2), PADDING, dtype=np.int64)
-        calls[:, : self.calls.shape[1]] = self.calls[answered, :width]
-        return OwnerInputs(forest, torch.from_numpy(calls), torch.from_numpy(counts)), answered
+        calls = np.full((len(context_rows), width, 2), PADDING, dtype=np.int64)
+        calls[:, : self.calls.shape[1]] = self.calls[context_rows, :width]
+        return OwnerInputs(forest, torch.from_numpy(calls), torch.from_numpy(counts)), context_rows
 
 
-def read(context: Context, most: int) -> list[tuple[Call, str]]:
-    """The newest calls of the history, the oldest first, and the last node of each one's path.
+def newest_calls(context: Context, max_calls: int) -> list[tuple[Call, str]]:
+    """Return the newest calls of the history, oldest first, each with the last node of its path.
 
-    A call without a path began its composition; its node is no key.
+    The node of a call without a path, which is the first of its composition, is "".
     """
-    return [(call, call.path[-1] if call.path else "") for call in context.history[-most:]]
+    return [(call, call.path[-1] if call.path else "") for call in context.history[-max_calls:]]
 
 
 class OwnerNetwork(Network):
@@ -135,29 +147,29 @@ class OwnerNetwork(Network):
         self.services = services
         self.history_dropout = config.history_dropout
         self.gru = nn.GRU(2 * config.embedding, self.width, batch_first=True)
-        self.question = nn.Linear(config.embedding + self.width, self.width, bias=False)
-        self.age = nn.Parameter(torch.zeros(config.calls))
-        self.doing = nn.Linear(self.width, services, bias=False)
-        # An answer that all attention repeats is exp(3), about 20 times, as likely at first.
-        self.repeat = nn.Parameter(torch.tensor([3.0]))
+        self.situation = nn.Linear(config.embedding + self.width, self.width, bias=False)
+        self.age_bias = nn.Parameter(torch.zeros(config.calls))
+        self.history_head = nn.Linear(self.width, services, bias=False)
+        # Initially, attention 1 makes a service exp(3), about 20 times, as probable.
+        self.repeat_weight = nn.Parameter(torch.tensor([3.0]))
 
     def states(self, inputs: OwnerInputs) -> Tensor:
-        """[R, H + D + C]: state of the path; state of the history; attention to each service."""
+        """Return [R, H + D + C]: state of the path, state of the history, attention to each service."""
         h = self.base.states(inputs.forest)
-        last = inputs.forest.nodes[inputs.forest.answered]
+        last = inputs.forest.nodes[inputs.forest.ends]
         counts = inputs.counts
         if self.training and self.history_dropout:
-            kept = torch.rand(len(counts), device=counts.device) >= self.history_dropout
-            counts = counts * kept
-        before, now = self._doing(inputs.calls, counts)
+            keep = torch.rand(len(counts), device=counts.device) >= self.history_dropout
+            counts = counts * keep
+        before, now = self._history_states(inputs.calls, counts)
         weights = self._attention(last, inputs.calls, counts, before, now)
-        # Padding has weight 0: whatever column it falls into gets nothing.
-        columns = (inputs.calls[:, :, SERVICE] - FIRST).clamp(min=0)
+        # Padding has weight 0, so its column does not matter.
+        columns = (inputs.calls[:, :, SERVICE] - FIRST_SERVICE).clamp(min=0)
         repeated = weights.new_zeros(len(h), self.services).scatter_add(1, columns, weights)
         return torch.cat([h, self.base.drop_hidden(now), repeated], dim=1)
 
-    def _doing(self, calls: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """State of the history before each call [R, n, D], and after all of them [R, D]."""
+    def _history_states(self, calls: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the state of the history before each call [R, n, D] and after the last one [R, D]."""
         embedded = self.base.drop_embedding(self.base.embed(calls)).flatten(2)  # [R, n, 2 E]
         after, _ = self.gru(embedded)
         before = torch.cat([after.new_zeros(len(after), 1, self.width), after], dim=1)
@@ -167,25 +179,25 @@ class OwnerNetwork(Network):
     def _attention(
         self, last: Tensor, calls: Tensor, counts: Tensor, before: Tensor, now: Tensor
     ) -> Tensor:
-        """[R, n] weights of the calls; what is left of 1 is the weight of none of them."""
+        """Return the weights [R, n] of the calls; they sum to less than 1 because of the empty call."""
         embed = self.base.embed
-        query = self.question(torch.cat([embed(last), now], dim=1))
-        keys = self.question(torch.cat([embed(calls[:, :, NODE]), before], dim=2))
+        query = self.situation(torch.cat([embed(last), now], dim=1))
+        keys = self.situation(torch.cat([embed(calls[:, :, NODE]), before], dim=2))
         ages = counts[:, None] - 1 - torch.arange(calls.shape[1], device=calls.device)  # [R, n]
-        z = (keys @ query[:, :, None]).squeeze(2) * self.width**-0.5 + self.age[ages.clamp(min=0)]
+        z = (keys @ query[:, :, None]).squeeze(2) * self.width**-0.5 + self.age_bias[ages.clamp(min=0)]
         z = z.masked_fill(ages < 0, -torch.inf)
-        none = z.new_zeros(len(z), 1)
-        weights: Tensor = torch.softmax(torch.cat([none, z], dim=1), dim=1)[:, 1:]
+        empty_call = z.new_zeros(len(z), 1)
+        weights: Tensor = torch.softmax(torch.cat([empty_call, z], dim=1), dim=1)[:, 1:]
         return weights
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
         sizes = [self.base_width, self.width, self.services]
         h, now, repeated = states.split(sizes, dim=1)
-        weight = self.doing.weight
+        weight = self.history_head.weight
         if columns is not None:
             weight, repeated = weight[columns], repeated[:, columns]
-        history = nn.functional.linear(now, weight) + self.repeat * repeated
-        # As the base has it in memory: without a history no bit of its scores may differ.
+        history = nn.functional.linear(now, weight) + self.repeat_weight * repeated
+        # Contiguous as in the base, so that scores without a history are bitwise equal.
         scores: Tensor = self.base.scores(h.contiguous(), columns) + history
         return scores
 
@@ -194,7 +206,11 @@ class OwnerNetwork(Network):
 
 
 class OwnerGRU(SequenceRecommender):
-    """GRU4Rec, and the owner's recent calls."""
+    """GRU4Rec with attention over the owner's recent calls.
+
+    Use it if requests have an owner's history and there is enough data to train a network on it;
+    otherwise prefer ``cache`` or ``ranker``.
+    """
 
     name = "owner_gru"
     paper = "none for this form; Hidasi et al. 2016, arXiv 1511.06939, with a pointer to earlier calls"
@@ -206,7 +222,7 @@ class OwnerGRU(SequenceRecommender):
         return OwnerNetwork(self.config, len(vocabulary), len(vocabulary.services))
 
     def key(self, context: Context) -> Hashable:
-        calls = tuple((call.service, node) for call, node in read(context, self.config.calls))
+        calls = tuple((call.service, node) for call, node in newest_calls(context, self.config.calls))
         return super().key(context), calls
 
     def units(self, contexts: Contexts, *, training: bool) -> OwnerUnits:

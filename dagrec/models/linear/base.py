@@ -1,4 +1,4 @@
-"""What linear recommenders share: scores are products of a context's indicators with a matrix."""
+"""The base class of linear recommenders: scores are products of indicators and a weight matrix."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from abc import abstractmethod
 
 import numpy as np
 
-from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Contexts, Vocabulary
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender, State
 from dagrec.models.interactions import SetOptions, Sets
 from dagrec.training.data import TrainingData
 from dagrec.types import Floats, Scores
 
-DECIMALS = 9
-"""Of a score; weights are found by solving for them in double precision."""
+SCORE_DECIMALS = 9
+"""Scores are rounded to this precision, because the weights are solutions of linear systems."""
 
 
 class LinearRecommender(Recommender):
-    """Scores x W: x [B, I] is a set, and a subclass says what W [I, C] is. Without torch."""
+    """A recommender with scores x W, without torch.
+
+    x [B, I] are the indicators of the contexts; a subclass defines W [I, C].
+    """
 
     config: SetOptions
     _weights: Floats | None = None
@@ -26,15 +29,15 @@ class LinearRecommender(Recommender):
 
     @abstractmethod
     def weights(self, data: TrainingData) -> Floats:
-        """[I, C]"""
+        """Return W [I, C]."""
 
     def inputs(self, contexts: Contexts, vocabulary: Vocabulary) -> Floats:
-        """[B, I]: 1 at each node of the set, and at the mark of its last."""
+        """Return x [B, I]: 1 for each node of the set and, with ``last``, for the mark of the last."""
         sets = Sets.of(contexts, vocabulary, self.config.read)
         return sets.multi_hot(vocabulary, last=self.config.last)
 
     def width(self, vocabulary: Vocabulary) -> int:
-        """I, the number of inputs."""
+        """Return I, the number of inputs."""
         return int(self.inputs(vocabulary.encode([]), vocabulary).shape[1])
 
     def _fit(self, data: TrainingData) -> None:
@@ -42,8 +45,8 @@ class LinearRecommender(Recommender):
 
     def _score(self, contexts: Contexts) -> Scores:
         weights, vocabulary = self._fitted(self._weights), self._fitted(self._vocabulary)
-        # What differs by the noise of a solve alone is a tie.
-        products = np.round(self.inputs(contexts, vocabulary) @ weights, DECIMALS)
+        # Scores that differ only by numerical error become ties.
+        products = np.round(self.inputs(contexts, vocabulary) @ weights, SCORE_DECIMALS)
         scores: Scores = products.astype(np.float32)
         return scores
 
@@ -54,11 +57,11 @@ class LinearRecommender(Recommender):
         weights = state["weights"].astype(np.float64)
         shape = (self.width(vocabulary), len(vocabulary.services))
         if weights.shape != shape:
-            raise ValueError(f"weights of shape {weights.shape} where {shape} belongs")
+            raise ValueError(f"weights of shape {weights.shape} instead of {shape}")
         self._weights, self._vocabulary = weights, vocabulary
 
 
-def own_items(column: int, vocabulary: Vocabulary, *, last: bool) -> list[int]:
-    """The items that are a service themselves: its node and, with ``last``, the node's mark."""
-    node = column + FIRST
+def items_of_service(column: int, vocabulary: Vocabulary, *, last: bool) -> list[int]:
+    """Return the items of a service: its node and, with ``last``, the mark of this node as the last."""
+    node = column + FIRST_SERVICE
     return [node, len(vocabulary) + node] if last else [node]

@@ -1,20 +1,20 @@
-"""Item-kNN: the services that occur together with what is there (Sarwar et al., WWW 2001).
+"""Item-kNN: services that co-occur with the nodes of the context (Sarwar et al., WWW 2001).
 
     sim_ij = n_ij / ( (n_i + shrinkage)^alpha (n_j + shrinkage)^(1 - alpha) )
     s(y) = sum over i in x, with y among the neighbours of i, of sim_iy
 
-n_ij counts the training examples that hold both i and j, n_i those that hold i. An example holds the
-nodes of its context, the mark of its last node (an item of its own, ``last = true``) and its target.
-Without shrinkage and with alpha = 1/2 it is the cosine of two columns; with alpha = 1 the share of i's
-examples that hold j. Shrinkage (the form is that of session-rec, Ludewig and Jannach 2018) keeps items
-seen a few times from being certain of anything.
+n_ij is the number of training examples that contain both i and j, n_i the number that contain i. An
+example contains the nodes of its context, the mark of its last node (a separate item, with ``last =
+true``) and its target. Without shrinkage, alpha = 1/2 gives the cosine of two columns, and alpha = 1
+the share of the examples with i that contain j. Shrinkage (in the form of session-rec, Ludewig and
+Jannach 2018) reduces the similarities of rare items.
 
-The neighbours of an item are the services most similar to it, never itself, nor a mark's node. Those
-that tie for the last places share them, so that names do not decide. Pairs have no direction: all that
-the order can change is which node is marked. Scores are sums of similarities below 1: softmax of them
-is flat, and their order is what means something.
+The neighbours of an item are the services most similar to it, except for itself or, for a mark, its own
+node. Services that tie for the last places share these places, so that names do not matter. Pairs have
+no direction: the order of the nodes matters only through the mark. Scores are sums of similarities
+below 1, so their softmax is flat; only their order is meaningful.
 
-In: sets of nodes and their last. Out: scores [B, C].
+In: sets of nodes and their last nodes. Out: scores [B, C].
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.base import Traits
 from dagrec.models.counting.neighbours import nearest
 from dagrec.models.interactions import Interactions, SetOptions
-from dagrec.models.linear.base import LinearRecommender, own_items
+from dagrec.models.linear.base import LinearRecommender, items_of_service
 from dagrec.training.data import TrainingData
 from dagrec.types import Floats
 
@@ -34,18 +34,23 @@ from dagrec.types import Floats
 class ItemKNNConfig(SetOptions):
     """Hyperparameters of item-kNN."""
 
-    neighbours: int = Field(100, ge=1, description="services that an item speaks for, the nearest ones")
+    neighbours: int = Field(
+        100, ge=1, description="number of services with nonzero similarity to an item, the nearest"
+    )
     shrinkage: float = Field(20.0, ge=0, description="added to the count of each item")
     alpha: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="1: relative to the count of the item that is there; 0: to that of the service",
+        description="normalisation; 1: by the count of the context's item; 0: by that of the service",
     )
 
 
 class ItemKNN(LinearRecommender):
-    """Similarities of items that occur together."""
+    """Similarities of items by their co-occurrence.
+
+    Use it as a simple baseline whose scores are easy to trace back to counts.
+    """
 
     name = "itemknn"
     paper = "Sarwar et al. 2001, Item-based collaborative filtering recommendation algorithms"
@@ -54,15 +59,18 @@ class ItemKNN(LinearRecommender):
     config: ItemKNNConfig
 
     def weights(self, data: TrainingData) -> Floats:
-        together = Interactions.of_examples(data, self.config).gram()
-        services = slice(FIRST, FIRST + len(data.vocabulary.services))
-        counts, together = np.diag(together) + self.config.shrinkage, together[:, services]
+        gram = Interactions.of_examples(data, self.config).gram()
+        services = slice(FIRST_SERVICE, FIRST_SERVICE + len(data.vocabulary.services))
+        counts, pair_counts = np.diag(gram) + self.config.shrinkage, gram[:, services]
         scale = np.outer(counts**self.config.alpha, counts[services] ** (1 - self.config.alpha))
-        # What never occurs is never together with anything: 0 of 0 is 0.
-        similar = np.divide(together, scale, out=np.zeros_like(together), where=together > 0)
-        for column in range(similar.shape[1]):
-            similar[own_items(column, data.vocabulary, last=self.config.last), column] = 0
-        rows, columns, shares = nearest(similar, self.config.neighbours)
-        found = np.zeros_like(similar)
-        found[rows, columns] = similar[rows, columns] * shares
-        return found
+        # For items that do not occur, count and scale can both be 0; their similarity is 0.
+        similarities = np.divide(
+            pair_counts, scale, out=np.zeros_like(pair_counts), where=pair_counts > 0
+        )
+        for column in range(similarities.shape[1]):
+            items = items_of_service(column, data.vocabulary, last=self.config.last)
+            similarities[items, column] = 0
+        rows, columns, shares = nearest(similarities, self.config.neighbours)
+        weights = np.zeros_like(similarities)
+        weights[rows, columns] = similarities[rows, columns] * shares
+        return weights

@@ -1,19 +1,20 @@
-"""Ridge regression from the context to the target (Hoerl and Kennard 1970): EASE with a direction.
+"""Ridge regression of the target on the context (Hoerl and Kennard 1970): a directed EASE.
 
     min_{W, b}  sum_n | y_n - W^T c_n - b |^2 + l2 |W|^2
     s = W^T c + b
 
-n runs over the training examples; y is the target's indicator [C], c is the set of the context's nodes,
-and behind it (``last = true``) the indicator of the last node. Unlike EASE, targets are no inputs: what
-follows is told from what leads to it. b carries no penalty, so that the scores of a context sum to 1,
-and are the services' shares where l2 is large. With the last node alone, and no b,
-W_cy = N(c, y) / (N(c) + l2) exactly: a Markov chain of order 1, shrunk toward 0.
+n runs over the training examples. y is the indicator of the target [C]; c is the indicator of the
+context's nodes, followed (with ``last = true``) by the indicator of the last node. Unlike in EASE,
+targets are not inputs, so a service that follows is distinguished from the nodes before it. b is not
+regularised, so the scores of a context sum to 1, and for large l2 they are the relative frequencies of
+the services. With only the last node as input and without b, W_cy = N(c, y) / (N(c) + l2) exactly: a
+first-order Markov chain, shrunk towards 0.
 
-Scores estimate P(y | c), though not within [0, 1]: softmax of them is nearly uniform, and their order
-is what means something. Equal contexts are one row with their counts, which is the same mathematics. A
-column that never occurs has no weights.
+Scores estimate P(y | c), but are not bounded to [0, 1]. Their softmax is nearly uniform; only their
+order is meaningful. Equal contexts are one row with their counts, which gives the same solution. The
+weights of a column that does not occur are 0.
 
-In: sets of nodes and their last. Out: scores [B, C].
+In: sets of nodes and their last nodes. Out: scores [B, C].
 """
 
 from __future__ import annotations
@@ -34,19 +35,25 @@ from dagrec.types import Floats
 class RidgeConfig(SetOptions):
     """Hyperparameters of the regression."""
 
-    l2: float = Field(10.0, ge=1e-6, description="weight of the squared weights, in examples")
-    nodes: bool = Field(True, description="the set's nodes are inputs; false: its last node alone")
-    bias: bool = Field(True, description="a constant for each service, without a penalty")
+    l2: float = Field(10.0, ge=1e-6, description="L2 regularisation of the weights, in examples")
+    nodes: bool = Field(
+        True, description="use all nodes of the set as inputs; false: only the last node"
+    )
+    bias: bool = Field(True, description="add a constant for each service, without regularisation")
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _has_inputs(self) -> Self:
         if not (self.nodes or self.last):
-            raise ValueError("without nodes and without last nothing of a context is an input")
+            raise ValueError("without nodes and without last there are no inputs")
         return self
 
 
 class Ridge(LinearRecommender):
-    """Weights from nodes to the services that follow, in closed form."""
+    """Linear regression from the nodes of the context to the next service, in closed form.
+
+    Use it as a linear baseline that combines evidence from all upstream nodes; on small data it is
+    often close to networks.
+    """
 
     name = "ridge"
     paper = "Hoerl and Kennard 1970, Ridge regression: biased estimation for nonorthogonal problems"
@@ -55,25 +62,23 @@ class Ridge(LinearRecommender):
     config: RidgeConfig
 
     def inputs(self, contexts: Contexts, vocabulary: Vocabulary) -> Floats:
-        """[B, I]: the set, its last node, and 1 for the bias; each where it is wanted."""
-        found = super().inputs(contexts, vocabulary)
+        """Return [B, I]: the set, its last node and 1 for the bias, as configured."""
+        x = super().inputs(contexts, vocabulary)
         if not self.config.nodes:
-            found = found[:, len(vocabulary) :]
-        return np.pad(found, ((0, 0), (0, 1)), constant_values=1) if self.config.bias else found
+            x = x[:, len(vocabulary) :]
+        return np.pad(x, ((0, 0), (0, 1)), constant_values=1) if self.config.bias else x
 
     def weights(self, data: TrainingData) -> Floats:
+        from scipy.sparse import csr_array, vstack
+
         grouped = data.grouped(lambda context: set_key(context, self.config.read))
-        inputs, services = self.width(data.vocabulary), len(data.vocabulary.services)
-        gram, cross = np.zeros((inputs, inputs)), np.zeros((inputs, services))
-        for start in range(0, len(grouped.contexts), ROWS_PER_PASS):
-            rows = np.arange(start, min(start + ROWS_PER_PASS, len(grouped.contexts)))
-            owners, pairs = grouped.pairs_of(rows)
-            y = np.zeros((len(rows), services))
-            y[owners, grouped.columns[pairs]] = grouped.counts[pairs]
-            x = self.inputs(grouped.contexts.take(rows), data.vocabulary)
-            gram += x.T @ (x * y.sum(axis=1, keepdims=True))
-            cross += x.T @ y
-        penalty = np.full(inputs, self.config.l2)
+        contexts, services = grouped.contexts, len(data.vocabulary.services)
+        passes = np.split(np.arange(len(contexts)), range(ROWS_PER_PASS, len(contexts), ROWS_PER_PASS))
+        x = vstack([csr_array(self.inputs(contexts.take(rows), data.vocabulary)) for rows in passes])
+        y = csr_array((grouped.counts, grouped.columns, grouped.starts), (len(contexts), services))
+        gram = (x.T @ (x * y.sum(axis=1)[:, None])).toarray()
+        penalty = np.full(len(gram), self.config.l2)
         if self.config.bias:
             penalty[-1] = 0
-        return np.linalg.solve(gram + np.diag(penalty), cross).astype(np.float64, copy=False)
+        weights: Floats = np.linalg.solve(gram + np.diag(penalty), (x.T @ y).toarray())
+        return weights

@@ -1,19 +1,19 @@
-"""Transformer blocks for sequences of nodes, and what the recommenders built of them share.
+"""Transformer blocks for sequences of nodes, and the base classes of recommenders built from them.
 
 Block (pre-norm, Xiong et al. 2020, arXiv 2002.04745), for x [B, L, D]:
 
     x <- x + drop(MHA(LN(x))),  x <- x + drop(W_2 drop(act(W_1 LN(x))))
     MHA: softmax_j(q_i . k_j / sqrt(D / H) + b[i - j]) v_j, in each of H heads
 
-The sums run over the nodes that i may see: real ones (never padding) and, in a causal network, none
-after i. Rows are padded on the right, so every query sees a real node and no softmax is empty. In a
-causal network nothing behind a node reaches it: one pass over a path gives the states of all of its
-prefixes, each exactly as if the prefix stood alone.
+The sums run over the nodes that i may attend to: never padding and, in a causal network, no node after
+i. Rows are padded on the right, so every query attends to at least one node and no softmax is empty. In
+a causal network the state of a node does not depend on later nodes: one pass over a path computes the
+states of all its prefixes, and each is equal to that of the prefix alone.
 
-Positions: ``absolute`` adds a learned vector for each place, counted from the left; ``distance`` adds
-the learned number b[i - j] to the scores of each head, which says how far back a node lies wherever the
-context begins (Shaw et al. 2018, arXiv 1803.02155, in the scalar form of T5). Both start at 0, so a
-place or a distance that training never reached adds nothing.
+Positions: ``absolute`` adds a learned vector for each position, counted from the left; ``distance``
+adds a learned scalar b[i - j] per head to the attention scores, which depends only on the distance
+between two nodes (Shaw et al. 2018, arXiv 1803.02155, in the scalar form of T5). Both are initialised
+to 0, so positions and distances that do not occur in training have no effect.
 """
 
 from __future__ import annotations
@@ -40,39 +40,43 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GE
 
 
 class TransformerOptions(AttentionSizes, SequenceOptions):
-    """Sizes of the blocks; those of the optimisation come with them.
+    """Hyperparameters of the blocks and of training.
 
-    Batches are large and the first steps long, so that a few dozen contexts and some thousand get
-    numbers of steps that suit both: 100, and 700 of 1,700 paths.
+    The batch size and learning rate are large, so that the same number of epochs suits both small and
+    large data: 100 steps for a few dozen paths, 700 steps for 1,700 paths.
     """
 
-    expansion: int = Field(1, ge=1, description="width within the feed-forward net, in widths")
-    activation: Activation = Field("relu", description="of the feed-forward net")
+    expansion: int = Field(
+        1, ge=1, description="hidden width of the feed-forward network, as a multiple of width"
+    )
+    activation: Activation = Field(
+        "relu", description="activation function of the feed-forward network"
+    )
     positions: Positions = Field(
         "distance",
-        description="absolute: a vector a place; distance: a number a step back, for each head",
+        description="absolute: a learned vector per position; distance: a learned bias per distance",
     )
     dropout: float = Field(
         0.3,
         ge=0,
         lt=1,
-        description="on embeddings, within the feed-forward net, and on what a block adds",
+        description="dropout of embeddings, sublayer outputs and the feed-forward network",
     )
-    tied: bool = Field(True, description="use the services' embeddings as output weights")
+    tied: bool = Field(True, description="use the embeddings of the services as output weights")
 
-    batch_size: int = Field(256, ge=1, description="units a step: paths")
-    epochs: int = Field(100, ge=1, description="passes over the training units, at most")
-    learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
+    batch_size: int = Field(256, ge=1, description="paths per step")
+    epochs: int = Field(100, ge=1, description="maximum number of epochs")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
     schedule: ScheduleName = Field(
         "warmup-cosine",
-        description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
+        description="warmup-cosine: linear warm-up, then cosine decay to a hundredth of the peak",
     )
 
 
 class Block(nn.Module):
-    """x [N, D] -> the same shape, and the attention weights [B, H, L, L]."""
+    """One transformer block: x [N, D] -> the same shape, and the attention weights [B, H, L, L]."""
 
-    def __init__(self, options: TransformerOptions, reach: int, *, causal: bool) -> None:
+    def __init__(self, options: TransformerOptions, max_length: int, *, causal: bool) -> None:
         super().__init__()
         width, inner = options.width, options.width * options.expansion
         self.heads = options.heads
@@ -87,15 +91,18 @@ class Block(nn.Module):
             nn.Linear(inner, width),
         )
         self.drop = nn.Dropout(options.dropout)
-        # Distances start at 0 in a causal network, at -(reach - 1) where nodes look both ways.
-        self.nearest = 0 if causal else 1 - reach
+        # Distances are at least 0 in a causal network, and at least -(max_length - 1) otherwise.
+        self.min_distance = 0 if causal else 1 - max_length
         self.distance: nn.Parameter | None = None
         if options.positions == "distance":
-            self.distance = nn.Parameter(torch.zeros(options.heads, reach - self.nearest))
+            self.distance = nn.Parameter(torch.zeros(options.heads, max_length - self.min_distance))
 
-    def forward(self, x: Tensor, real: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [N, D], the real places of all rows, of which real [B, L] says where they stand; seen:
-        [B, L, L], True where the query (row) may see the key (column)."""
+    def forward(self, x: Tensor, real: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the new states and the attention weights.
+
+        real: [B, L], False at padding; x: [N, D] states of the N real positions; allowed: [B, L, L],
+        True where the query (row) may attend to the key (column).
+        """
         (batch, length), width = real.shape, x.shape[1]
         rows = x.new_zeros(batch, length, 3 * width)
         rows[real] = self.project(self.norm_attention(x)).to(rows.dtype)
@@ -105,57 +112,63 @@ class Block(nn.Module):
         )
         scores = q @ k.transpose(2, 3) * (width // self.heads) ** -0.5  # [B, H, L, L]
         if self.distance is not None:
-            place = torch.arange(length, device=x.device)
-            steps = (place[:, None] - place).clamp(min=self.nearest)  # what is nearer is not seen
-            scores = scores + self.distance[:, steps - self.nearest]
-        weights = scores.masked_fill(~seen[:, None], -torch.inf).softmax(dim=3)
-        taken = (weights @ v).transpose(1, 2).reshape(batch, length, width)[real]
-        x = x + self.drop(self.out(taken))
+            position = torch.arange(length, device=x.device)
+            # In a causal network, smaller distances are masked below.
+            distances = (position[:, None] - position).clamp(min=self.min_distance)
+            scores = scores + self.distance[:, distances - self.min_distance]
+        weights = scores.masked_fill(~allowed[:, None], -torch.inf).softmax(dim=3)
+        attended = (weights @ v).transpose(1, 2).reshape(batch, length, width)[real]
+        x = x + self.drop(self.out(attended))
         return x + self.drop(self.feed(self.norm_feed(x))), weights
 
 
 class Blocks(nn.Module):
-    """Embedded nodes [B, L, D] -> states of the same shape, after all blocks and a last norm.
+    """All blocks and a final norm: embedded nodes [B, L, D] -> states of the same shape.
 
-    Between blocks there are only the places of real nodes: rows are far apart in length, and most of a
-    batch is padding.
+    Between blocks only the states of real nodes are kept, because rows differ much in length and most
+    of a batch is padding.
     """
 
-    def __init__(self, options: TransformerOptions, reach: int, *, causal: bool) -> None:
+    def __init__(self, options: TransformerOptions, max_length: int, *, causal: bool) -> None:
         super().__init__()
         self.causal = causal
         self.drop = nn.Dropout(options.dropout)
-        self.blocks = nn.ModuleList(Block(options, reach, causal=causal) for _ in range(options.layers))
+        self.blocks = nn.ModuleList(
+            Block(options, max_length, causal=causal) for _ in range(options.layers)
+        )
         self.norm = nn.LayerNorm(options.width)
 
     def forward(self, x: Tensor, real: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """real: [B, L], False at padding. Returns the states, 0 there, and each block's weights."""
-        seen = real[:, None, :].expand(-1, x.shape[1], -1)
+        """Return the states, which are 0 at padding, and the attention weights of each block.
+
+        real: [B, L], False at padding.
+        """
+        allowed = real[:, None, :].expand(-1, x.shape[1], -1)
         if self.causal:
-            seen = seen & torch.ones_like(seen[0]).tril()
-        found = []
-        inside = self.drop(x[real])
+            allowed = allowed & torch.ones_like(allowed[0]).tril()
+        block_weights = []
+        h = self.drop(x[real])
         for block in self.blocks:
-            inside, weights = block(inside, real, seen)
-            found.append(weights)
+            h, weights = block(h, real, allowed)
+            block_weights.append(weights)
         states = torch.zeros_like(x)
-        states[real] = self.norm(inside).to(x.dtype)
-        return states, found
+        states[real] = self.norm(h).to(x.dtype)
+        return states, block_weights
 
 
 class AttentionNetwork(Network):
-    """A network whose states come out of :class:`Blocks`."""
+    """A network whose states are computed by :class:`Blocks`."""
 
     @abstractmethod
     def attend(self, inputs: RowInputs) -> tuple[Tensor, list[Tensor]]:
-        """States of all places [B, L, D], and the weights of each block [B, H, L, L]."""
+        """Return the states of all positions [B, L, D] and the weights of each block [B, H, L, L]."""
 
 
 class CausalTransformer(AttentionNetwork):
-    """Padded paths -> scores [R, C]; the state of a context is that of its last node.
+    """Padded paths -> scores [R, C]; the state of a context is the state of its last node.
 
-    A node enters as sqrt(D) E[v], with unit variance at the start; as an output weight, where the two
-    are tied, E[v] starts with variance 1 / D, so that the scores have unit variance too.
+    The input of a node is sqrt(D) E[v], initially with unit variance. With tied weights, E[v] is also
+    the output weight; its initial variance 1 / D gives the scores unit variance.
     """
 
     def __init__(self, options: TransformerOptions, nodes: int, services: int) -> None:
@@ -173,15 +186,15 @@ class CausalTransformer(AttentionNetwork):
 
     def attend(self, inputs: RowInputs) -> tuple[Tensor, list[Tensor]]:
         x = self.embed(inputs.nodes) * self.scale
-        place = torch.arange(x.shape[1], device=x.device)
+        position = torch.arange(x.shape[1], device=x.device)
         if self.position is not None:
-            x = x + self.position[: len(place)]
-        found: tuple[Tensor, list[Tensor]] = self.blocks(x, place < inputs.lengths[:, None])
-        return found
+            x = x + self.position[: len(position)]
+        result: tuple[Tensor, list[Tensor]] = self.blocks(x, position < inputs.lengths[:, None])
+        return result
 
     def states(self, inputs: RowInputs) -> Tensor:
         states, _ = self.attend(inputs)
-        return states[inputs.rows, inputs.places]
+        return states[inputs.rows, inputs.positions]
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
         scores: Tensor = self.head(states, columns)
@@ -189,13 +202,13 @@ class CausalTransformer(AttentionNetwork):
 
 
 class AttentionRecommender(SequenceRecommender):
-    """A sequence recommender whose attention can be read."""
+    """A sequence recommender that can return its attention weights."""
 
     appended: ClassVar[tuple[str, ...]] = ()
-    """What the network reads behind the last node."""
+    """Tokens that the network appends to the path."""
 
     def attention(self, context: Context) -> Attention:
-        """The weights with which this context is read, without dropout.
+        """Return the attention weights of a context, computed without dropout.
 
         Raises :class:`NotFittedError` before ``fit``, and :class:`DataError` for an empty context.
         """

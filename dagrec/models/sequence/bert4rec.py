@@ -1,23 +1,25 @@
-"""BERT4Rec: attention in both directions, read at an appended mask (Sun et al., CIKM 2019,
+"""BERT4Rec: bidirectional self-attention over the path and an appended mask (Sun et al., CIKM 2019,
 arXiv 1904.06690).
 
     x = drop(sqrt(D) [E[v_1], ..., E[v_L], m] (+ P)),  h = LN(Blocks(x))
     s(y) = E_y . LN(gelu(W h_{L+1} + c)) + b_y
 
-m is the vector of [MASK], a parameter of its own: it stands in no table, so it is neither a node nor a
-candidate. It is always appended behind the last node, nothing is dropped for it, and the answer is read
-there, in training as in serving. On top of the loss there comes the paper's cloze, times ``cloze``:
+m is the vector of [MASK], a separate parameter: it is not a row of the embedding, so it is neither a
+node nor a candidate. The mask is always appended after the last node, no node is dropped to make room
+for it, and the scores are computed from its state, in training and in serving. The training loss also
+includes the paper's cloze loss with weight ``cloze``:
 
-    each service of a context of two nodes or more is masked with probability ``mask_share``
-    mean over these of -log softmax(s at its place)[the service], the mask at the end being there too
+    each service in a context of at least two nodes is masked with probability ``mask_share``; mean over
+    the masked services of -log softmax(s at its position)[the service], with the final mask kept
 
-It is a second pass, so that the answer is always learned from the whole context, as it is asked for. In
-the paper one pass serves both, and often hides the frontier itself. Only masked places have a loss.
+The cloze uses a second forward pass, so the next service is always learned from the unmasked context,
+as in serving. In the paper one pass serves both purposes and often masks the frontier. Only masked
+positions contribute to the loss.
 
-Other choices: the blocks are those of SASRec without the causal mask; learned places are counted from
-the mask backwards, so that they say the same of a short context as of the end of a long one. Every
-context is a row of its own, since all of its states depend on where it ends: an epoch costs several
-times one of SASRec.
+Further choices: the blocks are those of SASRec without the causal mask; learned positions are counted
+backwards from the mask, so the end of every context has the same positions. Every context is a separate
+row, because all its states depend on its last node; an epoch therefore costs several times as much as
+one of SASRec.
 
 In: padded paths. Out: scores [R, C].
 """
@@ -29,7 +31,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dagrec.data.examples import MAX_CONTEXT_LENGTH
-from dagrec.data.vocabulary import FIRST, Contexts, Vocabulary
+from dagrec.data.vocabulary import FIRST_SERVICE, Contexts, Vocabulary
 from dagrec.models.base import Traits
 from dagrec.models.sequence.attention import (
     Activation,
@@ -46,13 +48,17 @@ MASK = "[MASK]"
 
 
 class BERT4RecConfig(TransformerOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
-    activation: Activation = Field("gelu", description="of the feed-forward net")
-    batch_size: int = Field(512, ge=1, description="units a step: contexts")
-    epochs: int = Field(80, ge=1, description="passes over the training units, at most")
-    cloze: float = Field(0.2, ge=0, description="weight of the loss at masked services; 0: no cloze")
-    mask_share: float = Field(0.2, gt=0, lt=1, description="share of the services that the cloze masks")
+    activation: Activation = Field(
+        "gelu", description="activation function of the feed-forward network"
+    )
+    batch_size: int = Field(512, ge=1, description="contexts per step")
+    epochs: int = Field(80, ge=1, description="maximum number of epochs")
+    cloze: float = Field(0.2, ge=0, description="weight of the cloze loss; 0 disables it")
+    mask_share: float = Field(
+        0.2, gt=0, lt=1, description="probability with which the cloze masks a service"
+    )
 
 
 class BERTNetwork(AttentionNetwork):
@@ -75,21 +81,24 @@ class BERTNetwork(AttentionNetwork):
         self.head = Head(width, services, self.embed if config.tied else None)
 
     def attend(self, inputs: RowInputs, hidden: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """hidden: [B, L], True where a node is masked besides the end."""
+        """Return states and weights as in the base class, for L + 1 positions including the mask.
+
+        hidden: [B, L], True for nodes that are masked in addition to the final mask.
+        """
         nodes = nn.functional.pad(inputs.nodes, (0, 1))
-        place, end = torch.arange(nodes.shape[1], device=nodes.device), inputs.lengths[:, None]
-        masked = place == end
+        position, end = torch.arange(nodes.shape[1], device=nodes.device), inputs.lengths[:, None]
+        masked = position == end
         if hidden is not None:
             masked = masked | nn.functional.pad(hidden, (0, 1))
         x = torch.where(masked[..., None], self.mask, self.embed(nodes)) * self.scale
         if self.position is not None:
-            x = x + self.position[(end - place).clamp(min=0)]
-        found: tuple[Tensor, list[Tensor]] = self.blocks(x, place <= end)
-        return found
+            x = x + self.position[(end - position).clamp(min=0)]
+        result: tuple[Tensor, list[Tensor]] = self.blocks(x, position <= end)
+        return result
 
     def states(self, inputs: RowInputs) -> Tensor:
-        found, _ = self.attend(inputs)
-        states: Tensor = self.project(found[inputs.rows, inputs.places + 1])
+        h, _ = self.attend(inputs)
+        states: Tensor = self.project(h[inputs.rows, inputs.positions + 1])
         return states
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
@@ -99,23 +108,31 @@ class BERTNetwork(AttentionNetwork):
     def penalty(
         self, inputs: RowInputs, states: Tensor, rows: Tensor, columns: Tensor
     ) -> Tensor | None:
-        """The cloze, in training; None where no service is masked."""
+        """Return the weighted cloze loss; None outside training or if no service is masked."""
         if not self.training or self.cloze == 0:
             return None
         nodes = inputs.nodes
-        services = (nodes >= FIRST) & (nodes < FIRST + self.services) & (inputs.lengths[:, None] > 1)
+        services = (
+            (nodes >= FIRST_SERVICE)
+            & (nodes < FIRST_SERVICE + self.services)
+            & (inputs.lengths[:, None] > 1)
+        )
         hidden = services & (torch.rand(nodes.shape, device=nodes.device) < self.mask_share)
-        some = hidden.any(dim=1)
-        if not some.any():
+        rows = hidden.any(dim=1)
+        if not rows.any():
             return None
-        part = inputs._replace(nodes=nodes[some], lengths=inputs.lengths[some])
-        found, _ = self.attend(part, hidden[some])
-        scores = self.scores(self.project(found[:, :-1][hidden[some]]))
-        return self.cloze * nn.functional.cross_entropy(scores.float(), nodes[hidden] - FIRST)
+        masked_rows = inputs._replace(nodes=nodes[rows], lengths=inputs.lengths[rows])
+        h, _ = self.attend(masked_rows, hidden[rows])
+        scores = self.scores(self.project(h[:, :-1][hidden[rows]]))
+        return self.cloze * nn.functional.cross_entropy(scores.float(), nodes[hidden] - FIRST_SERVICE)
 
 
 class BERT4Rec(AttentionRecommender):
-    """Attention in both directions, a mask behind the path, and a linear score for each service."""
+    """Bidirectional self-attention over the path, scored at an appended mask token.
+
+    Use it to compare with SASRec: it may gain from context on both sides of a node, and an epoch takes
+    several times as long.
+    """
 
     name = "bert4rec"
     paper = "Sun et al. 2019, arXiv 1904.06690"

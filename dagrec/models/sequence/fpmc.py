@@ -1,15 +1,15 @@
-"""FPMC: a factorised Markov chain beside matrix factorisation (Rendle et al., WWW 2010).
+"""FPMC: a factorised Markov chain plus matrix factorisation (Rendle et al., WWW 2010).
 
     s(y) = < u_x, I_y > + < L_last, J_y > + b_y,   u_x = mean of P_v over the nodes v of the path
 
-Four tables: P and I factorise which services go with the nodes of a path, in whatever order; L and J
-factorise which service follows its last node. In the paper u is a vector of the user. A path at serving
-time is nobody's, so the user is defined as the mean of its nodes' vectors, in training and in serving
-alike: fold-in, without a difference between the two.
+There are four embedding tables: P and I factorise which services occur together with the nodes of a
+path, in any order; L and J factorise which service follows the last node. In the paper u is a learned
+vector per user. A path at serving time belongs to no known user, so u is the mean of the vectors of the
+path's nodes, both in training and in serving.
 
-The paper's loss is BPR against a service drawn uniformly; it is the default, with more draws a pair.
-Its scores rank and are no log-probabilities; with ``loss = "ce"`` they are. A bias for each service is
-added: without one, its frequency takes up a direction of every table.
+The default loss is the paper's, BPR against uniformly drawn services, with more draws per pair. Its
+scores are a ranking and not log-probabilities; with ``loss = "ce"`` they are log-probabilities. Each
+service has a bias; without one, the tables would spend a dimension on the frequency of the services.
 
 In: padded paths. Out: scores [R, C].
 """
@@ -30,30 +30,32 @@ from dagrec.training.options import PairwiseOptions
 
 
 class FPMCConfig(PairwiseOptions, SequenceOptions):
-    """Hyperparameters of the tables; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
-    width: int = Field(64, ge=1, description="width of the vectors of all four tables")
-    dropout: float = Field(0.4, ge=0, lt=1, description="on the vectors of the path and its last node")
+    width: int = Field(64, ge=1, description="width of all four embedding tables")
+    dropout: float = Field(
+        0.4, ge=0, lt=1, description="dropout of the vectors of the path and of its last node"
+    )
 
-    epochs: int = Field(150, ge=1, description="passes over the training units, at most")
+    epochs: int = Field(150, ge=1, description="maximum number of epochs")
 
 
 class FPMCNetwork(Network):
-    """Padded paths -> scores [R, C]; a state is the user's vector and the last node's, side by side."""
+    """Padded paths -> scores [R, C]; a state concatenates the vectors of the user and the last node."""
 
     def __init__(self, config: FPMCConfig, nodes: int, services: int) -> None:
         super().__init__()
         self.user = NodeEmbedding(nodes, config.width)
         self.last = NodeEmbedding(nodes, config.width)
         self.drop = nn.Dropout(config.dropout)
-        # Row y of its weight is I_y and J_y, side by side.
+        # Row y of the weight concatenates I_y and J_y.
         self.head = Head(2 * config.width, services)
 
     def states(self, inputs: RowInputs) -> Tensor:
-        # The sums over all beginnings of a row at once; padding adds nothing, and stands behind.
-        sums = self.user(inputs.nodes).cumsum(dim=1)[inputs.rows, inputs.places]
-        user = sums / (inputs.places + 1)[:, None]
-        last = self.last(inputs.nodes[inputs.rows, inputs.places])
+        # The cumulative sum covers all prefixes of a row at once.
+        sums = self.user(inputs.nodes).cumsum(dim=1)[inputs.rows, inputs.positions]
+        user = sums / (inputs.positions + 1)[:, None]
+        last = self.last(inputs.nodes[inputs.rows, inputs.positions])
         states: Tensor = self.drop(torch.cat([user, last], dim=1))
         return states
 
@@ -63,7 +65,10 @@ class FPMCNetwork(Network):
 
 
 class FPMC(SequenceRecommender):
-    """What goes with the nodes of the path, and what follows its last."""
+    """Factorised transitions from the last node plus factorised co-occurrence with the whole path.
+
+    Use it as a small, fast baseline between a Markov chain and a recurrent network.
+    """
 
     name = "fpmc"
     paper = "Rendle et al. 2010, Factorizing personalized Markov chains for next-basket recommendation"

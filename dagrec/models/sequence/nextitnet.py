@@ -5,13 +5,13 @@
     layer_d(x)_t = relu(LN(b + sum_{i < k} W_i x_{t - i d}))
     s(y) = w_y . drop(x_L) + b_y
 
-This is the paper's second kind of residual block: two convolutions of kernel k in each, whose dilation
-doubles from layer to layer (1, 2, 4, 8, ...), with layer normalisation and ReLU behind each. The state
-of a place sees the 1 + (k - 1)(4^blocks - 1) nodes up to it and none after it, so one pass over a path
-gives the states of all of its beginnings: before the first node there are zeros.
+This is the paper's second kind of residual block: two convolutions with kernel size k, each followed by
+layer normalisation and ReLU; the dilation doubles from layer to layer (1, 2, 4, 8, ...). The receptive
+field of a position is the 1 + (k - 1)(4^blocks - 1) nodes up to it and no later node, so one pass over
+a path computes the states of all its prefixes. Positions before the first node are zeros.
 
-The default loss is the full softmax, at all places at once, as in the paper. Added here: dropout,
-without which a few thousand paths are learned by heart, and tied output weights.
+The default loss is the full softmax at all positions, as in the paper. Dropout and tied output weights
+are additions; without dropout the network overfits a few thousand paths.
 
 In: padded paths. Out: scores [R, C].
 """
@@ -32,45 +32,47 @@ from dagrec.training.options import ScheduleName
 
 
 class NextItNetConfig(SequenceOptions):
-    """Hyperparameters of the network; those of the optimisation come with them."""
+    """Hyperparameters of the network and of training."""
 
     width: int = Field(64, ge=1, description="width of embeddings and states")
     blocks: int = Field(2, ge=1, le=4, description="residual blocks of two convolutions each")
-    kernel: int = Field(2, ge=1, description="nodes that a convolution takes together")
-    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings")
+    kernel: int = Field(2, ge=1, description="kernel size of the convolutions, in nodes")
+    embedding_dropout: float = Field(0.25, ge=0, lt=1, description="dropout of embeddings")
     hidden_dropout: float = Field(
-        0.3, ge=0, lt=1, description="on what a block adds, and on the state before the head"
+        0.3, ge=0, lt=1, description="dropout of the output of each block and of the final state"
     )
-    tied: bool = Field(True, description="use the services' embeddings as output weights")
+    tied: bool = Field(True, description="use the embeddings of the services as output weights")
 
-    batch_size: int = Field(256, ge=1, description="units a step: paths")
-    epochs: int = Field(100, ge=1, description="passes over the training units, at most")
-    learning_rate: float = Field(3e-3, gt=0, description="step size at its highest")
+    batch_size: int = Field(256, ge=1, description="paths per step")
+    epochs: int = Field(100, ge=1, description="maximum number of epochs")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
     schedule: ScheduleName = Field(
         "warmup-cosine",
-        description="warmup-cosine: linear rise, then half a cosine down to a hundredth",
+        description="warmup-cosine: linear warm-up, then cosine decay to a hundredth of the peak",
     )
 
 
 class CausalConvolution(nn.Module):
-    """A convolution that looks back, then LN and ReLU: [N, D] -> [N, D]."""
+    """A dilated causal convolution, then LN and ReLU: [N, D] -> [N, D]."""
 
-    back: Tensor
+    offsets: Tensor
 
     def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
-        self.register_buffer("back", dilation * torch.arange(kernel), persistent=False)
-        # Its weights are W_0, ..., W_{k - 1} side by side.
+        self.register_buffer("offsets", dilation * torch.arange(kernel), persistent=False)
+        # The weight concatenates W_0, ..., W_{k - 1}.
         self.combine = nn.Linear(kernel * width, width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, place: Tensor) -> Tensor:
-        """x: [N, D], the nodes of all rows behind each other; place: [N], each one's in its row."""
-        back = self.back
-        at = torch.arange(len(x), device=x.device)[:, None] - back
-        at = at.masked_fill(place[:, None] < back, len(x))  # before the first node there are zeros
-        taken = nn.functional.pad(x, (0, 0, 0, 1))[at].flatten(1)  # [N, k D]
-        return nn.functional.relu(self.norm(self.combine(taken)))
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """Return the outputs [N, D] of the concatenated nodes x [N, D] of all rows.
+
+        position: [N] position of each node in its row.
+        """
+        indices = torch.arange(len(x), device=x.device)[:, None] - self.offsets
+        indices = indices.masked_fill(position[:, None] < self.offsets, len(x))  # the row of zeros
+        windows = nn.functional.pad(x, (0, 0, 0, 1))[indices].flatten(1)  # [N, k D]
+        return nn.functional.relu(self.norm(self.combine(windows)))
 
 
 class NextItNetwork(Network):
@@ -82,7 +84,7 @@ class NextItNetwork(Network):
         self.embed = NodeEmbedding(nodes, width)
         if config.tied:
             with torch.no_grad():
-                self.embed.weight *= width**-0.5  # as weights of the output they start small
+                self.embed.weight *= width**-0.5  # small initial output weights
         self.drop_embedding = nn.Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(
             CausalConvolution(width, config.kernel, 2**layer) for layer in range(2 * config.blocks)
@@ -91,14 +93,15 @@ class NextItNetwork(Network):
         self.head = Head(width, services, self.embed if config.tied else None)
 
     def states(self, inputs: RowInputs) -> Tensor:
-        place = torch.arange(inputs.nodes.shape[1], device=inputs.nodes.device)
-        real = place < inputs.lengths[:, None]  # only these are computed: most of a batch is padding
-        place = place.expand_as(real)[real]
+        position = torch.arange(inputs.nodes.shape[1], device=inputs.nodes.device)
+        # Only real nodes are computed, because most of a batch is padding.
+        real = position < inputs.lengths[:, None]
+        position = position.expand_as(real)[real]
         x = self.drop_embedding(self.embed(inputs.nodes[real]))  # [N, D]
         for first, second in zip(self.layers[::2], self.layers[1::2], strict=True):
-            x = x + self.drop_hidden(second(first(x, place), place))
+            x = x + self.drop_hidden(second(first(x, position), position))
         starts = inputs.lengths.cumsum(0) - inputs.lengths
-        states: Tensor = self.drop_hidden(x[starts[inputs.rows] + inputs.places])
+        states: Tensor = self.drop_hidden(x[starts[inputs.rows] + inputs.positions])
         return states
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
@@ -107,7 +110,11 @@ class NextItNetwork(Network):
 
 
 class NextItNet(SequenceRecommender):
-    """Convolutions of growing reach over the path, and a linear score for each service."""
+    """Dilated causal convolutions over the path.
+
+    Use it as a convolutional alternative to recurrent networks and attention; its receptive field is
+    bounded by ``blocks`` and ``kernel``.
+    """
 
     name = "nextitnet"
     paper = "Yuan et al. 2019, arXiv 1808.05163"

@@ -1,12 +1,13 @@
-"""Paths laid out for networks that read them in order: no context's state sees what comes after it.
+"""Inputs for networks that read paths from left to right; no state depends on later nodes.
 
-In training a unit is a whole path: one pass over it answers every prefix of it that is a context. Of
-10,559 distinct contexts of n8n 2,333 are no prefix of another; these are the units.
+In training, a unit is a whole path: one pass over it computes the states of all its prefixes that are
+contexts. For example, 2,333 of the 10,559 distinct contexts of the n8n data are not a prefix of another
+context; these are the units.
 
-- :class:`PathForest` for recurrent networks. Paths that begin alike are computed once as far as they
-  do: the nodes of a batch form a forest, where the parent of a node is the one before it on the path.
-- :class:`PathRows` for networks that look at a whole path at once (attention, convolution): one padded
-  row a path.
+- :class:`PathForest` is for recurrent networks. A common prefix of several paths is computed once: the
+  nodes of a batch form a forest in which the parent of a node is its predecessor on the path.
+- :class:`PathRows` is for networks that process a whole path at once (attention, convolution): one
+  padded row per path.
 """
 
 from __future__ import annotations
@@ -24,72 +25,71 @@ from dagrec.types import Ids, Ragged
 
 
 class ForestInputs(NamedTuple):
-    """N nodes, the roots first, then their children, and so on.
+    """A forest of N nodes in level order: the roots, then their children, and so on.
 
-    nodes: [N] node ids; parents: [N] place of the node before, within the level above (0 for roots);
-    levels: nodes of each level; answered: [R] places of the nodes at which the contexts end.
+    nodes: [N] node ids; parents: [N] index of the parent within the previous level (0 for roots);
+    levels: number of nodes of each level; ends: [R] index of the last node of each context.
     """
 
     nodes: Tensor
     parents: Tensor
     levels: tuple[int, ...]
-    answered: Tensor
+    ends: Tensor
 
 
 class RowInputs(NamedTuple):
-    """nodes: [B, L] right-padded; lengths: [B]; rows, places: [R], where each context ends."""
+    """Padded rows. nodes: [B, L]; lengths: [B]; rows, positions: [R] of each context's last node."""
 
     nodes: Tensor
     lengths: Tensor
     rows: Tensor
-    places: Tensor
+    positions: Tensor
 
 
 @dataclass(frozen=True)
 class Leaves:
-    """Which contexts are computed, and which of these answers each context.
+    """The contexts that become units, and the unit that computes each context.
 
-    rows: [n] contexts that are no prefix of another, one for each unit; owner: [U] unit that answers
-    each context.
+    rows: [n] context of each unit; unit_of: [U] unit of each context.
     """
 
     contexts: Contexts
     rows: Ids
-    owner: Ids
+    unit_of: Ids
 
     @classmethod
     def of(cls, contexts: Contexts, *, shared: bool) -> Leaves:
-        """``shared``: prefixes of other contexts have no unit of their own."""
-        everyone = np.arange(len(contexts))
+        """Return one unit per context; with ``shared``, none for prefixes of other contexts."""
+        all_rows = np.arange(len(contexts))
         if not shared:
-            return cls(contexts, everyone, everyone)
-        # In lexicographic order (padding is the least id) a prefix stands before what it begins.
+            return cls(contexts, all_rows, all_rows)
+        # In lexicographic order (padding is the smallest id) a path follows its prefixes.
         order = np.lexsort(contexts.nodes.T[::-1])
         nodes, lengths = contexts.nodes[order], contexts.lengths[order]
         inside = np.arange(nodes.shape[1]) < lengths[:-1, None]
         prefix = ((nodes[:-1] == nodes[1:]) | ~inside).all(axis=1)
         leaf = np.append(~prefix, True)
-        owner = np.empty(len(contexts), dtype=np.int64)
-        # A prefix belongs to the next leaf: what stands between them begins with it too.
-        owner[order] = np.cumsum(leaf) - leaf
-        return cls(contexts, order[leaf], owner)
+        unit_of = np.empty(len(contexts), dtype=np.int64)
+        # A prefix belongs to the next leaf: all contexts between them have the same prefix.
+        unit_of[order] = np.cumsum(leaf) - leaf
+        return cls(contexts, order[leaf], unit_of)
 
     @cached_property
-    def _answered(self) -> tuple[Ids, Ragged]:
-        """The contexts by unit, and which stretch of them is each unit's."""
-        by_unit = np.argsort(self.owner, kind="stable")
-        return by_unit, Ragged.of(np.bincount(self.owner, minlength=len(self.rows)))
+    def _by_unit(self) -> tuple[Ids, Ragged]:
+        """The contexts sorted by unit, and the range of each unit among them."""
+        by_unit = np.argsort(self.unit_of, kind="stable")
+        return by_unit, Ragged.of(np.bincount(self.unit_of, minlength=len(self.rows)))
 
-    def answered(self, units: Ids) -> tuple[Ids, Ids]:
-        """The contexts that these units answer, and which of ``units`` answers each. [R], [R]"""
-        by_unit, rows = self._answered
-        places, which = rows.take(units)
-        return by_unit[places], which
+    def contexts_of(self, units: Ids) -> tuple[Ids, Ids]:
+        """Return the contexts [R] of these units, and the index in ``units`` of each one's unit [R]."""
+        by_unit, ranges = self._by_unit
+        indices, unit_indices = ranges.take(units)
+        return by_unit[indices], unit_indices
 
 
 @dataclass(frozen=True)
 class PathRows:
-    """One padded row a unit."""
+    """Units as padded rows."""
 
     leaves: Leaves
 
@@ -105,55 +105,55 @@ class PathRows:
         contexts = self.leaves.contexts
         rows = self.leaves.rows[units]
         lengths = contexts.lengths[rows]
-        answered, which = self.leaves.answered(units)
+        context_rows, unit_indices = self.leaves.contexts_of(units)
         inputs = RowInputs(
             torch.from_numpy(contexts.nodes[rows, : int(lengths.max(initial=1))]),
             torch.from_numpy(lengths),
-            torch.from_numpy(which),
-            torch.from_numpy(contexts.lengths[answered] - 1),
+            torch.from_numpy(unit_indices),
+            torch.from_numpy(contexts.lengths[context_rows] - 1),
         )
-        return inputs, answered
+        return inputs, context_rows
 
 
 @dataclass(frozen=True)
 class PathForest:
-    """The nodes of all units, numbered level by level.
+    """Units as a forest of T nodes, numbered level by level.
 
-    places: [n, L] number of each node of each unit's path, -1 behind its end; nodes: [T] node ids;
-    parents: [T] number of the node before, -1 for roots; levels: [T] how many nodes stand before it.
+    path_nodes: [n, L] numbers of the nodes of each unit's path, -1 after its end; nodes: [T] node ids;
+    parents: [T] number of the parent, -1 for roots; levels: [T] depth of each node, 0 for roots.
     """
 
     leaves: Leaves
-    places: Ids
+    path_nodes: Ids
     nodes: Ids
     parents: Ids
     levels: Ids
 
     @classmethod
     def of(cls, contexts: Contexts, *, shared: bool) -> PathForest:
-        """``shared``: equal beginnings of different paths are one node each."""
+        """Return the forest of the contexts; with ``shared``, equal prefixes share their nodes."""
         leaves = Leaves.of(contexts, shared=shared)
         paths, lengths = contexts.nodes[leaves.rows], contexts.lengths[leaves.rows]
-        places = np.full(paths.shape, -1, dtype=np.int64)
+        path_nodes = np.full(paths.shape, -1, dtype=np.int64)
         nodes, parents, sizes = [], [], []
         total = 0
-        before = np.arange(len(paths))
+        parent = np.arange(len(paths))  # of the next node of each path, within the previous level
         for level in range(int(lengths.max(initial=0))):
             rows = np.flatnonzero(lengths > level)
-            # Nodes with the same parent and the same id are the same node where these are shared.
-            codes = before[rows] * (paths.max(initial=PADDING) + 1) + paths[rows, level]
+            # Nodes with the same parent and id are one node. Unshared paths have separate roots.
+            codes = parent[rows] * (paths.max(initial=PADDING) + 1) + paths[rows, level]
             if level == 0 and shared:
                 codes = paths[rows, 0]
-            _, first, own = np.unique(codes, return_index=True, return_inverse=True)
+            _, first, index = np.unique(codes, return_index=True, return_inverse=True)
             nodes.append(paths[rows[first], level])
-            parents.append(places[rows[first], level - 1] if level else np.full(len(first), -1))
-            places[rows, level] = total + own
-            before[rows] = own
+            parents.append(path_nodes[rows[first], level - 1] if level else np.full(len(first), -1))
+            path_nodes[rows, level] = total + index
+            parent[rows] = index
             total += len(first)
             sizes.append(len(first))
         return cls(
             leaves,
-            places,
+            path_nodes,
             np.concatenate([*nodes, np.zeros(0, dtype=np.int64)]),
             np.concatenate([*parents, np.zeros(0, dtype=np.int64)]),
             np.repeat(np.arange(len(sizes)), sizes),
@@ -164,18 +164,18 @@ class PathForest:
         return self.leaves.contexts.lengths[self.leaves.rows]
 
     def take(self, units: Ids) -> tuple[ForestInputs, Ids]:
-        places = self.places[units]
-        kept = np.unique(places[places >= 0])
-        levels = np.bincount(self.levels[kept])
-        starts = np.cumsum(levels) - levels
-        above = np.maximum(self.levels[kept] - 1, 0)
-        parents = np.searchsorted(kept, self.parents[kept]) - starts[above]
-        answered, which = self.leaves.answered(units)
-        ends = places[which, self.leaves.contexts.lengths[answered] - 1]
+        path_nodes = self.path_nodes[units]
+        numbers = np.unique(path_nodes[path_nodes >= 0])
+        level_sizes = np.bincount(self.levels[numbers])
+        starts = np.cumsum(level_sizes) - level_sizes
+        previous_level = np.maximum(self.levels[numbers] - 1, 0)
+        parents = np.searchsorted(numbers, self.parents[numbers]) - starts[previous_level]
+        context_rows, unit_indices = self.leaves.contexts_of(units)
+        ends = path_nodes[unit_indices, self.leaves.contexts.lengths[context_rows] - 1]
         inputs = ForestInputs(
-            torch.from_numpy(self.nodes[kept]),
+            torch.from_numpy(self.nodes[numbers]),
             torch.from_numpy(parents),
-            tuple(levels.tolist()),
-            torch.from_numpy(np.searchsorted(kept, ends)),
+            tuple(level_sizes.tolist()),
+            torch.from_numpy(np.searchsorted(numbers, ends)),
         )
-        return inputs, answered
+        return inputs, context_rows

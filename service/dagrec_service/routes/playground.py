@@ -95,8 +95,8 @@ def examples(bundle: Bundle) -> list[PlaygroundExample]:
     """A path, a branching and a join along the most supported links; those that the bundle has."""
     graph, services = bundle.graph, bundle.vocabulary.services
     every_key = ("", "", *services, *bundle.vocabulary.others)
-    often = np.argsort(-graph.continued, kind="stable")[:MAX_STARTS]
-    keys = [every_key[node] for node in often if graph.continued[node]]
+    often = np.argsort(-graph.frontier_counts, kind="stable")[:MAX_STARTS]
+    keys = [every_key[node] for node in often if graph.frontier_counts[node]]
     if not keys:
         return []
     others = frozenset(bundle.vocabulary.others)

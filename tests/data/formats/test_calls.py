@@ -92,6 +92,56 @@ def test_cells_may_be_quoted(tmp_path: Path) -> None:
     assert (composition.owner, keys(composition)) == ("Ann, B.", ['cut "x"'])
 
 
+def test_a_quoted_cell_may_hold_line_breaks_and_lines_are_counted_on(tmp_path: Path) -> None:
+    text = 'owner,service,time\nann,"cut\n\nand join",5\n\nann,plot,"6\n"\nann,map,7\n'
+    (composition,) = load(tmp_path, text)
+    assert keys(composition) == ["cut\n\nand join", "plot", "map"]
+    assert [node.id for node in composition.nodes] == ["2", "6", "8"]
+    with pytest.raises(DataError, match=r'line 6: time must be .*"noon"'):
+        load(tmp_path, text.replace("6\n", "noon"))
+
+
+@pytest.mark.parametrize(
+    ("row", "rule", "message"),
+    [
+        ("ann,cut,5,more", "bad-row", "line 4: a row needs 3 columns, found 4"),
+        ("ann,cut,5,", "bad-row", "line 4: a row needs 3 columns, found 4"),
+        ('ann,"cut"s,5', "bad-row", "line 4: a row must be well-formed, found"),
+        ('ann,"join\n",noon', "bad-time", "line 4: time must be"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_or_skipped(
+    row: str, rule: str, message: str, tmp_path: Path
+) -> None:
+    text = f'owner,service,time\nann,"cut\n",5\n{row}\nann,plot,6\n'
+    with pytest.raises(DataError, match=message) as error:
+        load(tmp_path, text)
+    assert error.value.rule == rule
+    (composition,) = load(tmp_path, text, on_error="skip")
+    assert keys(composition) == ["cut", "plot"]
+
+
+def test_a_quote_that_is_never_closed_is_refused_where_it_is_opened(tmp_path: Path) -> None:
+    text = 'time,service,owner\n5,cut,ann\n6,join,"ann\n7,plot,ann\n'
+    with pytest.raises(DataError, match="line 3: a row must be well-formed, found unexpected end"):
+        load(tmp_path, text)
+    (composition,) = load(tmp_path, text, on_error="skip")
+    assert keys(composition) == ["cut"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    text = "time,owner,service, time \n5,ann,cut,6\n"
+    for on_error in ("fail", "skip"):
+        with pytest.raises(DataError, match='different names, found "time" more than once') as error:
+            load(tmp_path, text, on_error=on_error)
+        assert error.value.rule == "duplicate-column"
+
+
+def test_columns_may_have_no_name(tmp_path: Path) -> None:
+    (composition,) = load(tmp_path, "\towner\tservice\ttime\t\n1\tann\tcut\t5\t\n")
+    assert (composition.owner, keys(composition)) == ("ann", ["cut"])
+
+
 def test_columns_can_be_named(tmp_path: Path) -> None:
     text = "who,what,when,time\nann,cut,2024-05-01,noon\n"
     named = {"owner_column": "who", "service_column": "what", "time_column": "when"}

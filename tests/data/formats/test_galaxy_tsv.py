@@ -9,6 +9,7 @@ import pytest
 from dagrec.data.dataset import Dataset
 from dagrec.data.formats import read
 from dagrec.data.formats.galaxy_tsv import tool_key
+from dagrec.errors import DataError
 
 
 def load(folder: Path, *rows: str) -> Dataset:
@@ -55,6 +56,13 @@ def test_a_link_for_two_inputs_is_counted_once_and_noted(tmp_path: Path) -> None
     dataset = load(tmp_path, "7  1 a 1 2 b 1 left", "7  1 a 1 2 b 1 right")
     assert dataset.compositions[0].links == (("1", "2"),)
     assert dict(dataset.report.notes) == {"links given more than once": 1}
+
+
+def test_quotes_are_characters_and_blank_lines_count(tmp_path: Path) -> None:
+    dataset = load(tmp_path, '7  1 "a 1 2 b 1 left', "", '7  2 b 1 3 c" 1 left')
+    assert [node.key for node in dataset.compositions[0].nodes] == ['"a', "b", 'c"']
+    with pytest.raises(DataError, match="line 3: a row needs at least 8 tab-separated columns"):
+        load(tmp_path, '7  1 "a 1 2 b 1 left', "", '7  2 b" 1')
 
 
 def test_one_row_with_an_empty_last_column_is_recognised(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import ConfigError
 from dagrec.models.bipartite.dgr import DGRConfig, DGRNetwork, marginal, similarities, strongest
 from dagrec.models.bipartite.graph import Rows
@@ -79,7 +79,9 @@ def test_vectors_follow_the_formula_with_the_projector_as_a_matrix(merged: bool)
         layers.append((1 + alpha) * heard - alpha * pi @ heard)
     expected = np.mean(layers, axis=0)
     z, items = found.match(inputs(*SETS))
-    np.testing.assert_allclose(numbers(items), expected[FIRST : FIRST + SERVICES], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        numbers(items), expected[FIRST_SERVICE : FIRST_SERVICE + SERVICES], rtol=1e-6, atol=1e-8
+    )
     np.testing.assert_allclose(numbers(z), expected[NODES:], rtol=1e-6, atol=1e-8)
 
 
@@ -135,7 +137,7 @@ def weights(sets: tuple[tuple[int, ...], ...] = SETS) -> dict[tuple[int, int], f
     g = {i: sum(together[i, j] for j in range(NODES)) for i in range(NODES)}
     return {
         (i, j): together[i, j] / sqrt((g[i] + 1) * (g[j] + 1))
-        for i, j in permutations(range(FIRST, FIRST + SERVICES), 2)
+        for i, j in permutations(range(FIRST_SERVICE, FIRST_SERVICE + SERVICES), 2)
     }
 
 
@@ -145,14 +147,14 @@ def test_similarities_count_compositions(merged: bool) -> None:
     assert found.shape == (SERVICES, SERVICES)
     assert not found.diagonal().any()
     for (i, j), weight in weights().items():
-        assert found[i - FIRST, j - FIRST] == pytest.approx(weight)
+        assert found[i - FIRST_SERVICE, j - FIRST_SERVICE] == pytest.approx(weight)
 
 
 def test_similarities_by_hand() -> None:
     """g_3 = 2 with itself, 2 with 4, 1 with 8; g_4 = 3 with itself, 2 with 3, 1 with 5, 1 with 8."""
     found = similarities(interactions(((3, 4), (3, 4, 8), (4, 5))), SERVICES)
-    assert found[3 - FIRST, 4 - FIRST] == pytest.approx(2 / sqrt((5 + 1) * (7 + 1)))
-    assert found[3 - FIRST, 5 - FIRST] == 0
+    assert found[3 - FIRST_SERVICE, 4 - FIRST_SERVICE] == pytest.approx(2 / sqrt((5 + 1) * (7 + 1)))
+    assert found[3 - FIRST_SERVICE, 5 - FIRST_SERVICE] == 0
 
 
 def test_neighbours_by_hand() -> None:
@@ -188,12 +190,14 @@ def test_the_penalty_of_a_pair_is_that_of_its_neighbours() -> None:
     w = weights()
     expected = []
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        y = column + FIRST
-        others = sorted((w[y, j], -j) for j in range(FIRST, FIRST + SERVICES) if j != y and w[y, j])
+        y = column + FIRST_SERVICE
+        others = sorted(
+            (w[y, j], -j) for j in range(FIRST_SERVICE, FIRST_SERVICE + SERVICES) if j != y and w[y, j]
+        )
         total = 0.0
         for sign, chosen in ((0.5, others[-1:]), (-0.25, others[:1] if len(others) >= 3 else [])):
             for weight, j in chosen:
-                score = float(z[row] @ items[-j - FIRST])
+                score = float(z[row] @ items[-j - FIRST_SERVICE])
                 total += sign * weight * log(1 + exp(-score))
         expected.append(total)
     assert expected[3] == 0  # column 5 is node 7, in no composition

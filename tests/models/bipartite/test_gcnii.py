@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import ConfigError
 from dagrec.models.bipartite.gcnii import GCNIIConfig, GCNIINetwork
 from dagrec.models.bipartite.graph import Rows
@@ -49,7 +49,7 @@ def test_vectors_follow_the_formula() -> None:
         h = (0.8 * p @ h + 0.2 * first) @ ((1 - beta) * np.eye(8) + beta * numbers(weight))
         h = h if layer == 3 else np.maximum(h, 0)
     z, items = found.match(inputs(*SETS))
-    np.testing.assert_allclose(numbers(items), h[FIRST : FIRST + SERVICES], rtol=1e-6)
+    np.testing.assert_allclose(numbers(items), h[FIRST_SERVICE : FIRST_SERVICE + SERVICES], rtol=1e-6)
     np.testing.assert_allclose(numbers(z), h[NODES:], rtol=1e-6)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import StoreError
 from dagrec.models.bipartite.graph import BipartiteNetwork, BipartiteOptions, BipartiteRecommender, Rows
 from dagrec.models.bipartite.lightgcn import LightGCN, LightGCNConfig, LightGCNNetwork
@@ -188,7 +188,7 @@ def test_padding_and_unknown_are_nobodys_neighbours() -> None:
     found = lightgcn(loops=True)
     before = found.match(inputs((2, 4)))
     with torch.no_grad():
-        found.embed.weight[:FIRST] = 100.0
+        found.embed.weight[:FIRST_SERVICE] = 100.0
     for one, other in zip(before, found.match(inputs((2, 4))), strict=True):
         torch.testing.assert_close(one, other)
 

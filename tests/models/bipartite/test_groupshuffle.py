@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import block_diag, expm
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import ConfigError
 from dagrec.models.bipartite.graph import BipartiteNetwork
 from dagrec.models.bipartite.groupshuffle import (
@@ -119,7 +119,9 @@ def test_vectors_follow_the_formula(merged: bool) -> None:
         layers.append(0.7 * a @ layers[-1] @ matrix(part) + 0.3 * layers[0])
     expected = np.mean(layers, axis=0)
     z, items = found.match(inputs(*SETS))
-    np.testing.assert_allclose(numbers(items), expected[FIRST : FIRST + SERVICES], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        numbers(items), expected[FIRST_SERVICE : FIRST_SERVICE + SERVICES], rtol=1e-6, atol=1e-8
+    )
     np.testing.assert_allclose(numbers(z), expected[NODES:], rtol=1e-6, atol=1e-8)
 
 

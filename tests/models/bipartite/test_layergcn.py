@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import ConfigError
 from dagrec.models.bipartite.graph import Rows
 from dagrec.models.bipartite.layergcn import LayerGCNConfig, LayerGCNNetwork
@@ -57,7 +57,9 @@ def test_vectors_follow_the_formula() -> None:
         layer = gates[:, None] * heard
         total += layer
     z, items = found.match(inputs(*SETS))
-    np.testing.assert_allclose(numbers(items), total[FIRST : FIRST + SERVICES], rtol=1e-6)
+    np.testing.assert_allclose(
+        numbers(items), total[FIRST_SERVICE : FIRST_SERVICE + SERVICES], rtol=1e-6
+    )
     np.testing.assert_allclose(numbers(z), total[NODES:], rtol=1e-6)
 
 
@@ -108,7 +110,7 @@ def test_among_parallel_vectors_it_is_the_sum_of_lightgcns_later_layers() -> Non
 def test_the_ego_layer_is_not_in_the_sum() -> None:
     found = layergcn()
     items = found.match(inputs((2,)))[1]
-    assert not items[7 - FIRST].any()
+    assert not items[7 - FIRST_SERVICE].any()
     assert found.embed.weight[7].all()
 
 

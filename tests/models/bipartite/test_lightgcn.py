@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.bipartite.lightgcn import LightGCNConfig, LightGCNNetwork
 from dagrec.models.interactions import Interactions
 from dagrec.models.registry import create
@@ -64,7 +64,9 @@ def test_vectors_are_means_of_powers_of_the_matrix(layers: int) -> None:
     powers = [np.linalg.matrix_power(adjacency(), k) @ first for k in range(layers + 1)]
     expected = np.mean(powers, axis=0)
     z, items = found.match(inputs(*SETS))
-    np.testing.assert_allclose(numbers(items), expected[FIRST : FIRST + SERVICES], rtol=1e-6)
+    np.testing.assert_allclose(
+        numbers(items), expected[FIRST_SERVICE : FIRST_SERVICE + SERVICES], rtol=1e-6
+    )
     # Contexts that are training compositions get their vectors.
     np.testing.assert_allclose(numbers(z), expected[NODES:], rtol=1e-6)
 
@@ -91,7 +93,7 @@ def test_scores_are_those_of_lgconv() -> None:
     for _ in range(3):
         x = propagated(x, edges)
         out = out + x / 4
-    expected = out[NODES:] @ out[FIRST : FIRST + SERVICES].T
+    expected = out[NODES:] @ out[FIRST_SERVICE : FIRST_SERVICE + SERVICES].T
     asked = inputs(*SETS)
     with torch.no_grad():
         scores = found(asked)
@@ -126,7 +128,7 @@ def test_vectors_are_linear_in_the_first_ones() -> None:
 def test_an_isolated_item_keeps_its_share_of_the_first_layer() -> None:
     found = lightgcn(layers=3)
     items = found.match(inputs((2,)))[1]
-    torch.testing.assert_close(items[7 - FIRST], found.embed.weight[7] / 4)
+    torch.testing.assert_close(items[7 - FIRST_SERVICE], found.embed.weight[7] / 4)
 
 
 def test_renaming_items_renames_the_scores() -> None:
@@ -139,7 +141,9 @@ def test_renaming_items_renames_the_scores() -> None:
     z, items = found.match(inputs((2, 4), (8,)))
     z2, items2 = other.match(inputs((6, 7), (8,)))
     torch.testing.assert_close(z, z2)
-    torch.testing.assert_close(items, items2[order[FIRST : FIRST + SERVICES] - FIRST])
+    torch.testing.assert_close(
+        items, items2[order[FIRST_SERVICE : FIRST_SERVICE + SERVICES] - FIRST_SERVICE]
+    )
 
 
 def test_the_order_of_the_examples_gives_the_same_graph() -> None:

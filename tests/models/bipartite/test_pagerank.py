@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.bipartite import pagerank
 from dagrec.models.bipartite.pagerank import (
     BAND,
@@ -140,7 +140,7 @@ def test_nodes_of_real_compositions_are_near_by_what_they_share() -> None:
     assert board[ids["table_black"]] > board[ids["black_2"]] > 0
     assert not board[ids["white_0"]]
     assert chain[ids["plot"]] == pytest.approx(chain[ids["join"]])
-    np.testing.assert_allclose(found[:FIRST], np.eye(len(found))[:FIRST])
+    np.testing.assert_allclose(found[:FIRST_SERVICE], np.eye(len(found))[:FIRST_SERVICE])
 
 
 # Neighbourhoods

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import ConfigError, StoreError
 from dagrec.graph.mask import MaskPolicy, apply_mask
 from dagrec.metrics.ranking import METRICS, Outcome
@@ -18,7 +18,7 @@ from dagrec.models.bipartite.tables import Tables
 from dagrec.models.factorisation.base import SetInputs, SetUnits
 from dagrec.models.interactions import Sets
 from dagrec.training.data import TrainingData
-from dagrec.training.losses import Candidates, hinge
+from dagrec.training.losses import CandidateScores, hinge
 from dagrec.training.seed import seeded
 from dagrec.training.trainer import VALIDATION_SHARE
 from dagrec.types import Floats
@@ -102,7 +102,7 @@ def test_scores_follow_the_formula(model: PinSage) -> None:
         own = z[[IDS[key] for key in path]]
         m, f = own.mean(axis=0), own[-1]
         context = unit(m + m @ state["of_set"] + f + f @ state["of_last"])
-        expected = 10 * z[FIRST : FIRST + SERVICES] @ context + state["bias"]
+        expected = 10 * z[FIRST_SERVICE : FIRST_SERVICE + SERVICES] @ context + state["bias"]
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -204,7 +204,9 @@ def test_with_no_training_services_rank_by_the_cosine_of_raw_features(
     for path, row in zip(PATHS, scores, strict=True):
         own = z[[IDS[key] for key in path]]
         context = unit(own.mean(axis=0) + last * own[-1])
-        np.testing.assert_allclose(row, 10 * z[FIRST : FIRST + SERVICES] @ context, atol=1e-5)
+        np.testing.assert_allclose(
+            row, 10 * z[FIRST_SERVICE : FIRST_SERVICE + SERVICES] @ context, atol=1e-5
+        )
 
 
 def test_raw_features_can_be_saved() -> None:
@@ -265,7 +267,7 @@ def test_the_margin_has_no_gradient_beyond_it_and_slope_one_before() -> None:
     positive = torch.tensor([5.0, 1.0], requires_grad=True)
     others = torch.tensor([[2.9, 1.0], [0.5, -2.0]], requires_grad=True)
     valid = torch.ones(2, 2, dtype=torch.bool)
-    losses = hinge(Candidates(positive, others, valid, None, 9), margin=PinSageConfig().margin)
+    losses = hinge(CandidateScores(positive, others, valid, None, 9), margin=PinSageConfig().margin)
     losses.sum().backward()
     assert losses.tolist() == [0.0, 0.75]  # (2 - 1 + 0.5) / 2
     assert positive.grad is not None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.bipartite.spectrum import Features, Spectrum, SpectrumOptions
 from dagrec.models.bipartite.svdgcn_s import SVDGCNS, SVDGCNSConfig
 from dagrec.models.interactions import Interactions
@@ -20,14 +20,14 @@ ALL = 1000
 
 def dense(sets: tuple[tuple[int, ...], ...] = SETS, *, alpha: float) -> Floats:
     """R~ of a row a composition."""
-    r = interactions(sets, merged=False).dense()
+    r = interactions(sets, merged=False).matrix().toarray()
     columns = np.maximum(r.sum(axis=0) + alpha, 1e-9)
     return np.asarray(r / np.sqrt((r.sum(axis=1) + alpha)[:, None] * columns))
 
 
 def places(found: Spectrum, alpha: float) -> Floats:
     """The compositions, each folded in as if it were new."""
-    r = interactions(merged=False).dense()
+    r = interactions(merged=False).matrix().toarray()
     return np.asarray(r @ found.parts / np.sqrt(r.sum(axis=1, keepdims=True) + alpha))
 
 
@@ -92,21 +92,21 @@ def scores(options: SpectrumOptions, *, flip: tuple[int, ...] = ()) -> Floats:
     found = Features.of(interactions(), options, SERVICES)
     signs = np.ones(found.nodes.shape[1])
     signs[list(flip)] = -1
-    r = interactions(merged=False).dense()
+    r = interactions(merged=False).matrix().toarray()
     x = r @ (found.nodes * signs) / np.sqrt(r.sum(axis=1, keepdims=True) + options.alpha)
     return np.asarray(x @ (found.services * signs).T)
 
 
 def test_with_beta_0_scores_are_those_of_singular_vectors() -> None:
     u, _, vt = np.linalg.svd(dense(alpha=1.5))
-    expected = u[:, :3] @ vt[:3, FIRST : FIRST + SERVICES]
+    expected = u[:, :3] @ vt[:3, FIRST_SERVICE : FIRST_SERVICE + SERVICES]
     found = scores(SpectrumOptions(rank=3, alpha=1.5, beta=0))
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 def test_beta_weighs_both_sides_by_the_singular_values() -> None:
     u, s, vt = np.linalg.svd(dense(alpha=1.5))
-    expected = u[:, :3] * np.exp(2 * 1.3 * s[:3]) @ vt[:3, FIRST : FIRST + SERVICES]
+    expected = u[:, :3] * np.exp(2 * 1.3 * s[:3]) @ vt[:3, FIRST_SERVICE : FIRST_SERVICE + SERVICES]
     found = scores(SpectrumOptions(rank=3, alpha=1.5, beta=1.3))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -139,7 +139,7 @@ def test_examples_are_rows_with_a_mark_at_the_last_node(last: bool) -> None:
     _, s, vt = np.linalg.svd(normal[: len(rows)], full_matrices=False)
     kept = s >= s[6] - 1e-6
     x = normal[len(rows) :] @ vt[kept].T / s[kept] * np.exp(2 * 1.1 * s[kept])
-    expected = x @ vt[kept][:, FIRST : FIRST + services]
+    expected = x @ vt[kept][:, FIRST_SERVICE : FIRST_SERVICE + services]
     found = model.score(vocabulary.encode(WORLD.contexts))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

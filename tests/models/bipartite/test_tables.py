@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.bipartite.pagerank import exact, transitions
 from dagrec.models.bipartite.tables import BESIDE
 from dagrec.models.interactions import Interactions
@@ -22,20 +22,22 @@ from tests.models.bipartite.pinsages import (
 @pytest.mark.parametrize("features", ["text", "one-hot"])
 def test_features_are_centred_and_those_of_no_node_are_zero(features: str) -> None:
     found = tables(features=features).features
-    assert not found[:FIRST].any()
-    np.testing.assert_allclose(found[FIRST:].mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(np.square(found[FIRST:, -2:]).mean(axis=0), BESIDE**2)
+    assert not found[:FIRST_SERVICE].any()
+    np.testing.assert_allclose(found[FIRST_SERVICE:].mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(np.square(found[FIRST_SERVICE:, -2:]).mean(axis=0), BESIDE**2)
 
 
 def test_features_are_text_degree_and_kind() -> None:
     found = tables().features
     texts = {node.key: node.text or "" for c in WORLD.compositions for node in c.nodes}
-    own = text_features(DATA.vocabulary, texts, 128)[FIRST:]
-    np.testing.assert_allclose(found[FIRST:, :-2], own - own.mean(axis=0), atol=1e-12)
+    own = text_features(DATA.vocabulary, texts, 128)[FIRST_SERVICE:]
+    np.testing.assert_allclose(found[FIRST_SERVICE:, :-2], own - own.mean(axis=0), atol=1e-12)
     held = {key: sum(key in {n.key for n in c.nodes} for c in WORLD.compositions) for key in IDS}
     beside = np.array([[np.log1p(held[key]), key in COLUMNS] for key in IDS], dtype=np.float64)
     beside -= beside.mean(axis=0)
-    np.testing.assert_allclose(found[FIRST:, -2:], BESIDE * beside / beside.std(axis=0), atol=1e-12)
+    np.testing.assert_allclose(
+        found[FIRST_SERVICE:, -2:], BESIDE * beside / beside.std(axis=0), atol=1e-12
+    )
 
 
 def test_weights_of_a_neighbourhood_are_shares_of_the_pagerank() -> None:

@@ -11,7 +11,7 @@ from dagrec.training.data import TrainingData
 from tests.worlds import branching, everything
 
 
-def test_scores_follow_the_formula() -> None:
+def test_scores_equal_manual_calculation() -> None:
     """Three ``often`` and one ``rarely``: (3 + 1) / (4 + 2) and (1 + 1) / (4 + 2)."""
     data = branching().data
     assert data.vocabulary.services == ("often", "rarely")
@@ -19,7 +19,7 @@ def test_scores_follow_the_formula() -> None:
     np.testing.assert_allclose(scores, np.log([[4 / 6, 2 / 6]]), rtol=1e-6)
 
 
-def test_scores_follow_the_formula_on_all_examples(examples: tuple[Example, ...]) -> None:
+def test_scores_follow_formula_on_all_examples(examples: tuple[Example, ...]) -> None:
     data = TrainingData.of(examples)
     counts = Counter(example.target for example in examples)
     services = data.vocabulary.services
@@ -28,13 +28,13 @@ def test_scores_follow_the_formula_on_all_examples(examples: tuple[Example, ...]
     np.testing.assert_allclose(scores[0], expected, rtol=1e-6)
 
 
-def test_every_context_gets_the_same_scores() -> None:
+def test_scores_are_equal_for_all_contexts() -> None:
     data = everything().data
     scores = Popularity().fit(data).score(data.contexts)
     assert (scores == scores[0]).all()
 
 
-def test_a_service_that_was_never_a_target_comes_last() -> None:
+def test_service_without_examples_has_lowest_score() -> None:
     data = everything().data
     scores = Popularity().fit(data).score(data.vocabulary.encode([Context(("table_a",))]))[0]
     column = data.vocabulary.columns["hub_source"]

@@ -24,48 +24,48 @@ def similarities(data: TrainingData, weights: list[float], shared: list[list[flo
     )
 
 
-def test_weights_rise_linearly_to_1() -> None:
-    found = VSKNN().weights(np.array([4, 3, 2, 1, 1]), np.array([4, 4, 4, 4, 1]))
-    assert found.tolist() == [0.25, 0.5, 0.75, 1, 1]
+def test_weights_increase_linearly_to_1() -> None:
+    weights = VSKNN().weights(np.array([4, 3, 2, 1, 1]), np.array([4, 4, 4, 4, 1]))
+    assert weights.tolist() == [0.25, 0.5, 0.75, 1, 1]
 
 
-def test_a_session_with_all_nodes_of_the_context_has_similarity_1() -> None:
+def test_similarity_of_session_with_all_context_nodes_is_1() -> None:
     data = data_of([("ab", "c")], [("xb", "c")])
-    found = similarities(data, [0.5, 1.0], [[1.5, 1.0]])
-    np.testing.assert_allclose(found, [[1, 2 / 3]])
+    result = similarities(data, [0.5, 1.0], [[1.5, 1.0]])
+    np.testing.assert_allclose(result, [[1, 2 / 3]])
 
 
-def test_two_neighbours_by_hand() -> None:
-    """Context a, b: the first session has both, the second a alone, two steps from the end.
+def test_scores_of_two_neighbours_equal_manual_calculation() -> None:
+    """Context a, b: the first session has both nodes, the second only a, two steps from the end.
 
-    S(c) = 1 at distance 1; S(d) = 1 / 2^2 behind b + (1/3) / 2^2 behind a.
+    S(c) = 1 at distance 1; S(d) = 1 / 2^2 after b + (1/3) / 2^2 after a.
     """
     data = data_of([("ab", "c"), ("abc", "d")], [("a", "d")])
     prior = {"c": 2 / 5, "d": 3 / 5}
     s = {"c": 1.0, "d": 1 / 4 + 1 / 3 / 4}
-    found = probabilities(data, "ab", mu=0.5, fade=2.0)
+    p = probabilities(data, "ab", mu=0.5, fade=2.0)
     for service in "cd":
         expected = (s[service] + 0.5 * prior[service]) / (sum(s.values()) + 0.5)
-        assert found[service] == pytest.approx(expected, rel=1e-5)
+        assert p[service] == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_the_last_node_meets_counts_most() -> None:
+def test_sessions_that_share_last_node_weigh_most() -> None:
     data = data_of([("a", "x")], [("b", "y")])
     assert probabilities(data, "ab")["y"] > probabilities(data, "ab")["x"]
     assert probabilities(data, "ba")["x"] > probabilities(data, "ba")["y"]
 
 
-def test_without_fading_all_that_follows_counts_the_same() -> None:
-    found = probabilities(data_of([("a", "b"), ("ab", "c"), ("abc", "d")]), "a", fade=0.0)
-    np.testing.assert_allclose(list(found.values()), 1 / 3, rtol=1e-6)
+def test_zero_fade_weighs_all_followers_equally() -> None:
+    p = probabilities(data_of([("a", "b"), ("ab", "c"), ("abc", "d")]), "a", fade=0.0)
+    np.testing.assert_allclose(list(p.values()), 1 / 3, rtol=1e-6)
 
 
-def test_strong_fading_leaves_the_next_services() -> None:
+def test_large_fade_recommends_only_next_services() -> None:
     data = data_of([("a", "b"), ("ab", "c"), ("abc", "d")])
     assert probabilities(data, "a", fade=40.0, mu=1e-6)["b"] == pytest.approx(1, abs=1e-5)
 
 
-def test_only_what_follows_is_recommended() -> None:
-    """b and c are in the session too, but before d."""
+def test_services_before_the_match_are_not_recommended() -> None:
+    """b and c are in the session as well, but before d."""
     data = data_of([("a", "b"), ("ab", "c"), ("abc", "d"), ("abcd", "e")])
     assert probabilities(data, "d", mu=1e-6)["e"] == pytest.approx(1, abs=1e-5)

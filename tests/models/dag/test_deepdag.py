@@ -12,24 +12,23 @@ from dagrec.models.dag.deepdag import DeepDAG, DeepDAGConfig, DeepDAGNetwork, La
 from dagrec.models.dag.graphs import GraphInputs
 from dagrec.models.registry import create
 from tests.data.dags import dag
-from tests.models.dag.laid_out import (
+from tests.models.dag.layout import (
     VOCABULARY,
+    all_nodes,
     ancestors_of,
-    assert_dropout_in_training_alone,
+    assert_batch_equals_single,
+    assert_close,
+    assert_dropout_only_in_training,
     assert_gradient_without_links,
-    assert_gradients,
+    assert_gradients_match_finite_differences,
     by_key,
-    close,
-    each_alone,
+    dependencies,
     global_inputs,
     inputs_of,
-    own_generator,
     random_dag,
-    reads,
+    randomise_parameters,
     states_of,
-    stirred,
     upstream,
-    whole,
 )
 from tests.worlds import everything
 
@@ -42,7 +41,7 @@ DIAMOND = dag("a b c e d", "a>b b>d a>c c>e e>d")
 def network(**options: object) -> DeepDAGNetwork:
     config = DeepDAGConfig.model_validate({"width": WIDTH, "layers": 2, "heads": HEADS, **options})
     net = DeepDAGNetwork(config, len(VOCABULARY), len(VOCABULARY.services))
-    stirred(net)
+    randomise_parameters(net)
     return net
 
 
@@ -54,77 +53,73 @@ def layers(net: DeepDAGNetwork) -> list[Layer]:
     return [layer for layer in net.layers if isinstance(layer, Layer)]
 
 
-@pytest.fixture(autouse=True)
-def _own_generator() -> object:
-    with own_generator():
-        yield
-
-
-# The formula
+# Formula
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_states_follow_the_formula(reach: int | None) -> None:
-    """With torch's own attention under a mask."""
+def test_states_match_reference(reach: int | None) -> None:
+    """The reference is torch's attention with a mask."""
     net = network(reach=reach, depths=4)
     for composition in DAGS:
-        inputs = inputs_of(whole(composition))
+        inputs = inputs_of(all_nodes(composition))
         n = len(inputs.nodes)
         allowed = torch.eye(n, dtype=torch.bool)
         near = inputs.distances <= (n if reach is None else reach)
         allowed[inputs.descendants[near], inputs.ancestors[near]] = True
-        steps = (inputs.levels[:, None] - inputs.levels).clamp(min=0, max=3)
+        differences = (inputs.levels[:, None] - inputs.levels).clamp(min=0, max=3)
         h = net.embed(inputs.nodes) + net.depth[inputs.levels.clamp(max=3)]
         for layer in layers(net):
-            pairs = layer.attend
-            bare = nn.MultiheadAttention(WIDTH, HEADS)
+            ours = layer.attend
+            reference = nn.MultiheadAttention(WIDTH, HEADS)
             with torch.no_grad():
-                parts = (pairs.query, pairs.key, pairs.value)
-                bare.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
-                bare.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
-                bare.out_proj.load_state_dict(pairs.out.state_dict())
-            bias = layer.steps[steps].permute(2, 0, 1).masked_fill(~allowed, -torch.inf)
-            seen, _ = bare(h, h, h, attn_mask=bias)
-            h = layer.norm_attention(h + seen)
+                parts = (ours.query, ours.key, ours.value)
+                reference.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+                reference.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+                reference.out_proj.load_state_dict(ours.out.state_dict())
+            bias = layer.depth_bias[differences].permute(2, 0, 1).masked_fill(~allowed, -torch.inf)
+            attended, _ = reference(h, h, h, attn_mask=bias)
+            h = layer.norm_attention(h + attended)
             h = layer.norm_feed(h + layer.feed(h))
-        assert close(node_states(net, inputs), h)
+        assert_close(node_states(net, inputs), h)
 
 
-def test_a_source_looks_at_itself_alone() -> None:
-    net, inputs = network(), inputs_of(whole(DAGS[0]))
-    _, looks = net.attend(inputs)
-    sources = inputs.levels[looks.queries] == 0
-    for weights in looks.weights:
+def test_source_attends_only_to_itself() -> None:
+    net, inputs = network(), inputs_of(all_nodes(DAGS[0]))
+    _, pairs = net.attend(inputs)
+    sources = inputs.levels[pairs.queries] == 0
+    for weights in pairs.weights:
         assert torch.equal(weights[sources], torch.ones(int(sources.sum()), HEADS))
-    assert torch.equal(looks.keys[sources], looks.queries[sources])
+    assert torch.equal(pairs.keys[sources], pairs.queries[sources])
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_rows_of_attention_sum_to_1_and_are_0_outside_their_set(reach: int | None) -> None:
+def test_attention_rows_sum_to_1_within_reach(reach: int | None) -> None:
     model = create("deepdag", {"epochs": 1, "width": 4, "reach": reach})
     assert isinstance(model, DeepDAG)
     model.fit(everything().data)
     for composition in DAGS:
-        found = model.attention(context_at(composition, "k"))
-        assert found.weights.shape[:2] == (2, HEADS)
-        np.testing.assert_allclose(found.weights.sum(axis=3), 1, atol=1e-6)
-        far = Upstream.of(context_at(composition, "k"))
+        attention = model.attention(context_at(composition, "k"))
+        assert attention.weights.shape[:2] == (2, HEADS)
+        np.testing.assert_allclose(attention.weights.sum(axis=3), 1, atol=1e-6)
+        dag_upstream = Upstream.of(context_at(composition, "k"))
         distances = {
-            key: {far.keys[a]: n for a, n in own.items()}
-            for key, own in zip(far.keys, far.distances, strict=True)
+            key: {dag_upstream.keys[a]: n for a, n in node_distances.items()}
+            for key, node_distances in zip(dag_upstream.keys, dag_upstream.distances, strict=True)
         }
-        for i, node in enumerate(found.nodes):
-            most = len(composition.nodes) if reach is None else reach
-            allowed = {node} | {other for other, n in distances[node].items() if n <= most}
-            seen = {found.nodes[j] for j in found.weights[:, :, i].min(axis=(0, 1)).nonzero()[0]}
-            assert seen == allowed
+        for i, node in enumerate(attention.nodes):
+            max_distance = len(composition.nodes) if reach is None else reach
+            allowed = {node} | {other for other, n in distances[node].items() if n <= max_distance}
+            attended = {
+                attention.nodes[j] for j in attention.weights[:, :, i].min(axis=(0, 1)).nonzero()[0]
+            }
+            assert attended == allowed
 
 
 # Depths
 
 
-def test_depth_is_the_longest_path() -> None:
-    """The last node of the diamond is at 3, though a shorter path leads to it."""
+def test_depth_is_length_of_longest_path() -> None:
+    """The last node of the diamond has depth 3, although a shorter path leads to it."""
     net = network()
     inputs = inputs_of(upstream(DIAMOND, "d"))
     net(inputs).sum().backward()
@@ -132,8 +127,8 @@ def test_depth_is_the_longest_path() -> None:
     assert net.depth.grad.ne(0).any(dim=1).nonzero().flatten().tolist() == [0, 1, 2, 3]
 
 
-def test_depths_are_told_apart_up_to_the_last() -> None:
-    """Two nodes that hear equal things differ by their depth, unless both are beyond the last."""
+def test_large_depths_share_last_embedding() -> None:
+    """Nodes with equal inputs differ only by their depth embeddings."""
     composition = dag("a b c d e f", "a>b b>c c>d d>e e>f")
     for depths, different in ((16, 6), (3, 3), (1, 1)):
         net = network(depths=depths)
@@ -141,88 +136,98 @@ def test_depths_are_told_apart_up_to_the_last() -> None:
             net.embed.weight.fill_(1.0)
             for layer in layers(net):
                 layer.attend.out.weight.zero_()
-        h = node_states(net, inputs_of(whole(composition)))
+        h = node_states(net, inputs_of(all_nodes(composition)))
         assert len(torch.unique(h.detach().round(decimals=4), dim=0)) == different
 
 
-def test_differences_of_depth_weigh_what_is_looked_at() -> None:
+def test_depth_bias_changes_attention() -> None:
     net = network(reach=None, layers=1)
     inputs = inputs_of(upstream(DIAMOND, "d"))
     with torch.no_grad():
-        layers(net)[0].steps[2] += 50
-    _, looks = net.attend(inputs)
-    last = looks.queries == inputs.frontiers[0]
-    assert last.sum() == 5
-    two_up = inputs.levels[looks.keys[last]] == 1  # b and c, seen from 3
-    assert close(looks.weights[0][last][two_up].sum(dim=0), torch.ones(HEADS))
+        layers(net)[0].depth_bias[2] += 50
+    _, pairs = net.attend(inputs)
+    of_frontier = pairs.queries == inputs.frontiers[0]
+    assert of_frontier.sum() == 5
+    two_up = inputs.levels[pairs.keys[of_frontier]] == 1  # b and c, two levels above d
+    assert_close(pairs.weights[0][of_frontier][two_up].sum(dim=0), torch.ones(HEADS))
 
 
-# What a state depends on
+# Dependencies of states
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("reach", [1, 2])
-def test_layers_see_as_many_links_back_as_their_reach_allows(count: int, reach: int) -> None:
+def test_states_depend_on_nodes_within_layers_times_reach(count: int, reach: int) -> None:
     net = network(layers=count, reach=reach)
-    inputs = inputs_of(whole(dag("a b c d e f g h", "a>b b>c c>d d>e e>f f>g g>h")))
-    found = reads(net, net.embed, inputs, states_of(net))
+    inputs = inputs_of(all_nodes(dag("a b c d e f g h", "a>b b>c c>d d>e e>f f>g g>h")))
+    keys = dependencies(net, net.embed, inputs, states_of(net))
     for i, key in enumerate("abcdefgh"):
-        assert found[key] == set("abcdefgh"[max(0, i - count * reach) : i + 1])
+        assert keys[key] == set("abcdefgh"[max(0, i - count * reach) : i + 1])
 
 
-def test_with_open_reach_one_layer_sees_all_ancestors_and_nothing_else() -> None:
+def test_unlimited_reach_covers_all_ancestors_in_one_layer() -> None:
     net = network(layers=1, reach=None)
     for composition in DAGS:
-        above = ancestors_of(composition)
-        found = reads(net, net.embed, inputs_of(whole(composition)), states_of(net))
-        assert found == {node: {node} | above[node] for node in composition.by_id}
+        ancestors = ancestors_of(composition)
+        keys = dependencies(net, net.embed, inputs_of(all_nodes(composition)), states_of(net))
+        assert keys == {node: {node} | ancestors[node] for node in composition.by_id}
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_a_batch_of_dags_equals_each_alone(reach: int | None) -> None:
+def test_batch_equals_single_dags(reach: int | None) -> None:
     dags = [upstream(c, node) for c in DAGS for node in ("c", "h", "k")]
-    assert each_alone(network(reach=reach), [*dags, Upstream(("z",), ((),), ("k", "nobody"))])
+    assert_batch_equals_single(network(reach=reach), [*dags, Upstream(("z",), ((),), ("k", "nobody"))])
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_the_order_in_a_document_changes_nothing(reach: int | None) -> None:
+def test_scores_do_not_depend_on_document_order(reach: int | None) -> None:
     net = network(reach=reach)
     one = dag("t u a b c d", "t>a u>b a>c b>c a>d c>d u>d")
     other = dag("d c b a u t", "u>d c>d a>d b>c a>c u>b t>a")
-    assert close(net(inputs_of(upstream(one, "d"))), net(inputs_of(upstream(other, "d"))))
+    assert_close(net(inputs_of(upstream(one, "d"))), net(inputs_of(upstream(other, "d"))))
 
 
-def test_with_the_global_graph_ancestors_in_it_count_and_nothing_else() -> None:
+def test_global_graph_states_depend_only_on_ancestors() -> None:
     net, composition = network(reach=None), DAGS[0]
-    found = reads(net, net.embed, global_inputs(composition, "a", "k"), states_of(net))
-    above = ancestors_of(composition)
-    assert all(found[node] == {node} | above[node] for node in composition.by_id)
+    keys = dependencies(net, net.embed, global_inputs(composition, "a", "k"), states_of(net))
+    ancestors = ancestors_of(composition)
+    assert all(keys[node] == {node} | ancestors[node] for node in composition.by_id)
 
 
-def test_children_are_heard_if_they_are_read() -> None:
+def test_children_change_scores_but_not_node_states() -> None:
     net = network()
-    bare, fed = Upstream(("a", "b"), ((), (0,)), ()), Upstream(("a", "b"), ((), (0,)), ("c",))
-    assert not torch.allclose(net(inputs_of(bare)), net(inputs_of(fed)))
-    assert torch.equal(*(by_key(i, node_states(net, i))["b"] for i in map(inputs_of, (bare, fed))))
+    without_children, with_children = (
+        Upstream(("a", "b"), ((), (0,)), ()),
+        Upstream(("a", "b"), ((), (0,)), ("c",)),
+    )
+    assert not torch.allclose(net(inputs_of(without_children)), net(inputs_of(with_children)))
+    assert torch.equal(
+        *(
+            by_key(i, node_states(net, i))["b"]
+            for i in map(inputs_of, (without_children, with_children))
+        )
+    )
 
 
 # Training
 
 
-def test_heads_must_divide_the_width() -> None:
+def test_width_must_be_multiple_of_heads() -> None:
     with pytest.raises(ConfigError, match="width must be a multiple of heads, found 6 and 4"):
         create("deepdag", {"width": 6, "heads": 4})
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_gradients_are_those_of_finite_differences(reach: int | None) -> None:
-    assert_gradients(network(reach=reach).double(), inputs_of(upstream(DIAMOND, "d")))
+def test_gradients_match_finite_differences(reach: int | None) -> None:
+    assert_gradients_match_finite_differences(
+        network(reach=reach).double(), inputs_of(upstream(DIAMOND, "d"))
+    )
 
 
-def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
+def test_all_parameters_have_gradient_without_links() -> None:
     assert_gradient_without_links(network())
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     kinds = ("embedding_dropout", "hidden_dropout")
-    assert_dropout_in_training_alone(network, upstream(DIAMOND, "d"), kinds)
+    assert_dropout_only_in_training(network, upstream(DIAMOND, "d"), kinds)

@@ -9,24 +9,23 @@ from dagrec.graph.upstream import Upstream
 from dagrec.models.dag.directed_dagnn import DirectedDAGNNConfig, DirectedDAGNNNetwork
 from dagrec.models.dag.graphs import GraphInputs
 from tests.data.dags import dag
-from tests.models.dag.laid_out import (
+from tests.models.dag.layout import (
     VOCABULARY,
+    all_nodes,
     ancestors_of,
-    assert_dropout_in_training_alone,
+    assert_batch_equals_single,
+    assert_close,
+    assert_dropout_only_in_training,
     assert_gradient_without_links,
-    assert_gradients,
+    assert_gradients_match_finite_differences,
     by_key,
-    close,
-    each_alone,
+    dependencies,
     global_inputs,
     inputs_of,
     keys_of,
-    own_generator,
     random_dag,
-    reads,
-    stirred,
+    randomise_parameters,
     upstream,
-    whole,
 )
 
 WIDTH = 5
@@ -42,18 +41,12 @@ DAGS = [random_dag(11, seed) for seed in range(4)]
 def network(**options: object) -> DirectedDAGNNNetwork:
     config = DirectedDAGNNConfig.model_validate({"width": WIDTH, **options})
     net = DirectedDAGNNNetwork(config, len(VOCABULARY), len(VOCABULARY.services))
-    stirred(net)
+    randomise_parameters(net)
     return net
 
 
-@pytest.fixture(autouse=True)
-def _own_generator() -> object:
-    with own_generator():
-        yield
-
-
 def propagation(inputs: GraphInputs, *, self_loops: bool) -> Tensor:
-    """P as a matrix, by a plain loop."""
+    """Return P as a matrix, computed by a loop."""
     n = len(inputs.nodes)
     links = list(zip(inputs.sources.tolist(), inputs.targets.tolist(), strict=True))
     if self_loops:
@@ -68,9 +61,9 @@ def propagation(inputs: GraphInputs, *, self_loops: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("composition", DAGS, ids=lambda c: c.id)
-def test_rows_of_the_propagation_sum_to_1_or_0_at_a_source(composition: Composition) -> None:
-    """Constant states stay as they are where a node has parents, and vanish where it has none."""
-    inputs = inputs_of(whole(composition))
+def test_propagation_rows_sum_to_1_or_0_at_sources(composition: Composition) -> None:
+    """Equal states are preserved at nodes with parents and become 0 at sources."""
+    inputs = inputs_of(all_nodes(composition))
     for self_loops in (False, True):
         net = network(self_loops=self_loops, teleport=0.0, hops=1)
         rows = propagation(inputs, self_loops=self_loops).sum(dim=1)
@@ -81,42 +74,42 @@ def test_rows_of_the_propagation_sum_to_1_or_0_at_a_source(composition: Composit
         with torch.no_grad():
             last.weight.zero_()
             last.bias.copy_(constant)
-        assert close(net.hop_states(inputs)[:, 1], rows[:, None].float() * constant)
+        assert_close(net.hop_states(inputs)[:, 1], rows[:, None].float() * constant)
         assert self_loops == bool((rows == 1).all())
 
 
 @pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("teleport", [0.0, 0.1, 0.6])
-def test_k_hops_are_appnp(self_loops: bool, teleport: float) -> None:
+def test_hops_match_appnp(self_loops: bool, teleport: float) -> None:
     """h^K = sum_{i < K} a (1 - a)^i P^i h^0 + (1 - a)^K P^K h^0."""
     net = network(self_loops=self_loops, teleport=teleport, hops=4).double()
-    inputs = inputs_of(whole(DAGS[0]))
+    inputs = inputs_of(all_nodes(DAGS[0]))
     p, hops = propagation(inputs, self_loops=self_loops), net.hop_states(inputs)
     for k in range(5):
         powers = [torch.matrix_power(p, i) @ hops[:, 0] for i in range(k + 1)]
         expected = (1 - teleport) ** k * powers[k]
         for i in range(k):
             expected = expected + teleport * (1 - teleport) ** i * powers[i]
-        assert close(hops[:, k], expected, 1e-12)
+        assert_close(hops[:, k], expected, 1e-12)
 
 
 @pytest.mark.parametrize("composition", DAGS, ids=lambda c: c.id)
-def test_hops_beyond_the_longest_path_are_the_limit_exactly(composition: Composition) -> None:
+def test_hops_beyond_longest_path_equal_limit(composition: Composition) -> None:
     a = 0.2
-    inputs = inputs_of(whole(composition))
+    inputs = inputs_of(all_nodes(composition))
     needed = int(inputs.levels.max()) + 1
     net = network(self_loops=False, teleport=a, hops=needed + 3).double()
     hops = net.hop_states(inputs)
     p = propagation(inputs, self_loops=False)
     limit = a * torch.linalg.solve(torch.eye(len(p), dtype=p.dtype) - (1 - a) * p, hops[:, 0])
-    assert close(hops[:, needed], limit, 1e-12)
+    assert_close(hops[:, needed], limit, 1e-12)
     for node, level in enumerate(inputs.levels.tolist()):
         for k in range(level + 1, needed + 4):
             assert torch.equal(hops[node, k], hops[node, level + 1])
     assert not torch.allclose(hops[:, needed - 2], limit)
 
 
-def test_open_hops_are_those_that_the_deepest_dag_needs() -> None:
+def test_unlimited_hops_follow_deepest_dag() -> None:
     shallow, deep = upstream(dag("a b", "a>b"), "b"), upstream(DAGS[0], "k")
     net = network()
     assert net.hop_states(inputs_of(shallow)).shape[1] == 3
@@ -124,26 +117,26 @@ def test_open_hops_are_those_that_the_deepest_dag_needs() -> None:
 
 
 @pytest.mark.parametrize("hop_weights", ["sigmoid", "softmax"])
-def test_a_node_that_always_returns_to_itself_hears_nobody(hop_weights: str) -> None:
-    net, inputs = network(teleport=1.0, hop_weights=hop_weights), inputs_of(whole(DAGS[0]))
+def test_teleport_1_disables_propagation(hop_weights: str) -> None:
+    net, inputs = network(teleport=1.0, hop_weights=hop_weights), inputs_of(all_nodes(DAGS[0]))
     hops = net.hop_states(inputs)
     assert torch.equal(hops, hops[:, :1].expand_as(hops))
     out = (net.hop_weights(hops, inputs)[:, :, None] * hops).sum(dim=1)
-    kept = net.hop_weights(hops, inputs).sum(dim=1, keepdim=True)
-    assert close(out, kept * hops[:, 0])
+    total_weight = net.hop_weights(hops, inputs).sum(dim=1, keepdim=True)
+    assert_close(out, total_weight * hops[:, 0])
     if hop_weights == "softmax":
-        assert close(out, hops[:, 0])
+        assert_close(out, hops[:, 0])
 
 
 # Weights of hops
 
 
 @pytest.mark.parametrize("hops", [None, 6])
-def test_softmax_weights_compete_and_sigmoids_do_not(hops: int | None) -> None:
-    inputs = inputs_of(whole(DAGS[1]))
+def test_softmax_weights_sum_to_1_and_sigmoids_do_not(hops: int | None) -> None:
+    inputs = inputs_of(all_nodes(DAGS[1]))
     net = network(hop_weights="softmax", hops=hops)
     weights = net.hop_weights(net.hop_states(inputs), inputs)
-    assert close(weights.sum(dim=1), torch.ones(len(inputs.nodes)))
+    assert_close(weights.sum(dim=1), torch.ones(len(inputs.nodes)))
     net = network(hop_weights="sigmoid", hops=hops)
     states = net.hop_states(inputs)
     sums = net.hop_weights(states, inputs).sum(dim=1)
@@ -151,12 +144,12 @@ def test_softmax_weights_compete_and_sigmoids_do_not(hops: int | None) -> None:
     assert (sums < (inputs.levels + 2 if hops is None else hops + 1)).all()
     assert sums.std() > 0.01
     with torch.no_grad():
-        net.retain.bias.fill_(50.0)  # all kept: no softmax does that
-    assert close(net.hop_weights(states, inputs).sum(dim=1).max(), torch.tensor(states.shape[1] * 1.0))
+        net.retain.bias.fill_(50.0)  # all weights are 1, which a softmax cannot do
+    assert_close(net.hop_weights(states, inputs).sum(dim=1).max(), torch.tensor(states.shape[1] * 1.0))
 
 
-def test_a_hop_that_a_node_does_not_need_has_no_weight() -> None:
-    inputs = inputs_of(whole(DAGS[1]))
+def test_unneeded_hops_have_weight_0() -> None:
+    inputs = inputs_of(all_nodes(DAGS[1]))
     for hop_weights in ("sigmoid", "softmax"):
         net = network(hop_weights=hop_weights)
         weights = net.hop_weights(net.hop_states(inputs), inputs)
@@ -164,8 +157,8 @@ def test_a_hop_that_a_node_does_not_need_has_no_weight() -> None:
         assert torch.equal(weights != 0, needed)
 
 
-def test_scores_follow_the_formula() -> None:
-    """With w = 0 each of the hops is kept by half."""
+def test_scores_match_formula() -> None:
+    """With w = 0 the weight of each hop is 0.5."""
     net, inputs = network(hops=2, teleport=0.0, self_loops=False), inputs_of(upstream(DAGS[0], "k"))
     with torch.no_grad():
         net.retain.weight.zero_()
@@ -173,14 +166,14 @@ def test_scores_follow_the_formula() -> None:
     start = net.transform(net.embed(inputs.nodes))
     p = propagation(inputs, self_loops=False).float()
     out = 0.5 * (start + p @ start + p @ p @ start)
-    assert close(net(inputs), net.head(out[inputs.frontiers]))
+    assert_close(net(inputs), net.head(out[inputs.frontiers]))
 
 
-# What a state depends on
+# Dependencies of states
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
-def test_a_state_depends_on_the_node_and_its_ancestors_alone(shape: dict[str, object]) -> None:
+def test_states_depend_only_on_node_and_ancestors(shape: dict[str, object]) -> None:
     net = network(**shape)
 
     def out(inputs: GraphInputs) -> Tensor:
@@ -188,46 +181,46 @@ def test_a_state_depends_on_the_node_and_its_ancestors_alone(shape: dict[str, ob
         return (net.hop_weights(hops, inputs)[:, :, None] * hops).sum(dim=1)
 
     for composition in DAGS:
-        above = ancestors_of(composition)
-        found = reads(net, net.embed, inputs_of(whole(composition)), out)
-        assert found == {node: {node} | above[node] for node in composition.by_id}
+        ancestors = ancestors_of(composition)
+        keys = dependencies(net, net.embed, inputs_of(all_nodes(composition)), out)
+        assert keys == {node: {node} | ancestors[node] for node in composition.by_id}
 
 
 @pytest.mark.parametrize("hops", [1, 2, 4])
-def test_hops_bound_how_far_a_node_sees(hops: int) -> None:
+def test_hops_limit_distance_of_dependencies(hops: int) -> None:
     net = network(hops=hops)
-    inputs = inputs_of(whole(dag("a b c d e f", "a>b b>c c>d d>e e>f")))
-    found = reads(net, net.embed, inputs, lambda i: net.hop_states(i)[:, -1])
-    assert found["f"] == set("abcdef"[-hops - 1 :])
+    inputs = inputs_of(all_nodes(dag("a b c d e f", "a>b b>c c>d d>e e>f")))
+    keys = dependencies(net, net.embed, inputs, lambda i: net.hop_states(i)[:, -1])
+    assert keys["f"] == set("abcdef"[-hops - 1 :])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_batch_of_dags_equals_each_alone(shape: dict[str, object]) -> None:
-    """Also where a deeper one makes the batch take more hops."""
+def test_batch_equals_single_dags(shape: dict[str, object]) -> None:
+    """This includes batches in which a deeper DAG adds hops."""
     dags = [upstream(c, node) for c in DAGS for node in ("c", "h", "k")]
-    assert each_alone(network(**shape), [*dags, Upstream(("z",), ((),), ("k", "nobody"))])
+    assert_batch_equals_single(network(**shape), [*dags, Upstream(("z",), ((),), ("k", "nobody"))])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_order_in_a_document_changes_nothing(shape: dict[str, object]) -> None:
+def test_scores_do_not_depend_on_document_order(shape: dict[str, object]) -> None:
     net = network(**shape)
     one = dag("t u a b c d", "t>a u>b a>c b>c a>d c>d u>d")
     other = dag("d c b a u t", "u>d c>d a>d b>c a>c u>b t>a")
-    assert close(net(inputs_of(upstream(one, "d"))), net(inputs_of(upstream(other, "d"))))
+    assert_close(net(inputs_of(upstream(one, "d"))), net(inputs_of(upstream(other, "d"))))
 
 
-def test_two_equal_parents_say_what_one_says() -> None:
+def test_equal_parents_count_once() -> None:
     net = network(self_loops=False)
     once = inputs_of(upstream(dag("t a:x d", "t>a a>d"), "d"))
     twice = inputs_of(upstream(dag("t a:x b:x d", "t>a t>b a>d b>d"), "d"))
-    assert close(net(once), net(twice))
+    assert_close(net(once), net(twice))
 
 
-def test_with_the_global_graph_ancestors_in_it_count_and_nothing_else() -> None:
+def test_global_graph_states_depend_only_on_ancestors() -> None:
     net, composition = network(), DAGS[0]
-    inputs, above = global_inputs(composition, "a", "k"), ancestors_of(composition)
-    found = reads(net, net.embed, inputs, lambda i: net.hop_states(i)[:, -1])
-    assert all(found[node] == {node} | above[node] for node in composition.by_id)
+    inputs, ancestors = global_inputs(composition, "a", "k"), ancestors_of(composition)
+    keys = dependencies(net, net.embed, inputs, lambda i: net.hop_states(i)[:, -1])
+    assert all(keys[node] == {node} | ancestors[node] for node in composition.by_id)
     assert set(keys_of(inputs)) > set(composition.by_id)
     assert by_key(inputs, net.hop_states(inputs))["x"].shape == (int(inputs.levels.max()) + 2, WIDTH)
 
@@ -236,15 +229,17 @@ def test_with_the_global_graph_ancestors_in_it_count_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradients_are_those_of_finite_differences(shape: dict[str, object]) -> None:
-    assert_gradients(network(**shape).double(), inputs_of(upstream(DAGS[0], "k")))
+def test_gradients_match_finite_differences(shape: dict[str, object]) -> None:
+    assert_gradients_match_finite_differences(
+        network(**shape).double(), inputs_of(upstream(DAGS[0], "k"))
+    )
 
 
-def test_links_are_not_needed_for_a_gradient_everywhere() -> None:
+def test_all_parameters_have_gradient_without_links() -> None:
     for shape in SHAPES:
         assert_gradient_without_links(network(**shape))
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     kinds = ("embedding_dropout", "hidden_dropout")
-    assert_dropout_in_training_alone(network, upstream(DAGS[0], "k"), kinds)
+    assert_dropout_only_in_training(network, upstream(DAGS[0], "k"), kinds)

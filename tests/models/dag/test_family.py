@@ -1,4 +1,4 @@
-"""What every recommender of this family must do with DAGs, beyond the contract of all recommenders."""
+"""Tests that all DAG recommenders must pass, in addition to the contract of all recommenders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDE = dag(
     "t:table_d s:split l:left r:right e:extract c:clean j:join m:merge",
     "t>s s>l s>r t>e e>c l>m r>m c>m j>m",
 )
-"""Keys of the world in a DAG that it does not hold."""
+"""A DAG of known keys that is not in the training data."""
 
 
 @cache
@@ -39,8 +39,8 @@ def close(a: Scores, b: Scores) -> bool:
 
 @pytest.mark.parametrize("graph", ["upstream", "global"])
 @pytest.mark.parametrize("name", NAMES)
-def test_ids_and_document_order_change_nothing(name: str, graph: str) -> None:
-    """Also that of branches of which none reaches another."""
+def test_scores_do_not_depend_on_ids_and_document_order(name: str, graph: str) -> None:
+    """This includes the order of independent branches."""
     model, rng = fitted(name, graph), np.random.default_rng(0)
     before = scores(model, *(context_at(WIDE, node) for node in "slremjc"))
     for _ in range(4):
@@ -50,32 +50,32 @@ def test_ids_and_document_order_change_nothing(name: str, graph: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_dags_of_the_batch_change_nothing(name: str) -> None:
+def test_scores_do_not_depend_on_batch(name: str) -> None:
     model = fitted(name)
     contexts = [context_at(WIDE, node) for node in "tslrecjm"] + [Context(("split",)), *WORLD.contexts]
-    together = scores(model, *contexts)
-    assert close(together, np.concatenate([scores(model, context) for context in contexts]))
-    assert close(together, scores(model, *contexts[::-1])[::-1])
+    batch = scores(model, *contexts)
+    assert close(batch, np.concatenate([scores(model, context) for context in contexts]))
+    assert close(batch, scores(model, *contexts[::-1])[::-1])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_global_graph_makes_scores_a_function_of_the_last_node(name: str) -> None:
-    """And of what this feeds already; the upstream DAG makes them one of everything upstream."""
-    asked = [
+def test_scores_with_global_graph_depend_only_on_last_node(name: str) -> None:
+    """With the upstream DAG, they depend on all upstream nodes."""
+    contexts = [
         context_at(WIDE, "m"),
         context_at(dag("l:left m:merge", "l>m"), "m"),
         Context(("merge",)),
         Context(("table_a", "extract", "merge")),
     ]
-    from_one = scores(fitted(name, "global"), *asked)
-    assert close(from_one, np.tile(from_one[:1], (len(asked), 1)))
-    from_dags = scores(fitted(name), *asked)
-    assert not any(close(from_dags[i], from_dags[j]) for i in range(4) for j in range(i))
+    global_scores = scores(fitted(name, "global"), *contexts)
+    assert close(global_scores, np.tile(global_scores[:1], (len(contexts), 1)))
+    upstream_scores = scores(fitted(name), *contexts)
+    assert not any(close(upstream_scores[i], upstream_scores[j]) for i in range(4) for j in range(i))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_far_source_reaches_the_answer(name: str) -> None:
-    """Two links back, past every path but one."""
+def test_scores_depend_on_distant_source(name: str) -> None:
+    """The source is two links away and on only one of the paths."""
     near, far = (
         dag(f"s:{source} e:extract o:clean l:left m:merge", "s>e e>m o>m l>m")
         for source in ("table_a", "table_b")
@@ -84,24 +84,24 @@ def test_a_far_source_reaches_the_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dag_of_unknown_nodes_but_one_has_finite_scores(name: str) -> None:
-    strange = dag("a:nobody b:noone s:split c:nothing", "a>b b>c a>s s>c")
+def test_scores_of_mostly_unknown_nodes_are_finite(name: str) -> None:
+    mostly_unknown = dag("a:nobody b:noone s:split c:nothing", "a>b b>c a>s s>c")
     for graph in ("upstream", "global"):
-        found = scores(fitted(name, graph), *(context_at(strange, node) for node in "abcs"))
-        assert np.isfinite(found).all()
+        result = scores(fitted(name, graph), *(context_at(mostly_unknown, node) for node in "abcs"))
+        assert np.isfinite(result).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_chain_as_long_as_contexts_get_has_finite_scores(name: str) -> None:
+def test_scores_of_long_chain_are_finite(name: str) -> None:
     path = ("extract", "clean", "join") * 60
     assert np.isfinite(scores(fitted(name), Context(path))).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_memory_reaches_behind_the_last_node(name: str) -> None:
+def test_fit_learns_dependency_beyond_last_node(name: str) -> None:
     world = memory()
     options = {"epochs": 150, "learning_rate": 0.005}
     model = create(name, options).fit(world.data)
-    found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
-    answers = [world.data.vocabulary.services[column] for column in found]
-    assert answers == [world.certain[context.path] for context in world.contexts]
+    columns = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
+    predicted = [world.data.vocabulary.services[column] for column in columns]
+    assert predicted == [world.certain[context.path] for context in world.contexts]

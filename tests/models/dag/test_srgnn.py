@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import context_at
-from dagrec.data.vocabulary import FIRST, PADDING
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING
 from dagrec.models.dag.graphs import GraphInputs
 from dagrec.models.dag.srgnn import SRGNNConfig, SRGNNNetwork
 from dagrec.types import Floats
@@ -18,16 +18,13 @@ from tests.models.dag.inputs import (
     DIAMOND,
     LETTERS,
     SKIP,
-    at,
-    close,
+    assert_close,
     context,
+    index_of,
+    inputs_at,
     inputs_of,
-    own_generator,
-    place,
-    stirred,
+    randomise_zero_parameters,
 )
-
-_own_generator = pytest.fixture(autouse=True)(own_generator)
 
 
 def network(**options: object) -> SRGNNNetwork:
@@ -39,159 +36,167 @@ def network(**options: object) -> SRGNNNetwork:
 
 
 def matrices(inputs: GraphInputs) -> tuple[Tensor, Tensor]:
-    """A_in and A_out, [N, N] each: what one-hot states become on their way along links."""
+    """Return A_in and A_out [N, N]: the messages for one-hot states and identity weights."""
     size = len(inputs.nodes)
     net = network(width=size)
     with torch.no_grad():
-        for linear in (net.along, net.against):
+        for linear in (net.linear_in, net.linear_out):
             linear.weight.copy_(torch.eye(size))
             linear.bias.zero_()
-        net.shift.zero_()
-        along, against = net.messages(torch.eye(size), inputs).split(size, dim=1)
-    return along, against
+        net.message_bias.zero_()
+        a_in, a_out = net.messages(torch.eye(size), inputs).split(size, dim=1)
+    return a_in, a_out
 
 
 @settings(max_examples=25)
 @given(dags())
-def test_rows_of_both_matrices_sum_to_one_or_zero(composition: Composition) -> None:
+def test_matrix_rows_sum_to_1_or_0(composition: Composition) -> None:
     inputs = inputs_of(*(context_at(composition, node.id) for node in composition.nodes))
-    along, against = matrices(inputs)
-    assert close(along.sum(dim=1), torch.zeros(len(along)).index_fill(0, inputs.targets, 1))
-    assert close(against.sum(dim=1), torch.zeros(len(along)).index_fill(0, inputs.sources, 1))
-    assert torch.equal(along > 0, (against > 0).t())
+    a_in, a_out = matrices(inputs)
+    assert_close(a_in.sum(dim=1), torch.zeros(len(a_in)).index_fill(0, inputs.targets, 1))
+    assert_close(a_out.sum(dim=1), torch.zeros(len(a_in)).index_fill(0, inputs.sources, 1))
+    assert torch.equal(a_in > 0, (a_out > 0).t())
 
 
-def test_the_papers_session_as_a_dag() -> None:
-    """Of the session a, b, a, c: what follows a shares its row; a second a is a node of its own."""
-    inputs = at("a>b a>c b>d c>d", "d")
-    along, against = matrices(inputs)
-    a, b, c, d = (place(inputs, key) for key in "abcd")
-    assert against[a, [b, c]].tolist() == [0.5, 0.5]
-    assert along[b, a] == along[c, a] == 1
-    assert along[d, [b, c]].tolist() == [0.5, 0.5]
+def test_matrices_of_session_in_paper() -> None:
+    """The session a, b, a, c of the paper, in which a repeated service is a separate node here."""
+    inputs = inputs_at("a>b a>c b>d c>d", "d")
+    a_in, a_out = matrices(inputs)
+    a, b, c, d = (index_of(inputs, key) for key in "abcd")
+    assert a_out[a, [b, c]].tolist() == [0.5, 0.5]
+    assert a_in[b, a] == a_in[c, a] == 1
+    assert a_in[d, [b, c]].tolist() == [0.5, 0.5]
 
-    inputs = at("a>b b>a1 a1>c", "c")
-    along, against = matrices(inputs)
-    assert torch.equal(against, torch.diag(torch.ones(3), 1))
-    assert torch.equal(along, torch.diag(torch.ones(3), -1))
+    inputs = inputs_at("a>b b>a1 a1>c", "c")
+    a_in, a_out = matrices(inputs)
+    assert torch.equal(a_out, torch.diag(torch.ones(3), 1))
+    assert torch.equal(a_in, torch.diag(torch.ones(3), -1))
 
 
 @pytest.mark.parametrize(("links", "end", "start"), [(CHAIN, "d", "a"), (DIAMOND, "d", "t")])
-def test_reversing_the_links_swaps_the_matrices(links: str, end: str, start: str) -> None:
-    back = " ".join(">".join(reversed(link.split(">"))) for link in links.split())
-    there, again = at(links, end), at(back, start)
-    order = torch.tensor([int((again.nodes == node).nonzero()) for node in there.nodes])
-    along, against = matrices(there)
-    along_back, against_back = matrices(again)
-    assert torch.equal(along, against_back[order][:, order])
-    assert torch.equal(against, along_back[order][:, order])
+def test_reversing_links_swaps_matrices(links: str, end: str, start: str) -> None:
+    reversed_links = " ".join(">".join(reversed(link.split(">"))) for link in links.split())
+    inputs, reversed_inputs = inputs_at(links, end), inputs_at(reversed_links, start)
+    order = torch.tensor([int((reversed_inputs.nodes == node).nonzero()) for node in inputs.nodes])
+    a_in, a_out = matrices(inputs)
+    reversed_a_in, reversed_a_out = matrices(reversed_inputs)
+    assert torch.equal(a_in, reversed_a_out[order][:, order])
+    assert torch.equal(a_out, reversed_a_in[order][:, order])
 
 
-def test_a_node_alone_gets_no_message_and_a_finite_state() -> None:
-    net, inputs = network(), at("", "a")
-    assert close(net.messages(net.embed(inputs.nodes), inputs), net.shift[None])
+def test_single_node_has_no_messages_and_finite_scores() -> None:
+    net, inputs = network(), inputs_at("", "a")
+    assert_close(net.messages(net.embed(inputs.nodes), inputs), net.message_bias[None])
     assert torch.isfinite(net(inputs)).all()
 
 
 # Update and readout
 
 
-def by_hand(net: SRGNNNetwork, inputs: GraphInputs) -> Floats:
-    """The scores of one DAG, node by node."""
+def reference_scores(net: SRGNNNetwork, inputs: GraphInputs) -> Floats:
+    """Return the scores of one DAG, computed node by node."""
     w = {name: array.double().numpy() for name, array in net.state_dict().items()}
     links = list(zip(inputs.sources.tolist(), inputs.targets.tolist(), strict=True))
     h = [w["embed.weight"][node] for node in inputs.nodes.tolist()]
-    for _ in range(net.steps):
-        new = []
-        for v, own in enumerate(h):
+    for _ in range(net.rounds):
+        new_h = []
+        for v, state in enumerate(h):
             halves = []
-            for name, near in (
-                ("along", [a for a, b in links if b == v]),
-                ("against", [b for a, b in links if a == v]),
+            for name, neighbours in (
+                ("linear_in", [a for a, b in links if b == v]),
+                ("linear_out", [b for a, b in links if a == v]),
             ):
-                sent = [w[f"{name}.weight"] @ h[u] + w[f"{name}.bias"] for u in near]
-                halves.append(np.mean(sent, axis=0) if sent else np.zeros(len(own)))
-            a = np.concatenate(halves) + w["shift"]
+                messages = [w[f"{name}.weight"] @ h[u] + w[f"{name}.bias"] for u in neighbours]
+                halves.append(np.mean(messages, axis=0) if messages else np.zeros(len(state)))
+            a = np.concatenate(halves) + w["message_bias"]
             r_a, z_a, n_a = np.split(w["cell.weight_ih"] @ a + w["cell.bias_ih"], 3)
-            r_h, z_h, n_h = np.split(w["cell.weight_hh"] @ own + w["cell.bias_hh"], 3)
+            r_h, z_h, n_h = np.split(w["cell.weight_hh"] @ state + w["cell.bias_hh"], 3)
             r, z = 1 / (1 + np.exp(-(r_a + r_h))), 1 / (1 + np.exp(-(z_a + z_h)))
             n = np.tanh(n_a + r * n_h)
-            new.append(n + z * (own - n))
-        h = new
+            new_h.append(n + z * (state - n))
+        h = new_h
     (f,) = inputs.frontiers.tolist()
-    whole = np.zeros(len(h[f]))
-    for own in h:
-        inside = w["look.weight"] @ h[f] + w["seen.weight"] @ own + w["seen.bias"]
-        whole += float(w["weigh.weight"][0] @ (1 / (1 + np.exp(-inside)))) * own
-    beside = sum(w["readout.beside.weight"][child] for child in inputs.children.tolist())
-    s = w["join.weight"] @ np.concatenate([whole, h[f] + beside])
-    return np.asarray(w["embed.weight"][FIRST : FIRST + len(LETTERS.services)] @ s + w["head.bias"])
+    pooled = np.zeros(len(h[f]))
+    for state in h:
+        inside = (
+            w["attention_query.weight"] @ h[f]
+            + w["attention_key.weight"] @ state
+            + w["attention_key.bias"]
+        )
+        pooled += float(w["attention_score.weight"][0] @ (1 / (1 + np.exp(-inside)))) * state
+    children = sum(w["readout.embed_children.weight"][child] for child in inputs.children.tolist())
+    s = w["combine.weight"] @ np.concatenate([pooled, h[f] + children])
+    return np.asarray(
+        w["embed.weight"][FIRST_SERVICE : FIRST_SERVICE + len(LETTERS.services)] @ s + w["head.bias"]
+    )
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("rounds", [1, 3])
 @pytest.mark.parametrize(
     ("links", "node"), [("", "a"), (CHAIN, "d"), (DIAMOND, "d"), (SKIP, "d"), (DIAMOND, "t")]
 )
-def test_scores_follow_the_formula(links: str, node: str, steps: int) -> None:
-    net = network(steps=steps)
-    stirred(net)
-    inputs = at(links, node)
-    np.testing.assert_allclose(net(inputs)[0].detach(), by_hand(net, inputs), rtol=1e-4, atol=1e-5)
+def test_scores_match_reference(links: str, node: str, rounds: int) -> None:
+    net = network(rounds=rounds)
+    randomise_zero_parameters(net)
+    inputs = inputs_at(links, node)
+    np.testing.assert_allclose(
+        net(inputs)[0].detach(), reference_scores(net, inputs), rtol=1e-4, atol=1e-5
+    )
 
 
-def test_a_saturated_gate_leaves_the_states_as_they_are() -> None:
-    inputs = at(DIAMOND, "d")
-    once, often = network(steps=1), network(steps=6)
-    often.load_state_dict(once.state_dict())
-    assert not torch.allclose(once(inputs), often(inputs))
-    for net in (once, often):
+def test_saturated_update_gate_keeps_states() -> None:
+    inputs = inputs_at(DIAMOND, "d")
+    once, several = network(rounds=1), network(rounds=6)
+    several.load_state_dict(once.state_dict())
+    assert not torch.allclose(once(inputs), several(inputs))
+    for net in (once, several):
         with torch.no_grad():
             net.cell.bias_ih[5:10] = 40  # reset, update, new: 5 each
-    assert torch.equal(once(inputs), often(inputs))
+    assert torch.equal(once(inputs), several(inputs))
 
 
-def test_the_readout_has_no_softmax() -> None:
-    """Twice the logits are twice the sum, and a node that is there twice counts twice."""
-    net, inputs = network(), at(DIAMOND, "d")
+def test_readout_has_no_softmax() -> None:
+    """Doubled logits double the sum, and a repeated node counts twice."""
+    net, inputs = network(), inputs_at(DIAMOND, "d")
     h = net.embed(inputs.nodes)
     before = net.pool(h, inputs)
     with torch.no_grad():
-        net.weigh.weight *= 2
-    assert close(net.pool(h, inputs), 2 * before)
+        net.attention_score.weight *= 2
+    assert_close(net.pool(h, inputs), 2 * before)
 
-    one, two = at("a>b", "b"), at("a>b a1>b", "b")
+    one, two = inputs_at("a>b", "b"), inputs_at("a>b a1>b", "b")
     b, twice = (net.pool(net.embed(i.nodes), i)[i.frontiers] for i in (one, two))
-    alone = at("", "b")
-    own = net.pool(net.embed(alone.nodes), alone)
-    assert close(twice - own, 2 * (b - own))
+    single = inputs_at("", "b")
+    self_term = net.pool(net.embed(single.nodes), single)
+    assert_close(twice - self_term, 2 * (b - self_term))
 
 
-def test_last_is_the_frontier_and_not_a_place_in_some_order() -> None:
-    """Both nodes end their DAG; each is asked about by itself in a batch with the other."""
+def test_last_node_is_frontier_of_each_dag() -> None:
+    """The frontiers of a batch of two DAGs are scored separately."""
     net = network()
-    both = net(inputs_of(context("a>b a>c", "b"), context("a>b a>c", "c")))
-    assert close(both, torch.cat([net(at("a>b", "b")), net(at("a>c", "c"))]))
-    assert not torch.allclose(both[0], both[1])
+    scores = net(inputs_of(context("a>b a>c", "b"), context("a>b a>c", "c")))
+    assert_close(scores, torch.cat([net(inputs_at("a>b", "b")), net(inputs_at("a>c", "c"))]))
+    assert not torch.allclose(scores[0], scores[1])
 
 
-def test_one_step_brings_nodes_one_link_closer() -> None:
-    """The frontier of a>b>c>d knows by messages alone what is ``steps`` links away."""
-    inputs = at(CHAIN, "d")
-    for steps in (1, 2, 3):
-        net = network(steps=steps)
+def test_rounds_limit_distance_of_messages() -> None:
+    """Without the readout, the frontier of a>b>c>d depends on nodes up to ``rounds`` links away."""
+    inputs = inputs_at(CHAIN, "d")
+    for rounds in (1, 2, 3):
+        net = network(rounds=rounds)
         h = net.embed(inputs.nodes)
         start = h.detach().requires_grad_()
         h = start
-        for _ in range(steps):
+        for _ in range(rounds):
             h = net.cell(net.messages(h, inputs), h)
         (gradient,) = torch.autograd.grad(h[inputs.frontiers].sum(), [start])
         reached = gradient.abs().sum(dim=1) > 0
-        assert reached.tolist() == [False] * (3 - steps) + [True] * (steps + 1)
+        assert reached.tolist() == [False] * (3 - rounds) + [True] * (rounds + 1)
 
 
-def test_first_weights_are_small_and_padding_is_zero() -> None:
+def test_initial_weights_are_small_and_padding_is_zero() -> None:
     net = network(width=25)
     assert not net.embed.weight[PADDING].any()
-    assert not net.readout.beside.weight.any()
-    drawn = [p for name, p in net.named_parameters() if not name.startswith(("readout", "head"))]
-    assert all(0.1 < parameter.abs().max() <= 0.2 for parameter in drawn)
+    assert not net.readout.embed_children.weight.any()
+    parameters = [p for name, p in net.named_parameters() if not name.startswith(("readout", "head"))]
+    assert all(0.1 < parameter.abs().max() <= 0.2 for parameter in parameters)

@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _own_generator(own_generator: None) -> None:
+def _isolated_rng(isolated_rng: None) -> None:
     """Networks draw their first weights from torch's generator."""

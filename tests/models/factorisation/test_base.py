@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST, PADDING, UNKNOWN
+from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN
 from dagrec.models.factorisation.base import (
     INIT,
     FactorNetwork,
@@ -156,7 +156,7 @@ def test_scores_follow_the_formula(last: bool) -> None:
     set_biases(net.last.bias)
     w = values(net)
     own = np.stack([w["embed.weight"][path].mean(axis=0) for path in PATHS])
-    expected = own @ w["embed.weight"][FIRST : FIRST + SERVICES].T + w["last.bias"]
+    expected = own @ w["embed.weight"][FIRST_SERVICE : FIRST_SERVICE + SERVICES].T + w["last.bias"]
     if last:
         at = [path[-1] for path in PATHS]
         expected += w["last.embed.weight"][at] @ w["last.weight"].T
@@ -172,8 +172,8 @@ def test_the_penalty_is_that_of_the_triples_in_expectation(l2: float) -> None:
     triples = [
         [
             (w[PATHS[x]].mean(axis=0) ** 2).sum()
-            + (w[FIRST + y] ** 2).sum()
-            + (w[FIRST + j] ** 2).sum()
+            + (w[FIRST_SERVICE + y] ** 2).sum()
+            + (w[FIRST_SERVICE + j] ** 2).sum()
             for j in range(SERVICES)
         ]
         for x, y in zip(rows.tolist(), columns.tolist(), strict=True)

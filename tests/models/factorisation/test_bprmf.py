@@ -9,10 +9,10 @@ from scipy.special import expit
 from torch import Tensor
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.factorisation.bprmf import BPRMF, BPRMFConfig, BPRMFNetwork
 from dagrec.models.registry import create
-from dagrec.training.losses import Candidates, bpr
+from dagrec.training.losses import CandidateScores, bpr
 from dagrec.types import Floats, Scores
 from tests.models.factorisation.sets import (
     NODES,
@@ -39,7 +39,7 @@ def loss(net: BPRMFNetwork, path: list[int], target: int, *others: int) -> Tenso
     scores = net(inputs([path]))[0]
     against = scores[list(others)][None]
     valid = torch.ones_like(against, dtype=torch.bool)
-    return bpr(Candidates(scores[[target]], against, valid, None, SERVICES)).sum()
+    return bpr(CandidateScores(scores[[target]], against, valid, None, SERVICES)).sum()
 
 
 def gradients(net: BPRMFNetwork, value: Tensor) -> dict[str, Floats]:
@@ -61,7 +61,7 @@ def test_scores_follow_the_formula(tied: bool, last: bool) -> None:
     """< u_x, E_y > + < L_f, T_y > + b_y"""
     net = network(tied=tied, last=last)
     w = values(net)
-    services = w["embed.weight"][FIRST : FIRST + SERVICES] if tied else w["items"]
+    services = w["embed.weight"][FIRST_SERVICE : FIRST_SERVICE + SERVICES] if tied else w["items"]
     expected = np.array(
         [
             [
@@ -77,7 +77,7 @@ def test_scores_follow_the_formula(tied: bool, last: bool) -> None:
 
 
 def test_tied_it_is_symmetric_and_untied_it_knows_a_direction() -> None:
-    of = [[node] for node in range(FIRST, FIRST + SERVICES)]
+    of = [[node] for node in range(FIRST_SERVICE, FIRST_SERVICE + SERVICES)]
     for tied in (True, False):
         net = network(tied=tied, last=False)
         product = net(inputs(of)) - net.last.bias

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.factorisation.bprmf import BPRMFConfig, BPRMFNetwork
 from dagrec.models.factorisation.gmf import GMF, GMFConfig, GMFNetwork
 from dagrec.models.registry import create
@@ -82,7 +82,7 @@ def test_a_weight_of_zero_silences_a_coordinate() -> None:
 def test_what_a_node_says_in_a_context_and_as_a_service_are_apart() -> None:
     net = network(last=False)
     with torch.no_grad():
-        net.embed.weight[FIRST:] = 0
+        net.embed.weight[FIRST_SERVICE:] = 0
     assert torch.equal(net(inputs()), net.last.bias.expand(len(PATHS), -1))
     assert net.own_services().any()
 

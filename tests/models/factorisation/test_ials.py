@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from dagrec.data.examples import Context
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.factorisation import ials
 from dagrec.models.factorisation.ials import IALS, INIT, IALSConfig, item_step, user_step
 from dagrec.models.interactions import Interactions
@@ -150,7 +150,7 @@ def test_stretches_of_rows_are_solved_alike(
 
 def test_training_is_alternation_from_the_seed(config: IALSConfig) -> None:
     """Vector by vector, straight from the formula, against the items that were learned."""
-    rows, x = ROWS, ROWS.dense()
+    rows, x = ROWS, ROWS.matrix().toarray()
     counts = rows.weights @ x
     users, items = start(config, seed=3), np.zeros((rows.size, config.width))
     eye, a = np.eye(config.width), config.alpha0
@@ -184,7 +184,7 @@ def test_the_vector_of_an_unseen_set_is_the_ridge_regression_on_its_items(
         sample_weight=np.repeat([1.0, config.alpha0], [len(own), len(items)]),
     )
     found = IALS(config).fit(DATA).score(DATA.vocabulary.encode([Context(path)]))[0]
-    expected = items[FIRST : FIRST + len(DATA.vocabulary.services)] @ oracle.coef_
+    expected = items[FIRST_SERVICE : FIRST_SERVICE + len(DATA.vocabulary.services)] @ oracle.coef_
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -201,8 +201,8 @@ def test_without_a_weight_on_what_is_not_held_only_what_is_held_counts() -> None
     rows = Interactions.of_examples(data, config)
     items = IALS(config).fit(data).state()["items"].astype(np.float64)
     predicted = user_step(items, rows.rows, rows.items, config) @ items.T
-    np.testing.assert_allclose(predicted[rows.dense() > 0], 1, atol=1e-3)
-    assert np.abs(predicted[rows.dense() == 0]).max() > 0.3
+    np.testing.assert_allclose(predicted[rows.matrix().toarray() > 0], 1, atol=1e-3)
+    assert np.abs(predicted[rows.matrix().toarray() == 0]).max() > 0.3
 
 
 def test_a_large_penalty_leaves_nothing() -> None:
@@ -216,7 +216,7 @@ def test_with_room_for_all_the_matrix_is_rebuilt() -> None:
     items = IALS(config).fit(data).state()["items"].astype(np.float64)
     users = user_step(items, rows.rows, rows.items, config)
     # On its own, a held item pulls with 1 + alpha0, of which 1 is toward 1.
-    np.testing.assert_allclose(users @ items.T, rows.dense() / 1.1, atol=5e-3)
+    np.testing.assert_allclose(users @ items.T, rows.matrix().toarray() / 1.1, atol=5e-3)
 
 
 def test_seeds_differ_in_their_start_alone() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dagrec.data.vocabulary import FIRST
+from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.factorisation import mlp
 from dagrec.models.factorisation.mlp import MLPConfig, MLPNetwork
 from tests.models.factorisation.sets import (
@@ -135,10 +135,10 @@ def test_tables_of_contexts_of_last_nodes_and_of_services_are_apart() -> None:
     """A node that is also the first service: in a set, as the last, and as what may follow."""
     net = network()
     assert net.frontier is not None
-    sets = inputs([[FIRST, 5], [5, FIRST], [5]])
+    sets = inputs([[FIRST_SERVICE, 5], [5, FIRST_SERVICE], [5]])
     touched = {
-        net.embed.weight: (FIRST, [True, True, False]),
-        net.frontier.weight: (FIRST, [False, True, False]),
+        net.embed.weight: (FIRST_SERVICE, [True, True, False]),
+        net.frontier.weight: (FIRST_SERVICE, [False, True, False]),
     }
     with torch.no_grad():
         for table, (row, expected) in touched.items():

@@ -1,4 +1,4 @@
-"""Owners whose next service only their history tells, and histories by hand."""
+"""Training data in which the next service depends only on the owner's history, and histories."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tests.worlds import DAY, composition
 PATH = ("table_t",)
 
 
-def past(*services: str, path: tuple[str, ...] = PATH, timed: bool = True) -> tuple[Call, ...]:
-    """A call a day, the last of them a day ago."""
+def call_history(*services: str, path: tuple[str, ...] = PATH, timed: bool = True) -> tuple[Call, ...]:
+    """Return one call per day, the last of them one day ago."""
     days = range(-len(services), 0)
     return tuple(
         Call(s, path, day * DAY if timed else None) for s, day in zip(services, days, strict=True)
     )
 
 
-def asked(*services: str, path: tuple[str, ...] = PATH, timed: bool = True) -> Context:
-    """A question of an owner who called these services, each after the same path."""
+def context_after(*services: str, path: tuple[str, ...] = PATH, timed: bool = True) -> Context:
+    """Return the context of an owner who called these services, each after the same path."""
     time = 0.0 if timed else None
-    return Context(path, time=time, history=past(*services, path=path, timed=timed))
+    return Context(path, time=time, history=call_history(*services, path=path, timed=timed))
 
 
 def alternating(
     owners: int = 16, calls: int = 10, services: Sequence[str] = ("a", "b")
 ) -> TrainingData:
-    """Each owner goes round the services, one a day, from another start: half of them follow each."""
+    """Return data of owners who cycle through the services, one per day, from different starts."""
     return TrainingData.of(
         extract(
             [
@@ -46,9 +46,11 @@ def alternating(
 
 
 def mostly_faithful(owners: int = 16, calls: int = 8) -> TrainingData:
-    """Each owner has one service, and every fourth time another; and comes from another table each
-    time. A base that had seen an example would know its answer by the table, and knows nothing where it
-    had not."""
+    """Return data of owners who call one service, and another one every fourth time.
+
+    Each call comes after a different table, so a base recommender can memorise its training examples by
+    the table, but its predictions for other examples are uninformative.
+    """
     return TrainingData.of(
         extract(
             [

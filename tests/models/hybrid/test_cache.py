@@ -8,16 +8,16 @@ from scipy.optimize import minimize
 
 from dagrec.data.examples import Call, Context
 from dagrec.models.hybrid.cache import Cache, CacheConfig, components, restrict
-from dagrec.models.hybrid.events import CACHES, HALF_LIVES, Past
+from dagrec.models.hybrid.events import CACHES, HALF_LIVES, OwnerHistory
 from dagrec.models.registry import create
 from dagrec.training.data import TrainingData
 from dagrec.types import Floats
-from tests.models.hybrid.owners import alternating, asked
+from tests.models.hybrid.owners import alternating, context_after
 from tests.worlds import everything
 
 DATA = alternating(services=("a", "b", "c"))
 WORLD = everything().data
-PARTS = 1 + len(CACHES) * len(HALF_LIVES)
+NUM_COMPONENTS = 1 + len(CACHES) * len(HALF_LIVES)
 
 
 def fitted(data: TrainingData = DATA, **options: float) -> Cache:
@@ -25,13 +25,13 @@ def fitted(data: TrainingData = DATA, **options: float) -> Cache:
 
 
 def probabilities(model: Cache, context: Context, data: TrainingData = DATA) -> Floats:
-    found: Floats = np.exp(model.score(data.vocabulary.encode([context]))[0].astype(np.float64))
-    return found
+    p: Floats = np.exp(model.score(data.vocabulary.encode([context]))[0].astype(np.float64))
+    return p
 
 
 def weighted(model: Cache, cache: str, half_life: float, weight: float) -> Cache:
-    """The model with the base and one cache left, whose weight is given, whatever was told."""
-    weights = np.zeros((1, PARTS))
+    """Return the model with this weight for one cache and the rest for the base, in all patterns."""
+    weights = np.zeros((1, NUM_COMPONENTS))
     weights[0, 0] = 1 - weight
     weights[0, 1 + CACHES.index(cache) * len(HALF_LIVES) + HALF_LIVES.index(half_life)] = weight
     state = model.state()
@@ -40,103 +40,103 @@ def weighted(model: Cache, cache: str, half_life: float, weight: float) -> Cache
     return Cache().restore(state, DATA.vocabulary, DATA.graph)
 
 
-def test_probabilities_by_hand() -> None:
+def test_probabilities_match_manual_computation() -> None:
     """Calls a, b, a with a half-life of 2: 1/2 + 1 of a, 1/sqrt 2 of b."""
     model = fitted()
-    base = create("markov").fit(DATA).score(DATA.vocabulary.encode([asked()]))[0]
-    logs = base.astype(np.float64) / model._temperature
-    base_p = np.exp(logs) / np.exp(logs).sum()
+    base = create("markov").fit(DATA).score(DATA.vocabulary.encode([context_after()]))[0]
+    scaled = base.astype(np.float64) / model._temperature
+    base_p = np.exp(scaled) / np.exp(scaled).sum()
     total = 1.5 + 0.5**0.5
     expected = 0.25 * base_p + 0.75 * np.array([1.5 / total, 0.5**0.5 / total, 0])
-    found = probabilities(weighted(model, "path", 2.0, 0.75), asked("a", "b", "a"))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    mixed = probabilities(weighted(model, "path", 2.0, 0.75), context_after("a", "b", "a"))
+    np.testing.assert_allclose(mixed, expected, rtol=1e-5)
 
 
-def test_an_empty_cache_leaves_its_weight_to_the_others() -> None:
-    """Nothing came after this path: all is the base's, though the cache has the larger weight."""
+def test_weight_of_empty_cache_goes_to_other_components() -> None:
+    """No call came after this path, so the base has weight 1."""
     context = Context(("table_t",), history=(Call("a", ("elsewhere",)),))
     model = weighted(fitted(), "path", 2.0, 0.75)
     assert probabilities(model, context) == pytest.approx(1 / 3, abs=0.03)
     assert probabilities(weighted(fitted(), "any", 2.0, 0.75), context)[0] > 0.75
 
 
-def test_unknown_services_before_all_others_change_nothing() -> None:
-    model, context = fitted(), asked("a", "b", "a")
-    longer = replace(context, history=(Call("x", ("elsewhere",)), *context.history))
-    np.testing.assert_array_equal(probabilities(model, longer), probabilities(model, context))
+def test_oldest_unknown_services_have_no_effect() -> None:
+    model, context = fitted(), context_after("a", "b", "a")
+    with_unknown = replace(context, history=(Call("x", ("elsewhere",)), *context.history))
+    np.testing.assert_array_equal(probabilities(model, with_unknown), probabilities(model, context))
 
 
 def likelihoods(model: Cache, data: TrainingData) -> tuple[Floats, list[tuple[bool, ...]]]:
-    """[n, 1 + M H] what each component says of each target out of fold; and what each was told by."""
-    _, questions = model._out_of_fold(data)
-    found = [components(q.past, q.base)[:, q.target] for q in questions]
-    return np.array(found), [tuple(q.past.supported.tolist()) for q in questions]
+    """Return the target probabilities of the components [n, 1 + M H] and the patterns [n]."""
+    _, examples = model._out_of_fold(data)
+    p = [components(e.history, e.base)[:, e.target] for e in examples]
+    return np.array(p), [tuple(e.history.supported.tolist()) for e in examples]
 
 
 @pytest.mark.parametrize("data", [DATA, WORLD], ids=["alternating", "everything"])
-def test_the_mixture_is_no_less_likely_than_any_of_its_parts(data: TrainingData) -> None:
+def test_mixture_likelihood_is_at_least_that_of_each_component(data: TrainingData) -> None:
     model = fitted(data, strength=1e-9)
-    p, told = likelihoods(model, data)
-    for pattern in set(told):
-        own = p[[t == pattern for t in told]]
-        mixed = np.log(own @ model._weights_of(np.array(pattern))).sum()
+    p, patterns = likelihoods(model, data)
+    for pattern in set(patterns):
+        pattern_p = p[[other == pattern for other in patterns]]
+        mixed = np.log(pattern_p @ model._weights_of(np.array(pattern))).sum()
         with np.errstate(divide="ignore"):
-            alone = np.log(own).sum(axis=0)
-        assert mixed >= alone.max() - 1e-4
+            single = np.log(pattern_p).sum(axis=0)
+        assert mixed >= single.max() - 1e-4
 
 
-def test_weights_are_those_of_a_general_optimiser() -> None:
+def test_weights_match_general_optimiser() -> None:
     model = fitted(WORLD, strength=1e-9)
-    p, told = likelihoods(model, WORLD)
-    pattern = max(set(told), key=told.count)
-    own = p[[t == pattern for t in told]]
-    kept = np.flatnonzero(own.any(axis=0))
+    p, patterns = likelihoods(model, WORLD)
+    pattern = max(set(patterns), key=patterns.count)
+    pattern_p = p[[other == pattern for other in patterns]]
+    columns = np.flatnonzero(pattern_p.any(axis=0))
 
     def loss(logits: Floats) -> float:
         w = np.exp(logits - logits.max())
-        return -float(np.log(own[:, kept] @ (w / w.sum())).sum())
+        return -float(np.log(pattern_p[:, columns] @ (w / w.sum())).sum())
 
-    best = minimize(loss, np.zeros(len(kept)), options={"maxiter": 500}).fun
-    mixed = -np.log(own @ model._weights_of(np.array(pattern))).sum()
-    assert mixed <= best + 0.01 * len(own)
+    best = minimize(loss, np.zeros(len(columns)), options={"maxiter": 500}).fun
+    mixed = -np.log(pattern_p @ model._weights_of(np.array(pattern))).sum()
+    assert mixed <= best + 0.01 * len(pattern_p)
 
 
-def test_a_pattern_never_seen_takes_the_restricted_weights() -> None:
+def test_unseen_pattern_uses_restricted_weights() -> None:
     model = fitted()
     unseen = np.array([True, False, True, True, False, True])
     assert not (model._patterns == unseen).all(axis=1).any()
     np.testing.assert_allclose(model._weights_of(unseen), restrict(model._weights[0], unseen))
 
 
-def test_strength_holds_a_pattern_at_the_weights_over_all() -> None:
-    held = fitted(strength=1e9)
-    for pattern in held._patterns:
-        expected = restrict(held._weights[0], pattern)
-        np.testing.assert_allclose(held._weights_of(pattern), expected, atol=1e-5)
-    free = fitted(strength=1e-3)
-    assert not np.allclose(free._weights[1:], held._weights[1:], atol=0.05)
+def test_large_strength_keeps_overall_weights() -> None:
+    strong = fitted(strength=1e9)
+    for pattern in strong._patterns:
+        expected = restrict(strong._weights[0], pattern)
+        np.testing.assert_allclose(strong._weights_of(pattern), expected, atol=1e-5)
+    weak = fitted(strength=1e-3)
+    assert not np.allclose(weak._weights[1:], strong._weights[1:], atol=0.05)
 
 
-def test_weights_of_empty_caches_are_zero_and_all_add_up_to_one() -> None:
+def test_weights_sum_to_1_and_are_0_for_empty_caches() -> None:
     model = fitted(WORLD)
     assert model._weights.sum(axis=1) == pytest.approx(1)
     for pattern, weights in zip(model._patterns, model._weights[1:], strict=True):
         assert weights[1:].reshape(len(CACHES), -1)[~pattern].max(initial=0) == 0
 
 
-def test_the_half_life_that_fits_is_learned() -> None:
-    """Owners stay with a service for three calls: the last tells more than the count of all."""
+def test_fit_learns_suitable_half_life() -> None:
+    """Owners repeat a service three times, so the last call is more informative than all counts."""
     data = alternating(owners=30, calls=12, services=("a", "a", "a", "b", "b", "b", "c", "c", "c"))
     model = fitted(data)
     shares = model._weights[0, 1:].reshape(len(CACHES), len(HALF_LIVES)).sum(axis=0)
     assert shares.argmax() == 0
-    p = probabilities(model, asked("a", "a", "a", "a", "b"), data)
+    p = probabilities(model, context_after("a", "a", "a", "a", "b"), data)
     assert p.argmax() == 1
 
 
-def test_components_are_the_base_and_the_shares() -> None:
-    past = Past.of(asked("a", "b"), DATA.vocabulary.columns)
-    found = components(past, np.log([0.2, 0.3, 0.5]))
-    assert found.shape == (PARTS, 3)
-    assert found[0] == pytest.approx([0.2, 0.3, 0.5])
-    np.testing.assert_array_equal(found[1:], past.shares(3).reshape(-1, 3))
+def test_components_are_base_and_shares() -> None:
+    history = OwnerHistory.of(context_after("a", "b"), DATA.vocabulary.columns)
+    result = components(history, np.log([0.2, 0.3, 0.5]))
+    assert result.shape == (NUM_COMPONENTS, 3)
+    assert result[0] == pytest.approx([0.2, 0.3, 0.5])
+    np.testing.assert_array_equal(result[1:], history.shares(3).reshape(-1, 3))

@@ -18,80 +18,80 @@ BASE = {"base": "gru4rec", "base_options": {"epochs": 3, "learning_rate": 0.02},
 
 
 def ensemble(**options: object) -> Ensemble:
-    found = create("ensemble", BASE | options, seed=7)
-    assert isinstance(found, Ensemble)
-    return found
+    model = create("ensemble", BASE | options, seed=7)
+    assert isinstance(model, Ensemble)
+    return model
 
 
 @pytest.fixture(scope="module")
 def members() -> list[Floats]:
-    """log p of three trainings of their own."""
+    """Return log p of the three models of the ensemble, fitted separately."""
     options = dict(BASE["base_options"])  # type: ignore[call-overload]
-    models = [create("gru4rec", options, seed=7 + i).fit(DATA) for i in range(3)]
-    return [log_softmax(model.score(DATA.contexts).astype(np.float64)) for model in models]
+    members = [create("gru4rec", options, seed=7 + i).fit(DATA) for i in range(3)]
+    return [log_softmax(model.score(DATA.contexts).astype(np.float64)) for model in members]
 
 
-def test_it_is_the_mean_of_the_probabilities(members: list[Floats]) -> None:
-    found = ensemble().fit(DATA).score(DATA.contexts)
+def test_mean_probability_averages_probabilities(members: list[Floats]) -> None:
+    log_p = ensemble().fit(DATA).score(DATA.contexts)
     expected = np.log(np.mean(np.exp(members), axis=0))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(log_p, expected, atol=1e-5)
 
 
-def test_or_of_their_logarithms(members: list[Floats]) -> None:
-    found = ensemble(mean="log").fit(DATA).score(DATA.contexts)
-    np.testing.assert_allclose(found, log_softmax(np.mean(members, axis=0)), atol=1e-5)
+def test_mean_log_averages_log_probabilities(members: list[Floats]) -> None:
+    log_p = ensemble(mean="log").fit(DATA).score(DATA.contexts)
+    np.testing.assert_allclose(log_p, log_softmax(np.mean(members, axis=0)), atol=1e-5)
 
 
-def test_its_log_loss_is_at_most_the_mean_of_theirs(members: list[Floats]) -> None:
-    found = ensemble().fit(DATA).score(DATA.contexts)
-    at = DATA.rows, DATA.targets
-    assert -found[at].mean() <= np.mean([-logs[at].mean() for logs in members])
+def test_log_loss_is_at_most_mean_of_members(members: list[Floats]) -> None:
+    log_p = ensemble().fit(DATA).score(DATA.contexts)
+    pairs = DATA.rows, DATA.targets
+    assert -log_p[pairs].mean() <= np.mean([-member[pairs].mean() for member in members])
 
 
-def test_one_training_and_one_reading_are_the_base(members: list[Floats]) -> None:
-    found = ensemble(seeds=1).fit(DATA).score(DATA.contexts)
-    np.testing.assert_allclose(found, members[0], atol=1e-5)
+def test_single_model_and_order_equal_base(members: list[Floats]) -> None:
+    log_p = ensemble(seeds=1).fit(DATA).score(DATA.contexts)
+    np.testing.assert_allclose(log_p, members[0], atol=1e-5)
 
 
-def test_readings_are_linear_extensions_that_the_dag_and_the_seed_decide() -> None:
+def test_orders_are_linear_extensions_that_depend_on_seed() -> None:
     contexts = [e.context for e in diamond().examples if e.context.path[-1] == "merge"]
     dag = Upstream.of(contexts[0])
-    found = {_reordered(contexts[0], dag, seed).path for seed in range(30)}
+    paths = {_reordered(contexts[0], dag, seed).path for seed in range(30)}
     start, left, right, end = ("table_d", "split"), ("left",), ("right",), ("merge",)
-    assert found == {(*start, *left, *right, *end), (*start, *right, *left, *end)}
+    assert paths == {(*start, *left, *right, *end), (*start, *right, *left, *end)}
     assert _reordered(contexts[0], dag, 3) == _reordered(contexts[0], dag, 3)
 
 
 def test_extensions_are_averaged() -> None:
-    """Of a context that is one path there is one extension; of others a base can tell them apart."""
+    """A context that is a single path has one extension; the base distinguishes those of others."""
     options = {"read": "upstream", "epochs": 5, "learning_rate": 0.02}
     base = create("gru4rec", options, seed=7).fit(DATA)
     model = ensemble(base_options=options, seeds=1, extensions=6).fit(DATA)
     contexts = DATA.vocabulary.encode([e.context for e in diamond().examples])
-    logs = log_softmax(base.score(contexts).astype(np.float64))
-    found = model.score(contexts)
-    wide = np.array([len(Upstream.of(c).keys) > len(c.path) for c in contexts.origins])
-    assert wide.any()
-    np.testing.assert_allclose(found[~wide], logs[~wide], atol=1e-5)
-    both = [
+    base_log_p = log_softmax(base.score(contexts).astype(np.float64))
+    log_p = model.score(contexts)
+    branched = np.array([len(Upstream.of(c).keys) > len(c.path) for c in contexts.origins])
+    assert branched.any()
+    np.testing.assert_allclose(log_p[~branched], base_log_p[~branched], atol=1e-5)
+    by_order = [
         log_softmax(base.score(DATA.vocabulary.encode([Context(path)])).astype(np.float64))[0]
         for path in (
             ("table_d", "split", "left", "right", "merge"),
             ("table_d", "split", "right", "left", "merge"),
         )
     ]
-    low, high = np.minimum(*both), np.maximum(*both)
+    low, high = np.minimum(*by_order), np.maximum(*by_order)
     assert (high - low).max() > 1e-4
-    assert ((found[wide] >= low - 1e-4) & (found[wide] <= high + 1e-4)).all()
+    assert ((log_p[branched] >= low - 1e-4) & (log_p[branched] <= high + 1e-4)).all()
 
 
-def test_extensions_need_a_base_that_reads_ancestors_in_order() -> None:
+def test_extensions_require_base_with_read_upstream() -> None:
     with pytest.raises(ConfigError) as error:
         ensemble(extensions=2)
     assert says(error, "extensions", "read = 'upstream'", "gru4rec")
 
 
-def test_an_unknown_base_is_refused_at_once() -> None:
+def test_create_rejects_unknown_base() -> None:
     with pytest.raises(ConfigError) as error:
         ensemble(base="nobody")
     assert says(error, "nobody")

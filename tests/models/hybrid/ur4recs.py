@@ -1,4 +1,4 @@
-"""UR4Rec, quick to train, and a world in which keys say what services do."""
+"""A small UR4Rec, and a world in which the keys describe the services."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ WORLD = everything()
 
 
 def new(seed: int = 0, **options: Any) -> UR4Rec:
-    found = create("ur4rec", {**SMALL, **options}, seed=seed)
-    assert isinstance(found, UR4Rec)
-    return found
+    model = create("ur4rec", {**SMALL, **options}, seed=seed)
+    assert isinstance(model, UR4Rec)
+    return model
 
 
 def untrained(data: TrainingData, seed: int = 0, **options: Any) -> UR4RecNetwork:
-    """Its network with the first weights."""
+    """Return the network with its initial weights."""
     model = new(seed, **options)
     model._graph = data.graph
     torch.manual_seed(seed)
     return model.build(data.vocabulary, data)
 
 
-def answered(
+def pair_inputs(
     network: UR4RecNetwork, data: TrainingData
 ) -> tuple[RowInputs, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs, states, and rows and columns of the pairs of the data."""
-    inputs, order = new().units(data.contexts, training=False).take(np.arange(len(data.contexts)))
-    assert order.tolist() == list(range(len(order)))
+    """Return the inputs, the states, and the rows and columns of the pairs of the data."""
+    inputs, context_rows = (
+        new().units(data.contexts, training=False).take(np.arange(len(data.contexts)))
+    )
+    assert context_rows.tolist() == list(range(len(context_rows)))
     rows, columns, _ = data.pairs
     return inputs, network.states(inputs), torch.from_numpy(rows), torch.from_numpy(columns)
 
@@ -45,8 +47,8 @@ DRAWN, READ = ("draw_lines", "draw_bars", "draw_points"), ("read_csv", "read_jso
 COLD = {"draw_heatmap": "", "read_parquet": ""}
 
 
-def kinds() -> World:
-    """After one table come services that draw, after the other such that read."""
+def draw_and_read() -> World:
+    """Return a world in which drawing services follow one table and reading services the other."""
     paths = [("table_a", key) for key in DRAWN] + [("table_b", key) for key in READ]
     follows: dict[tuple[str, ...], dict[str, int]] = {
         (table,): dict.fromkeys(keys, 3) for table, keys in [("table_a", DRAWN), ("table_b", READ)]

@@ -19,7 +19,7 @@ DATA = everything().data
 NODES, SERVICES = len(DATA.vocabulary), len(DATA.vocabulary.services)
 
 
-def fitted(data: TrainingData = DATA, **options: object) -> Ridge:
+def fit(data: TrainingData = DATA, **options: object) -> Ridge:
     return Ridge(RidgeConfig.model_validate(options)).fit(data)
 
 
@@ -27,8 +27,8 @@ def weights(model: Ridge) -> Floats:
     return model.state()["weights"].astype(np.float64)
 
 
-def rows(options: SetOptions) -> tuple[Floats, Floats]:
-    """One row an example, none merged: its context [N, 2 V], its target's indicator [N, C]."""
+def example_rows(options: SetOptions) -> tuple[Floats, Floats]:
+    """Return the contexts [N, 2 V] and the indicators of the targets [N, C], one row per example."""
     contexts = DATA.vocabulary.encode([example.context for example in DATA.examples])
     x = Sets.of(contexts, DATA.vocabulary, options.read).multi_hot(DATA.vocabulary, last=True)
     return x, np.eye(SERVICES)[DATA.targets]
@@ -36,86 +36,84 @@ def rows(options: SetOptions) -> tuple[Floats, Floats]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
-    ("nodes", "last", "used"),
+    ("nodes", "last", "columns"),
     [
         (True, True, slice(0, 2 * NODES)),
         (True, False, slice(0, NODES)),
         (False, True, slice(NODES, 2 * NODES)),
     ],
 )
-def test_it_is_the_ridge_regression_of_all_examples(
-    nodes: bool, last: bool, used: slice, bias: bool
+def test_weights_and_scores_equal_scikit_learn(
+    nodes: bool, last: bool, columns: slice, bias: bool
 ) -> None:
-    model = fitted(nodes=nodes, last=last, bias=bias, l2=1.5)
-    x, y = rows(model.config)
-    oracle = linear_model.Ridge(alpha=1.5, fit_intercept=bias).fit(x[:, used], y)
-    found = weights(model)
-    np.testing.assert_allclose(found[: used.stop - used.start], oracle.coef_.T, atol=1e-9)
+    model = fit(nodes=nodes, last=last, bias=bias, l2=1.5)
+    x, y = example_rows(model.config)
+    reference = linear_model.Ridge(alpha=1.5, fit_intercept=bias).fit(x[:, columns], y)
+    w = weights(model)
+    np.testing.assert_allclose(w[: columns.stop - columns.start], reference.coef_.T, atol=1e-9)
     if bias:
-        np.testing.assert_allclose(found[-1], oracle.intercept_, atol=1e-9)
-    predicted = model.score(DATA.vocabulary.encode([e.context for e in DATA.examples]))
-    np.testing.assert_allclose(predicted, oracle.predict(x[:, used]), atol=1e-6)
+        np.testing.assert_allclose(w[-1], reference.intercept_, atol=1e-9)
+    scores = model.score(DATA.vocabulary.encode([e.context for e in DATA.examples]))
+    np.testing.assert_allclose(scores, reference.predict(x[:, columns]), atol=1e-6)
 
 
 @pytest.mark.parametrize("l2", [1e-6, 0.5, 20.0])
-def test_the_last_node_alone_gives_shrunken_counts(l2: float) -> None:
+def test_weights_of_last_node_alone_are_shrunken_frequencies(l2: float) -> None:
     """W_cy = N(c, y) / (N(c) + l2)."""
-    found = weights(fitted(nodes=False, bias=False, l2=l2))
     expected = np.zeros((NODES, SERVICES))
     for key, node in DATA.vocabulary.ids.items():
-        after = [example.target for example in DATA.examples if example.context.path[-1] == key]
+        targets = [example.target for example in DATA.examples if example.context.path[-1] == key]
         for column, service in enumerate(DATA.vocabulary.services):
-            expected[node, column] = after.count(service) / (len(after) + l2)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+            expected[node, column] = targets.count(service) / (len(targets) + l2)
+    np.testing.assert_allclose(weights(fit(nodes=False, bias=False, l2=l2)), expected, rtol=1e-12)
 
 
-def test_a_share_by_hand() -> None:
+def test_scores_equal_manual_calculation() -> None:
     data = branching().data
-    scores = fitted(data, nodes=False, bias=False, l2=2.0).score(data.contexts)
+    scores = fit(data, nodes=False, bias=False, l2=2.0).score(data.contexts)
     assert dict(zip(data.vocabulary.services, scores[0].tolist(), strict=True)) == pytest.approx(
         {"often": 3 / 6, "rarely": 1 / 6}
     )
 
 
 @pytest.mark.parametrize("l2", [1e-6, 3.0, 1e4])
-def test_scores_of_a_context_sum_to_one(l2: float) -> None:
-    asked = DATA.vocabulary.encode([*DATA.contexts.origins, Context(("nobody", "hub", "clean"))])
-    np.testing.assert_allclose(fitted(l2=l2).score(asked).sum(axis=1), 1, atol=1e-5)
-    assert np.abs(fitted(l2=l2, bias=False).score(asked).sum(axis=1) - 1).max() > 1e-7
+def test_scores_of_a_context_sum_to_one_with_bias(l2: float) -> None:
+    contexts = DATA.vocabulary.encode([*DATA.contexts.origins, Context(("unknown", "hub", "clean"))])
+    np.testing.assert_allclose(fit(l2=l2).score(contexts).sum(axis=1), 1, atol=1e-5)
+    assert np.abs(fit(l2=l2, bias=False).score(contexts).sum(axis=1) - 1).max() > 1e-7
 
 
-def test_a_large_penalty_gives_the_shares_of_the_services() -> None:
-    shares = np.bincount(DATA.targets, minlength=SERVICES) / len(DATA.targets)
-    scores = fitted(l2=1e300).score(DATA.contexts)
-    np.testing.assert_allclose(scores, np.tile(shares, (len(DATA.contexts), 1)), atol=1e-6)
+def test_scores_with_large_penalty_are_service_frequencies() -> None:
+    frequencies = np.bincount(DATA.targets, minlength=SERVICES) / len(DATA.targets)
+    scores = fit(l2=1e300).score(DATA.contexts)
+    np.testing.assert_allclose(scores, np.tile(frequencies, (len(DATA.contexts), 1)), atol=1e-6)
 
 
-def test_contexts_of_the_memory_world_are_told_apart() -> None:
-    """Markov of order 1 cannot tell west from east after ``hub``; the tables do."""
-    asked = DATA.vocabulary.encode([Context(("table_l", "hub")), Context(("table_r", "hub"))])
+def test_nodes_distinguish_contexts_with_equal_last_node() -> None:
+    """Only the tables determine whether west or east follows ``hub``."""
+    contexts = DATA.vocabulary.encode([Context(("table_l", "hub")), Context(("table_r", "hub"))])
     columns = DATA.vocabulary.columns
-    both, alone = fitted(l2=0.1).score(asked), fitted(l2=0.1, nodes=False).score(asked)
-    assert both[0, columns["west"]] > 0.9 > 0.1 > both[1, columns["west"]]
-    assert both[1, columns["east"]] > 0.9 > 0.1 > both[0, columns["east"]]
-    np.testing.assert_array_equal(alone[0], alone[1])
+    all_nodes, last_only = fit(l2=0.1).score(contexts), fit(l2=0.1, nodes=False).score(contexts)
+    assert all_nodes[0, columns["west"]] > 0.9 > 0.1 > all_nodes[1, columns["west"]]
+    assert all_nodes[1, columns["east"]] > 0.9 > 0.1 > all_nodes[0, columns["east"]]
+    np.testing.assert_array_equal(last_only[0], last_only[1])
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_stretches_of_rows_add_up(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = weights(fitted())
-    monkeypatch.setattr(ridge, "ROWS_PER_PASS", at_once)
-    np.testing.assert_allclose(weights(fitted()), whole, atol=1e-12)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_weights_do_not_depend_on_pass_size(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = weights(fit())
+    monkeypatch.setattr(ridge, "ROWS_PER_PASS", rows)
+    np.testing.assert_allclose(weights(fit()), expected, atol=1e-12)
 
 
-def test_columns_that_never_occur_have_no_weights() -> None:
-    found = weights(fitted(l2=1e-6))
-    x, _ = rows(RidgeConfig())
-    never = np.flatnonzero(~x.any(axis=0))
-    assert len(never) > 4
-    np.testing.assert_array_equal(found[never], 0)
+def test_weights_of_unused_columns_are_zero() -> None:
+    x, _ = example_rows(RidgeConfig())
+    unused = np.flatnonzero(~x.any(axis=0))
+    assert len(unused) > 4
+    np.testing.assert_array_equal(weights(fit(l2=1e-6))[unused], 0)
 
 
-def test_a_context_must_be_an_input_somehow() -> None:
+def test_config_rejects_ridge_without_inputs() -> None:
     with pytest.raises(ConfigError) as error:
         create("ridge", {"nodes": False, "last": False})
     assert says(error, "ridge", "without nodes and without last")

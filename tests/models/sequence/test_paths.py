@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context, context_at
-from dagrec.data.vocabulary import PADDING, UNKNOWN, Contexts
+from dagrec.data.vocabulary import PADDING, UNKNOWN
 from dagrec.errors import ConfigError
 from dagrec.models.registry import create
 from dagrec.models.sequence.base import SequenceOptions, SequenceRecommender
 from dagrec.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig
 from dagrec.models.sequence.paths import ForestInputs, Leaves, PathForest, PathRows, RowInputs
 from dagrec.training.data import TrainingData
+from tests.models.sequence.rows import encode
 from tests.worlds import chain, composition, diamond, everything
 
 Path = tuple[int, ...]
@@ -24,138 +25,135 @@ Path = tuple[int, ...]
 SOME_PATHS = st.lists(
     st.lists(st.integers(UNKNOWN, 4), min_size=1, max_size=6).map(tuple), min_size=1, max_size=14
 )
-"""Paths of few nodes, so that many of them begin alike, and some are equal."""
-
-
-def encoded(paths: Sequence[Path], padding: int = 0) -> Contexts:
-    width = max(map(len, paths)) + padding
-    nodes = np.array([[*path, *[PADDING] * (width - len(path))] for path in paths], dtype=np.int64)
-    lengths = np.array([len(path) for path in paths], dtype=np.int64)
-    return Contexts(nodes, lengths, tuple(Context(tuple(map(str, path))) for path in paths))
+"""Paths of few node ids, so that many share prefixes and some are equal."""
 
 
 def prefixes(paths: Sequence[Path]) -> set[Path]:
     return {path[:n] for path in paths for n in range(1, len(path) + 1)}
 
 
-def walk(inputs: ForestInputs) -> list[Path]:
-    """The path to each node of a forest, from its root on."""
-    found: list[Path] = []
-    start = above = 0
+def paths_of(inputs: ForestInputs) -> list[Path]:
+    """Return the path from the root to each node of a forest."""
+    paths: list[Path] = []
+    start = parents_start = 0
     for size in inputs.levels:
-        for place in range(start, start + size):
-            node = int(inputs.nodes[place])
-            parent = int(inputs.parents[place])
-            found.append((*found[above + parent], node) if start else (node,))
-        above, start = start, start + size
-    return found
+        for index in range(start, start + size):
+            node = int(inputs.nodes[index])
+            parent = int(inputs.parents[index])
+            paths.append((*paths[parents_start + parent], node) if start else (node,))
+        parents_start, start = start, start + size
+    return paths
 
 
 # Leaves
 
 
 @given(SOME_PATHS)
-def test_every_context_is_answered_by_one_unit_that_begins_with_it(paths: list[Path]) -> None:
-    leaves = Leaves.of(encoded(paths), shared=True)
-    answered, which = leaves.answered(np.arange(len(leaves.rows)))
-    assert sorted(answered.tolist()) == list(range(len(paths)))
-    assert np.array_equal(leaves.owner[answered], which)
-    for context, unit in zip(answered, which, strict=True):
+def test_context_is_prefix_of_its_unit(paths: list[Path]) -> None:
+    leaves = Leaves.of(encode(paths), shared=True)
+    contexts, unit_indices = leaves.contexts_of(np.arange(len(leaves.rows)))
+    assert sorted(contexts.tolist()) == list(range(len(paths)))
+    assert np.array_equal(leaves.unit_of[contexts], unit_indices)
+    for context, unit in zip(contexts, unit_indices, strict=True):
         assert paths[leaves.rows[unit]][: len(paths[context])] == paths[context]
 
 
 @given(SOME_PATHS)
-def test_units_are_the_paths_that_begin_no_other(paths: list[Path]) -> None:
-    leaves = Leaves.of(encoded(paths), shared=True)
-    found = [paths[row] for row in leaves.rows]
-    proper = {path for path in paths if any(o != path and o[: len(path)] == path for o in paths)}
-    assert len(set(found)) == len(found)
-    assert set(found) == set(paths) - proper
+def test_units_are_paths_that_are_not_proper_prefixes(paths: list[Path]) -> None:
+    leaves = Leaves.of(encode(paths), shared=True)
+    unit_paths = [paths[row] for row in leaves.rows]
+    prefixes_of_others = {
+        path for path in paths if any(o != path and o[: len(path)] == path for o in paths)
+    }
+    assert len(set(unit_paths)) == len(unit_paths)
+    assert set(unit_paths) == set(paths) - prefixes_of_others
 
 
 @given(SOME_PATHS)
-def test_without_sharing_each_context_is_its_own_unit(paths: list[Path]) -> None:
-    leaves = Leaves.of(encoded(paths), shared=False)
-    assert leaves.rows.tolist() == leaves.owner.tolist() == list(range(len(paths)))
+def test_unshared_units_are_contexts(paths: list[Path]) -> None:
+    leaves = Leaves.of(encode(paths), shared=False)
+    assert leaves.rows.tolist() == leaves.unit_of.tolist() == list(range(len(paths)))
 
 
 @given(SOME_PATHS, st.data())
-def test_units_answer_in_the_order_in_which_they_are_taken(
-    paths: list[Path], data: st.DataObject
-) -> None:
-    leaves = Leaves.of(encoded(paths), shared=True)
+def test_contexts_follow_order_of_units(paths: list[Path], data: st.DataObject) -> None:
+    leaves = Leaves.of(encode(paths), shared=True)
     units = np.array(data.draw(st.permutations(range(len(leaves.rows)))), dtype=np.int64)
-    answered, which = leaves.answered(units)
-    assert np.array_equal(which, np.sort(which))
-    assert np.array_equal(units[which], leaves.owner[answered])
+    contexts, unit_indices = leaves.contexts_of(units)
+    assert np.array_equal(unit_indices, np.sort(unit_indices))
+    assert np.array_equal(units[unit_indices], leaves.unit_of[contexts])
 
 
 # Rows
 
 
 @given(SOME_PATHS, st.booleans(), st.integers(0, 3), st.data())
-def test_rows_hold_the_paths_and_the_ends_of_the_contexts(
+def test_rows_hold_paths_and_last_positions(
     paths: list[Path], shared: bool, padding: int, data: st.DataObject
 ) -> None:
-    rows = PathRows.of(encoded(paths, padding), shared=shared)
+    rows = PathRows.of(encode(paths, padding), shared=shared)
     units = np.array(data.draw(st.permutations(range(len(rows.sizes)))), dtype=np.int64)
     units = units[: data.draw(st.integers(1, len(units)))]
-    inputs, answered = rows.take(units)
+    inputs, context_rows = rows.take(units)
     assert isinstance(inputs, RowInputs)
     assert inputs.nodes.shape == (len(units), int(inputs.lengths.max()))
     assert inputs.lengths.tolist() == rows.sizes[units].tolist()
-    for context, row, place in zip(answered, inputs.rows.tolist(), inputs.places.tolist(), strict=True):
-        assert tuple(inputs.nodes[row, : place + 1].tolist()) == paths[context]
-    past = torch.arange(inputs.nodes.shape[1]) >= inputs.lengths[:, None]
-    assert (inputs.nodes[past] == PADDING).all()
+    for context, row, position in zip(
+        context_rows, inputs.rows.tolist(), inputs.positions.tolist(), strict=True
+    ):
+        assert tuple(inputs.nodes[row, : position + 1].tolist()) == paths[context]
+    is_padding = torch.arange(inputs.nodes.shape[1]) >= inputs.lengths[:, None]
+    assert (inputs.nodes[is_padding] == PADDING).all()
 
 
 # Forests
 
 
 @given(SOME_PATHS, st.integers(0, 3))
-def test_a_forest_has_a_node_for_each_different_beginning(paths: list[Path], padding: int) -> None:
-    forest = PathForest.of(encoded(paths, padding), shared=True)
+def test_forest_has_one_node_per_prefix(paths: list[Path], padding: int) -> None:
+    forest = PathForest.of(encode(paths, padding), shared=True)
     inputs, _ = forest.take(np.arange(len(forest.sizes)))
-    found = walk(inputs)
-    assert len(found) == len(set(found)) == len(prefixes(paths))
-    assert set(found) == prefixes(paths)
+    node_paths = paths_of(inputs)
+    assert len(node_paths) == len(set(node_paths)) == len(prefixes(paths))
+    assert set(node_paths) == prefixes(paths)
 
 
 @given(SOME_PATHS)
-def test_without_sharing_a_forest_has_every_node_of_every_path(paths: list[Path]) -> None:
-    forest = PathForest.of(encoded(paths), shared=False)
-    inputs, answered = forest.take(np.arange(len(paths)))
+def test_unshared_forest_has_every_node_of_every_path(paths: list[Path]) -> None:
+    forest = PathForest.of(encode(paths), shared=False)
+    inputs, context_rows = forest.take(np.arange(len(paths)))
     assert sum(inputs.levels) == len(inputs.nodes) == sum(map(len, paths))
-    assert answered.tolist() == list(range(len(paths)))
-    assert len(set(inputs.answered.tolist())) == len(paths)
+    assert context_rows.tolist() == list(range(len(paths)))
+    assert len(set(inputs.ends.tolist())) == len(paths)
 
 
 @given(SOME_PATHS, st.booleans(), st.data())
-def test_any_units_can_be_taken_from_a_forest(
+def test_take_returns_nodes_of_selected_units(
     paths: list[Path], shared: bool, data: st.DataObject
 ) -> None:
-    """They have the nodes of their own paths alone, and answer at the ends of their own contexts."""
-    forest = PathForest.of(encoded(paths), shared=shared)
+    """The inputs have only the nodes of the selected paths, and the ends of their contexts."""
+    forest = PathForest.of(encode(paths), shared=shared)
     units = np.array(data.draw(st.permutations(range(len(forest.sizes)))), dtype=np.int64)
     units = units[: data.draw(st.integers(1, len(units)))]
-    inputs, answered = forest.take(units)
-    own = [paths[row] for row in forest.leaves.rows[units]]
-    found = walk(inputs)
-    assert set(found) == prefixes(own)
-    assert len(found) == (len(prefixes(own)) if shared else sum(map(len, own)))
-    assert [found[place] for place in inputs.answered.tolist()] == [paths[i] for i in answered]
-    assert set(answered.tolist()) == {i for i, unit in enumerate(forest.leaves.owner) if unit in units}
+    inputs, context_rows = forest.take(units)
+    unit_paths = [paths[row] for row in forest.leaves.rows[units]]
+    node_paths = paths_of(inputs)
+    assert set(node_paths) == prefixes(unit_paths)
+    assert len(node_paths) == (len(prefixes(unit_paths)) if shared else sum(map(len, unit_paths)))
+    assert [node_paths[index] for index in inputs.ends.tolist()] == [paths[i] for i in context_rows]
+    assert set(context_rows.tolist()) == {
+        i for i, unit in enumerate(forest.leaves.unit_of) if unit in units
+    }
 
 
 @given(SOME_PATHS)
-def test_a_unit_has_as_many_nodes_as_its_path(paths: list[Path]) -> None:
+def test_unit_size_is_path_length(paths: list[Path]) -> None:
     for kind in (PathForest, PathRows):
-        units = kind.of(encoded(paths), shared=True)
+        units = kind.of(encode(paths), shared=True)
         assert units.sizes.tolist() == [len(paths[row]) for row in units.leaves.rows]
 
 
-def test_parts_of_an_epoch_answer_every_context_once(examples: tuple[object, ...]) -> None:
+def test_parts_of_an_epoch_cover_every_context_once(examples: tuple[object, ...]) -> None:
     contexts = TrainingData.of(examples).contexts  # type: ignore[arg-type]
     forest = PathForest.of(contexts, shared=True)
     order = np.random.default_rng(0).permutation(len(forest.sizes))
@@ -164,10 +162,10 @@ def test_parts_of_an_epoch_answer_every_context_once(examples: tuple[object, ...
     assert len(forest.sizes) < len(contexts)
 
 
-# What of a context is read
+# Nodes that are read
 
 
-def sequence(**options: object) -> SequenceRecommender:
+def gru4rec(**options: object) -> SequenceRecommender:
     return GRU4Rec(GRU4RecConfig(**{"embedding": 4, "hidden": 4, "epochs": 2, **options}))
 
 
@@ -179,68 +177,68 @@ def keys_read(model: SequenceRecommender, contexts: Sequence[Context]) -> list[l
     return [[keys[n] for n in row[:size]] for row, size in zip(read.nodes, read.lengths, strict=True)]
 
 
-def test_a_path_is_read_as_it_is() -> None:
+def test_read_path_returns_contexts_unchanged() -> None:
     contexts = everything().data.contexts
-    assert sequence().read(contexts, everything().data.vocabulary) is contexts
-    assert sequence().key(contexts.origins[3]) == contexts.origins[3].path
+    assert gru4rec().read(contexts, everything().data.vocabulary) is contexts
+    assert gru4rec().key(contexts.origins[3]) == contexts.origins[3].path
 
 
-def test_a_diamond_is_read_with_both_of_its_branches() -> None:
-    made = diamond().compositions[0]
-    contexts = [context_at(made, at) for at in ("split", "left", "merge")]
+def test_read_upstream_includes_all_branches() -> None:
+    composition = diamond().compositions[0]
+    contexts = [context_at(composition, at) for at in ("split", "left", "merge")]
     assert [len(context.path) for context in contexts] == [2, 3, 4]
-    assert keys_read(sequence(read="upstream"), contexts) == [
+    assert keys_read(gru4rec(read="upstream"), contexts) == [
         ["table_d", "split"],
         ["table_d", "split", "left"],
         ["table_d", "split", "left", "right", "merge"],
     ]
 
 
-def test_paths_that_have_one_upstream_dag_are_one_context() -> None:
+def test_paths_with_equal_upstream_dag_are_grouped() -> None:
     data = diamond().data
-    model = sequence(read="upstream")
+    model = gru4rec(read="upstream")
     assert len(data.grouped(model.key).contexts) == 5
-    assert len(data.contexts) == len(data.grouped(sequence().key).contexts) == 6
+    assert len(data.contexts) == len(data.grouped(gru4rec().key).contexts) == 6
 
 
-def test_the_frontier_is_last_whatever_is_read() -> None:
+def test_frontier_is_last_node_read() -> None:
     contexts, vocabulary = everything().data.contexts, everything().data.vocabulary
     for read in ("path", "upstream"):
-        assert np.array_equal(sequence(read=read).read(contexts, vocabulary).last, contexts.last)
+        assert np.array_equal(gru4rec(read=read).read(contexts, vocabulary).last, contexts.last)
 
 
-def test_a_context_without_a_composition_is_read_as_its_path() -> None:
-    made = diamond().compositions[0]
+def test_read_upstream_without_composition_returns_path() -> None:
+    composition = diamond().compositions[0]
     path = ("table_d", "split", "right", "merge")
-    contexts = [Context(path), Context(path, made), Context(("nobody", "split"))]
-    assert keys_read(sequence(read="upstream"), contexts) == [
+    contexts = [Context(path), Context(path, composition), Context(("nobody", "split"))]
+    assert keys_read(gru4rec(read="upstream"), contexts) == [
         list(path),
         list(path),
         ["?", "split"],
     ]
-    assert [sequence(read="upstream").key(context) for context in contexts[:2]] == [path, path]
+    assert [gru4rec(read="upstream").key(context) for context in contexts[:2]] == [path, path]
 
 
-def test_a_long_upstream_dag_keeps_its_newest_nodes() -> None:
+def test_long_upstream_dag_is_cut_to_max_length() -> None:
     keys = [f"s{i:03}" for i in range(MAX_CONTEXT_LENGTH + 9)]
     context = context_at(composition("long", keys), keys[-1])
-    found = sequence(read="upstream").read(
+    contexts = gru4rec(read="upstream").read(
         chain().data.vocabulary.encode([context]), chain().data.vocabulary
     )
-    assert found.lengths.tolist() == [MAX_CONTEXT_LENGTH]
+    assert contexts.lengths.tolist() == [MAX_CONTEXT_LENGTH]
 
 
-def test_reading_upstream_tells_diamonds_from_paths() -> None:
-    made = diamond().compositions[0]
+def test_upstream_scores_distinguish_diamond_from_path() -> None:
+    composition = diamond().compositions[0]
     data = everything().data
-    at_merge = context_at(made, "merge")
+    at_merge = context_at(composition, "merge")
     contexts = data.vocabulary.encode([at_merge, Context(at_merge.path)])
     for read, differs in (("path", False), ("upstream", True)):
-        scores = sequence(read=read).fit(data).score(contexts)
+        scores = gru4rec(read=read).fit(data).score(contexts)
         assert (not np.allclose(scores[0], scores[1])) is differs
 
 
-def test_another_order_needs_an_upstream_dag() -> None:
+def test_reorder_requires_read_upstream() -> None:
     with pytest.raises(ConfigError) as error:
         create("gru4rec", {"augmentation": {"reorder": 0.5}})
     assert "gru4rec" in str(error.value)
@@ -250,7 +248,7 @@ def test_another_order_needs_an_upstream_dag() -> None:
     assert SequenceOptions(augmentation={"reorder": 0.5}, read="upstream").augmentation.active
 
 
-def test_only_what_changes_something_is_an_augmentation() -> None:
-    assert sequence().augmentation is None
+def test_augmentation_is_none_if_inactive() -> None:
+    assert gru4rec().augmentation is None
     for name in ("node_mask", "crop"):
-        assert getattr(sequence(augmentation={name: 0.5}).augmentation, name) == 0.5
+        assert getattr(gru4rec(augmentation={name: 0.5}).augmentation, name) == 0.5

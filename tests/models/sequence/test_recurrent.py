@@ -1,4 +1,4 @@
-"""What GRU4Rec scores in numpy is what its network says in torch."""
+"""Tests that the scores of GRU4Rec in numpy match those of its network in torch."""
 
 from __future__ import annotations
 
@@ -29,91 +29,87 @@ SHAPES: dict[str, dict[str, Any]] = {
     "two layers": {},
     "three layers": {"layers": 3},
     "tied": {"tied": True},
-    "tied, of other widths": {"tied": True, "hidden": 6},
+    "tied, with projection": {"tied": True, "hidden": 6},
     "upstream": {"read": "upstream"},
 }
 PATHS = st.lists(st.sampled_from([*KEYS, "nobody"]), max_size=9)
 
 
 def new(**options: object) -> GRU4Rec:
-    found = create("gru4rec", {"embedding": 6, "hidden": 5, "epochs": 2, **options})
-    assert isinstance(found, GRU4Rec)
-    return found
+    model = create("gru4rec", {"embedding": 6, "hidden": 5, "epochs": 2, **options})
+    assert isinstance(model, GRU4Rec)
+    return model
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, GRU4Rec]:
-    """A fitted recommender of each shape; larger weights open and close the gates further."""
-    found = {}
+    """Return a fitted recommender per shape; doubled weights saturate the gates more."""
+    models = {}
     for name, options in SHAPES.items():
         model = new(**options).fit(WORLD.data)
         state = {key: array * 2 for key, array in model.state().items()}
-        found[name] = model.restore(state, WORLD.data.vocabulary, WORLD.data.graph)
-    return found
+        models[name] = model.restore(state, WORLD.data.vocabulary, WORLD.data.graph)
+    return models
 
 
-def by_torch(model: GRU4Rec, contexts: Contexts) -> Scores:
+def torch_scores(model: GRU4Rec, contexts: Contexts) -> Scores:
     return NetworkRecommender._score(model, contexts)
 
 
-def close(a: Scores, b: Scores) -> bool:
-    """Within 1e-6 of the largest score; numbers of this size are not told apart any better."""
+def assert_close(a: Scores, b: Scores) -> None:
+    """Check equality up to 1e-6 of the largest score, which is about the float32 resolution."""
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1.0, float(np.abs(b).max())))
-    return a.dtype == b.dtype == np.float32
+    assert a.dtype == b.dtype == np.float32
 
 
-def is_known(path: list[str]) -> bool:
+def has_known_node(path: list[str]) -> bool:
     return any(key != "nobody" for key in path)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@given(paths=st.lists(PATHS.filter(is_known), min_size=1, max_size=6))
-def test_it_scores_as_torch_does(
-    shape: str, paths: list[list[str]], models: dict[str, GRU4Rec]
-) -> None:
+@given(paths=st.lists(PATHS.filter(has_known_node), min_size=1, max_size=6))
+def test_scores_match_torch(shape: str, paths: list[list[str]], models: dict[str, GRU4Rec]) -> None:
     contexts = WORLD.data.vocabulary.encode([Context(tuple(path)) for path in paths])
-    assert close(models[shape].score(contexts), by_torch(models[shape], contexts))
+    assert_close(models[shape].score(contexts), torch_scores(models[shape], contexts))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @given(paths=st.lists(PATHS, max_size=6))
-def test_a_batch_scores_as_each_alone(
+def test_batch_scores_equal_single_scores(
     shape: str, paths: list[list[str]], models: dict[str, GRU4Rec]
 ) -> None:
-    """Empty paths, and those of which nothing is known, among them."""
+    """The batches include empty paths and paths without known nodes."""
     model, encode = models[shape], WORLD.data.vocabulary.encode
     contexts = [Context(tuple(path)) for path in paths]
-    together = model.score(encode(contexts))
-    assert together.shape == (len(paths), len(WORLD.data.vocabulary.services))
-    for row, context in zip(together, contexts, strict=True):
-        assert close(row[None], model.score(encode([context])))
+    batch = model.score(encode(contexts))
+    assert batch.shape == (len(paths), len(WORLD.data.vocabulary.services))
+    for row, context in zip(batch, contexts, strict=True):
+        assert_close(row[None], model.score(encode([context])))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_compositions_are_read_as_the_network_reads_them(
-    shape: str, models: dict[str, GRU4Rec]
-) -> None:
+def test_scores_of_compositions_match_torch(shape: str, models: dict[str, GRU4Rec]) -> None:
     contexts = WORLD.data.contexts
-    assert close(models[shape].score(contexts), by_torch(models[shape], contexts))
+    assert_close(models[shape].score(contexts), torch_scores(models[shape], contexts))
 
 
-def test_the_longest_paths_and_more_than_are_computed_at_once(models: dict[str, GRU4Rec]) -> None:
+def test_scores_of_long_paths_and_large_batches_match_torch(models: dict[str, GRU4Rec]) -> None:
     model = models["two layers"]
-    draw = np.random.default_rng(0)
-    lengths = [MAX_CONTEXT_LENGTH, MAX_CONTEXT_LENGTH + 40, *draw.integers(1, 9, ROWS_PER_PASS + 5)]
-    contexts = WORLD.data.vocabulary.encode([Context(tuple(draw.choice(KEYS, n))) for n in lengths])
-    assert close(model.score(contexts), by_torch(model, contexts))
+    rng = np.random.default_rng(0)
+    lengths = [MAX_CONTEXT_LENGTH, MAX_CONTEXT_LENGTH + 40, *rng.integers(1, 9, ROWS_PER_PASS + 5)]
+    contexts = WORLD.data.vocabulary.encode([Context(tuple(rng.choice(KEYS, n))) for n in lengths])
+    assert_close(model.score(contexts), torch_scores(model, contexts))
 
 
-def test_it_scores_with_what_was_learned_or_restored_last() -> None:
-    data, less = WORLD.data, memory().data
+def test_scores_use_latest_fit_or_restore() -> None:
+    data, smaller = WORLD.data, memory().data
     model = new().fit(data)
     first, state = model.score(data.contexts), model.state()
-    model.fit(less)
-    assert close(model.score(less.contexts), by_torch(model, less.contexts))
+    model.fit(smaller)
+    assert_close(model.score(smaller.contexts), torch_scores(model, smaller.contexts))
     doubled = {key: array * 2 for key, array in state.items()}
     model.restore(doubled, data.vocabulary, data.graph)
-    assert close(model.score(data.contexts), by_torch(model, data.contexts))
+    assert_close(model.score(data.contexts), torch_scores(model, data.contexts))
     assert not np.allclose(model.score(data.contexts), first)
     model.restore(state, data.vocabulary, data.graph)
     assert np.array_equal(model.score(data.contexts), first)
@@ -123,7 +119,7 @@ def test_it_scores_with_what_was_learned_or_restored_last() -> None:
     "name", ["embed.weight", "gru.weight_ih_l1", "gru.weight_hh_l1", "head.weight"]
 )
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_told_by_the_scores(
+def test_score_rejects_weights_that_are_not_finite(
     name: str, value: float, models: dict[str, GRU4Rec]
 ) -> None:
     state = models["two layers"].state()
@@ -142,13 +138,13 @@ def median_seconds(work: Callable[[], object]) -> float:
     return float(np.median(times))
 
 
-def test_one_path_is_scored_in_half_the_time_at_most() -> None:
-    """Measured: a fifth; under load both are slower alike."""
+def test_single_path_is_at_least_twice_as_fast_as_torch() -> None:
+    """The measured ratio is a fifth; load slows down both."""
     model = create("gru4rec", {"epochs": 1})
     assert isinstance(model, GRU4Rec)
     model.fit(WORLD.data)
     contexts = WORLD.data.vocabulary.encode([Context(tuple(KEYS[:3]))])
     with torch.inference_mode():
         assert 2 * median_seconds(lambda: model.score(contexts)) < median_seconds(
-            lambda: by_torch(model, contexts)
+            lambda: torch_scores(model, contexts)
         )

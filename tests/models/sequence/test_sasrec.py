@@ -6,11 +6,11 @@ import pytest
 from dagrec.data.examples import Context, context_at
 from dagrec.data.vocabulary import Contexts
 from dagrec.errors import DataError, NotFittedError
-from dagrec.models.attention import Attentive
+from dagrec.models.attention import SupportsAttention
 from dagrec.models.registry import create
 from dagrec.models.sequence.sasrec import SASRec
 from tests.checks import says
-from tests.models.sequence.rows import eight
+from tests.models.sequence.rows import eight_examples
 from tests.worlds import chain, diamond, everything, memory
 
 SMALL = {"width": 16, "batch_size": 16, "learning_rate": 0.01, "schedule": "constant"}
@@ -24,8 +24,8 @@ def fitted() -> SASRec:
 
 
 @pytest.mark.parametrize("shape", [{}, {"tied": False}, {"positions": "absolute"}], ids=str)
-def test_eight_examples_are_learned_by_heart(shape: dict[str, object]) -> None:
-    data = eight()
+def test_fit_memorises_eight_examples(shape: dict[str, object]) -> None:
+    data = eight_examples()
     options = {**SMALL, "epochs": 150, "width": 32, "dropout": 0.0, **shape}
     model = create("sasrec", options).fit(data)
     assert model.history[-1].loss < 0.05
@@ -33,66 +33,66 @@ def test_eight_examples_are_learned_by_heart(shape: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("positions", ["distance", "absolute"])
-def test_the_memory_reaches_behind_the_last_node(positions: str) -> None:
+def test_fit_learns_dependency_beyond_last_node(positions: str) -> None:
     world = memory()
     options = {**SMALL, "epochs": 60, "positions": positions}
     model = create("sasrec", options).fit(world.data)
-    found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
-    answers = [world.data.vocabulary.services[column] for column in found]
-    assert answers == [world.certain[context.path] for context in world.contexts]
+    columns = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
+    predicted = [world.data.vocabulary.services[column] for column in columns]
+    assert predicted == [world.certain[context.path] for context in world.contexts]
 
 
 @pytest.mark.parametrize(
     "loss",
     ["ce", "bce", "gbce", "bpr", "bpr-max", "top1", "top1-max", "hinge", "infonce", "sampled-softmax"],
 )
-def test_a_chain_is_learned_with_every_loss(loss: str) -> None:
+def test_fit_learns_chain_with_every_loss(loss: str) -> None:
     world = chain()
     options = {**SMALL, "epochs": 40, "loss": loss, "negatives": 8, "dropout": 0.0}
     model = create("sasrec", options).fit(world.data)
-    found = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
-    answers = [world.data.vocabulary.services[column] for column in found]
-    assert answers == [world.certain[context.path] for context in world.contexts]
+    columns = model.score(world.data.vocabulary.encode(world.contexts)).argmax(axis=1)
+    predicted = [world.data.vocabulary.services[column] for column in columns]
+    assert predicted == [world.certain[context.path] for context in world.contexts]
 
 
 # Attention
 
 
-def test_it_says_that_its_attention_can_be_read(fitted: SASRec) -> None:
-    assert isinstance(fitted, Attentive)
-    assert not isinstance(create("popularity"), Attentive)
+def test_sasrec_supports_attention(fitted: SASRec) -> None:
+    assert isinstance(fitted, SupportsAttention)
+    assert not isinstance(create("popularity"), SupportsAttention)
 
 
-def test_attention_is_of_the_nodes_of_the_path(fitted: SASRec) -> None:
-    found = fitted.attention(Context(("table_a", "nobody", "extract")))
-    assert found.nodes == ("table_a", "nobody", "extract")
-    assert found.weights.shape == (2, 4, 3, 3)
-    assert found.weights.dtype == np.float32
-    np.testing.assert_allclose(found.weights.sum(axis=-1), 1, rtol=1e-6)
-    assert not np.triu(found.weights, 1).any()
+def test_attention_covers_nodes_of_the_path(fitted: SASRec) -> None:
+    attention = fitted.attention(Context(("table_a", "nobody", "extract")))
+    assert attention.nodes == ("table_a", "nobody", "extract")
+    assert attention.weights.shape == (2, 4, 3, 3)
+    assert attention.weights.dtype == np.float32
+    np.testing.assert_allclose(attention.weights.sum(axis=-1), 1, rtol=1e-6)
+    assert not np.triu(attention.weights, 1).any()
     assert (fitted.attention(Context(("extract",))).weights == 1).all()
 
 
-def test_attention_of_one_context_is_that_in_a_batch(fitted: SASRec) -> None:
-    data = everything().data
-    inputs, answered = fitted.units(data.contexts, training=False).take(np.arange(len(data.contexts)))
+def test_attention_matches_batched_weights(fitted: SASRec) -> None:
+    contexts = everything().data.contexts
+    inputs, context_rows = fitted.units(contexts, training=False).take(np.arange(len(contexts)))
     _, weights = fitted._fitted(fitted._network).attend(inputs)  # type: ignore[operator]
-    for row, i in enumerate(answered):
-        context = data.contexts.origins[i]
+    for row, i in enumerate(context_rows):
+        context = contexts.origins[i]
         n = len(context.path)
         batch = np.stack([layer[row, :, :n, :n].detach().numpy() for layer in weights])
         np.testing.assert_allclose(fitted.attention(context).weights, batch, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_reads_what_scores_are_read_from() -> None:
-    data, (whole,) = diamond().data, diamond().compositions
+def test_attention_covers_upstream_nodes_if_these_are_read() -> None:
+    data, (composition,) = diamond().data, diamond().compositions
     model = create("sasrec", {**SMALL, "epochs": 1, "read": "upstream"}).fit(data)
     assert isinstance(model, SASRec)
-    nodes = model.attention(context_at(whole, "merge")).nodes
+    nodes = model.attention(context_at(composition, "merge")).nodes
     assert nodes == ("table_d", "split", "left", "right", "merge")
 
 
-def test_an_empty_context_has_no_attention(fitted: SASRec) -> None:
+def test_attention_rejects_empty_context(fitted: SASRec) -> None:
     with pytest.raises(DataError) as error:
         fitted.attention(Context(()))
     assert says(error, "sasrec", "one node or more", "empty")
@@ -100,9 +100,9 @@ def test_an_empty_context_has_no_attention(fitted: SASRec) -> None:
         SASRec().attention(Context(("a",)))
 
 
-def test_training_shares_rows_and_answers_every_context(fitted: SASRec) -> None:
+def test_training_units_share_rows_and_cover_every_context(fitted: SASRec) -> None:
     contexts: Contexts = everything().data.contexts
-    shared, alone = (fitted.units(contexts, training=training) for training in (True, False))
-    assert len(alone.sizes) == len(contexts) > len(shared.sizes)
-    _, answered = shared.take(np.arange(len(shared.sizes)))
-    assert sorted(answered.tolist()) == list(range(len(contexts)))
+    shared, separate = (fitted.units(contexts, training=training) for training in (True, False))
+    assert len(separate.sizes) == len(contexts) > len(shared.sizes)
+    _, context_rows = shared.take(np.arange(len(shared.sizes)))
+    assert sorted(context_rows.tolist()) == list(range(len(contexts)))
