@@ -1,16 +1,16 @@
-# The service only. Build: docker build -t dagrec .
+# Image of the service. Build: docker build -t dagrec .
 # Run: docker run -p 8000:8000 -v /path/to/store:/store:ro dagrec
 # The store is a folder that `dagrec train --store` published.
-# Without :ro, for user 10001, where POST /admin/rollback is to work. Secrets: -e DAGREC_API_KEY.
+# POST /admin/rollback needs a store that user 10001 can write (no :ro). Secrets: -e DAGREC_API_KEY.
 
 FROM python:3.11-slim AS build
-# Where torch's CPU wheels are, if pip would otherwise fetch those with CUDA:
+# An index with torch's CPU wheels, if pip would otherwise install those with CUDA:
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=... -t dagrec .
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /src
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
-# Dependencies first, so that a change of source does not install them again.
+# Dependencies first, so that changes of the source do not reinstall them.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir -p dagrec service/dagrec_service \
     && touch dagrec/__init__.py service/dagrec_service/__init__.py \
@@ -21,7 +21,7 @@ COPY service service
 RUN pip install --no-cache-dir --no-deps .
 
 FROM python:3.11-slim
-# LightGBM, of the ranker, links against the system's OpenMP.
+# The ranker's LightGBM links against the system's OpenMP.
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 dagrec

@@ -1,4 +1,4 @@
-# Each target sets up .venv first, when it is missing or out of date. Needs Python 3.11 and make.
+# Each target first sets up .venv if it is missing or out of date. Requires Python 3.11 and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN = $(PYTHON) scripts/bootstrap.py
 DATA ?= data/compositions.json
@@ -10,36 +10,36 @@ MODELS ?= --model markov --model gru4rec --model dagset
 help:           ## list the targets
 	@grep -E '^[a-z-]+: *##|^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/'
 
-demo:           ## train on DATA, show the results, answer a prediction over HTTP (DEMO_ONCE=1 stops then)
+demo:           ## evaluate, train and serve on DATA, and send one request (then stop with DEMO_ONCE=1)
 	@$(RUN) python scripts/demo.py $(DATA)
 
-test: lint      ## style, types and the default tests
+test: lint      ## check style and types, and run the default tests
 	@$(RUN) python -m pytest
 
-test-slow:      ## the longer checks
+test-slow:      ## run the slow tests
 	@$(RUN) python -m pytest -m slow
 
-test-playground: ## the page in headless Chromium (Debian: apt install chromium chromium-driver)
+test-playground: ## test the page in headless Chromium (Debian: apt install chromium chromium-driver)
 	@TEST_CHROMIUM=1 $(RUN) python -m pytest tests/playground
 
-lint:           ## style and types
+lint:           ## check style and types
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 
-serve:          ## train MODELS on DATA where STORE is empty, then serve
+serve:          ## train MODELS on DATA if STORE is empty, then serve
 	@$(RUN)
 	@test -e $(STORE)/current || $(RUN) dagrec train $(DATA) --store $(STORE) $(MODELS)
 	@$(RUN) dagrec serve --store $(STORE)
 
-bench:          ## time training and scoring of MODELS on DATA
+bench:          ## measure the time of training and scoring MODELS on DATA
 	@$(RUN) dagrec bench $(DATA) $(MODELS)
 
-bench-service:  ## requests a second of the service, beside a bare FastAPI endpoint
+bench-service:  ## measure the service's requests per second against a bare FastAPI endpoint
 	@$(RUN) python scripts/bench_service.py
 
-data:           ## draw the bundled compositions again; gives the same file
+data:           ## generate the bundled compositions; the file stays identical
 	@$(RUN) dagrec generate --out data/compositions.json
 
-clean:          ## remove what was made, the environment included
+clean:          ## remove all generated files, including the environment
 	rm -rf .venv build store out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,7 @@
 >>> data = dagrec.read("data/compositions.json")
 >>> model = dagrec.fit(data, "markov")
 >>> model.recommend(["table_1000000", "service_301"], k=1).services
-['service_303']
+['service_301']
 
 Everything is imported when it is first used: ``import dagrec`` itself loads no torch, scipy or FastAPI.
 """

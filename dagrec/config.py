@@ -1,4 +1,4 @@
-"""One run: the configurations of all rooms together, read from TOML and overridden key by key."""
+"""The configuration of a run, from a TOML file and overrides of single keys."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 class RunConfig(Options):
-    """Everything that decides a result, but the data."""
+    """Everything that determines a result, except for the data."""
 
-    seed: int = Field(0, description="of splits, sampling and training")
-    mask: MaskPolicy = Field(MaskPolicy.OBSERVED, description="which services may follow")
-    calibrate: bool = Field(
-        False, description="evaluate: divide scores by a temperature from held-out training data"
+    seed: int = Field(0, description="seed of splits, sampling and training")
+    mask: MaskPolicy = Field(
+        MaskPolicy.OBSERVED, description="mask that decides which services may follow"
     )
+    calibrate: bool = Field(False, description="evaluate: fit a temperature on held-out training data")
     read: ReadOptions = ReadOptions()
     examples: ExampleOptions = ExampleOptions()
     models: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="label -> hyperparameters; `recommender` names it where the label does not",
+        description="label -> hyperparameters; `recommender` names it if the label does not",
     )
 
     def recommender(self, label: str, *, seed: int | None = None) -> Recommender:
-        """An unfitted recommender of this run. Raises :class:`ConfigError` naming the label."""
+        """An unfitted recommender. Raises :class:`ConfigError` with the label."""
         try:
             return create_labelled(label, self.models[label], seed=self.seed if seed is None else seed)
         except ConfigError as error:
             raise ConfigError(f"models.{label}: {error}") from None
 
     def check(self) -> RunConfig:
-        """Itself, if every model can be made; raises :class:`ConfigError` otherwise."""
+        """Return the configuration. Raises :class:`ConfigError` if a model is invalid."""
         for label in self.models:
             self.recommender(label)
         return self
@@ -56,19 +56,20 @@ def load_config(
     models: Sequence[str] = (),
     changes: dict[str, Any] | None = None,
 ) -> RunConfig:
-    """A run from a TOML file, then ``changes`` (nested), then ``key=value`` overrides.
+    """Load a TOML file, apply nested ``changes``, then ``key=value`` overrides.
 
-    ``models`` chooses among the file's labels, and adds registered recommenders with their defaults.
-    A key is a dotted path (``examples.max_paths``); one that begins with a chosen label belongs to
-    that model (``gru4rec.epochs``). A value is TOML; a bare word is a string, but for ``null``.
+    ``models`` selects labels of the file, and adds recommenders with their default hyperparameters.
+    The key of an override is a dotted path such as ``examples.max_paths``; the prefix ``models.`` can
+    be omitted for a selected label (``gru4rec.epochs``). The value is TOML, ``null``, or a string
+    without quotes.
     """
     values = {} if file is None else read_toml(file)
     merge(values, changes or {})
-    own = values.setdefault("models", {})
-    if not isinstance(own, dict):
-        raise ConfigError(f"models must be a table of labels, found {own!r}; write [models.NAME]")
+    tables = values.setdefault("models", {})
+    if not isinstance(tables, dict):
+        raise ConfigError(f"models must be a table of labels, found {tables!r}; write [models.LABEL]")
     if models:
-        values["models"] = {label: own.get(label, {}) for label in models}
+        values["models"] = {label: tables.get(label, {}) for label in models}
     for text in overrides:
         override(values, text)
     try:
@@ -80,7 +81,7 @@ def load_config(
 
 
 def make_options(class_: type[OptionsT], overrides: Iterable[str]) -> OptionsT:
-    """A configuration with its defaults but for ``key=value`` overrides."""
+    """The defaults of a configuration, with ``key=value`` overrides."""
     values: dict[str, Any] = {}
     for text in overrides:
         override(values, text)
@@ -91,7 +92,7 @@ def make_options(class_: type[OptionsT], overrides: Iterable[str]) -> OptionsT:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The content of a TOML file. Raises :class:`ConfigError`."""
+    """Read a TOML file. Raises :class:`ConfigError`."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -101,35 +102,37 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put nested changes into nested values; a change that is None is no change."""
+    """Update nested values in place; changes that are None are ignored."""
     for key, value in changes.items():
         if isinstance(value, dict):
-            place = values.setdefault(key, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{key} must be a table, found {place!r}; write [{key}]")
-            merge(place, value)
+            table = values.setdefault(key, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{key} must be a table, found {table!r}; write [{key}]")
+            merge(table, value)
         elif value is not None:
             values[key] = value
 
 
 def override(values: dict[str, Any], text: str) -> None:
-    """Put one ``key=value`` into nested values."""
+    """Set one ``key=value`` in nested values, in place."""
     key, separator, value = text.partition("=")
     path = key.strip().split(".")
     if not separator or not all(path):
-        raise ConfigError(f"an override must be key=value, found {text!r}; e.g. gru4rec.epochs=50")
+        raise ConfigError(
+            f"an override must be key=value, found {text!r}; write for example gru4rec.epochs=50"
+        )
     if path[0] in values.get("models", ()):
         path.insert(0, "models")
-    place = values
+    table = values
     for part in path[:-1]:
-        place = place.setdefault(part, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"override {text!r}: {part} is a value, and has no keys below it")
-    place[path[-1]] = _value(value.strip())
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"override {text!r}: {part} must be a table, found the value {table!r}")
+    table[path[-1]] = _parse_value(value.strip())
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return None if text == "null" else text  # "none" is the name of a mask
+        return None if text == "null" else text  # "none" is a mask, so it is not used for None

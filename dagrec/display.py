@@ -1,4 +1,4 @@
-"""Plain tables as text, for a terminal, and as HTML, for a notebook."""
+"""Tables as plain text for a terminal, and as HTML for a notebook."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 
 @dataclass(frozen=True)
 class Table:
-    """A title, named columns, and rows of anything; the first ``texts`` columns are aligned left.
+    """A table with a title and notes below it; the first ``texts`` columns are aligned left.
 
     >>> print(Table("services", ("service", "probability"), [("plot", "0.75"), ("clean", "0.2")]))
     services
@@ -23,7 +23,6 @@ class Table:
     rows: Sequence[Sequence[object]]
     texts: int = 1
     notes: Sequence[str] = ()
-    """Lines below the table."""
 
     def __str__(self) -> str:
         cells = [list(self.columns), *([str(cell) for cell in row] for row in self.rows)]
@@ -38,12 +37,12 @@ class Table:
         return "\n".join([self.title, *lines, *self.notes])
 
     def html(self) -> str:
-        """The table as one element; everything in it is escaped."""
+        """The table as one HTML element; all text is escaped."""
         head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
         body = "".join(
             "<tr>"
             + "".join(
-                f'<td style="text-align: {self._side(i)}">{escape(str(cell))}</td>'
+                f'<td style="text-align: {self._alignment(i)}">{escape(str(cell))}</td>'
                 for i, cell in enumerate(row)
             )
             + "</tr>"
@@ -55,5 +54,5 @@ class Table:
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}</div>"
         )
 
-    def _side(self, column: int) -> str:
+    def _alignment(self, column: int) -> str:
         return "left" if column < self.texts else "right"

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, so that a crash leaves the old content or the new."""
+"""Atomic replacement of files: after a crash, a file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a file, its folder included, in one step that a crash cannot divide.
+    """Replace a file atomically, and create its folder if necessary.
 
-    The content is written to a draft beside the file, forced onto the disk, and renamed. A link keeps
-    pointing to its target, which is replaced; what is no regular file (a pipe, a device) is written to
-    in place. Raises :class:`OSError`, and leaves no draft behind.
+    The content is written to a draft in the same folder, synced to the disk, and renamed. A symbolic
+    link is kept and its target replaced; pipes and devices are written in place. Raises
+    :class:`OSError`, and leaves no draft behind.
     """
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
@@ -35,16 +35,16 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def remove_drafts(path: Path) -> None:
-    """Remove drafts of a file that killed processes left behind."""
+    """Remove the drafts of a file that killed processes left behind."""
     for draft in path.parent.glob(f"{glob.escape(_draft_prefix(path))}*"):
         with suppress(OSError):
             draft.unlink()
 
 
 def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, onto the disk."""
+    """Sync a file, or the entries of a folder, to the disk."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders, and writes their names by itself
+        return  # Windows cannot open folders, and does not need this
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

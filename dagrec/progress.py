@@ -1,6 +1,6 @@
-"""Progress of long work: bars on a terminal or in a notebook, a line every half minute elsewhere.
+"""Progress of long tasks: bars on a terminal or in a notebook, a line every half minute elsewhere.
 
-Everything is written to standard error. Nothing is shown of work that is done within a second.
+Everything is written to standard error. Tasks that take less than a second are not shown.
 
 >>> with Progress(enabled=False) as progress:
 ...     task = progress.add("fitting", total=2)
@@ -27,15 +27,15 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 DELAY = 1.0
-"""Seconds of work before anything is shown."""
+"""Seconds before anything is shown."""
 LINE_INTERVAL = 30.0
-"""Seconds between two lines where there is neither a terminal nor a notebook."""
+"""Seconds between two lines if there is neither a terminal nor a notebook."""
 NOTEBOOK_INTERVAL = 0.25
 
 
 @dataclass
 class Task:
-    """A piece of work: how much of it there is, and how much is done."""
+    """A task with its total number of steps and the number of completed ones."""
 
     description: str
     total: int | None
@@ -48,7 +48,7 @@ class Task:
 
 
 class Progress:
-    """Shows tasks while its block runs; nested blocks are shown by the outermost one."""
+    """Shows tasks while its block runs. The tasks of nested blocks are shown by the outermost one."""
 
     _outermost: Progress | None = None
     _last_line: float | None = None
@@ -78,7 +78,7 @@ class Progress:
             Progress._outermost = None
 
     def add(self, description: str, total: int | None = None, *, visible: bool = True) -> Task:
-        """A new task; ``total`` is None where nobody knows how much there is to do."""
+        """Add a task. ``total`` is None if the number of steps is unknown."""
         task = Task(description, total, visible=visible)
         self._tasks.append(task)
         if self._parent is not None:
@@ -95,7 +95,7 @@ class Progress:
         description: str | None = None,
         visible: bool | None = None,
     ) -> None:
-        """Change a task, and show it."""
+        """Update a task, and show it."""
         task.completed = task.completed + advance if completed is None else completed
         task.total = task.total if total is None else total
         task.description = task.description if description is None else description
@@ -117,7 +117,7 @@ class Progress:
 
 
 class EpochProgress:
-    """Called after each epoch of a training, as ``Runtime.progress`` is; shows it as one task."""
+    """Shows the epochs of training as one task; an object for ``Runtime.progress``."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -140,7 +140,7 @@ class EpochProgress:
 
 
 class _Display:
-    """One way of showing tasks."""
+    """A way to show tasks."""
 
     def show(self, tasks: list[Task]) -> None: ...
 
@@ -157,7 +157,7 @@ def _new_display() -> _Display:
 
 
 class _Bars(_Display):
-    """Rich's bars on a terminal, which are gone when the work is done."""
+    """Bars of rich on a terminal, which are removed at the end."""
 
     def __init__(self, console: Console) -> None:
         self._rich = RichProgress(
@@ -191,7 +191,7 @@ class _Bars(_Display):
 
 
 class _NotebookBars(_Display):
-    """HTML progress elements, updated in place."""
+    """HTML progress elements in a notebook, updated in place."""
 
     def __init__(self) -> None:
         from IPython.display import HTML, display
@@ -215,7 +215,7 @@ class _NotebookBars(_Display):
 
 
 class _Lines(_Display):
-    """A line every half minute, however many pieces of work follow each other."""
+    """A line every half minute, across consecutive progress blocks."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

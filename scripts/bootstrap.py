@@ -1,8 +1,8 @@
-"""Sets up `.venv` when it is missing or pyproject.toml or constraints.txt changed; then runs a command.
+"""Script that sets up `.venv` if it is missing or out of date, and then runs a command in it.
 
-Standard library only. `python3.11 scripts/bootstrap.py dagrec --help` runs the console command of that
-name in the environment; without arguments only the environment is made. An environment that is up to date
-costs a few milliseconds.
+`python3.11 scripts/bootstrap.py dagrec --help` runs `dagrec --help`; without arguments, the script only
+sets up the environment. The environment is out of date after a change of pyproject.toml or
+constraints.txt; checking this takes a few milliseconds. The script uses only the standard library.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ STAMP = VENV / "dagrec-stamp"
 EXTRAS = "train,serve,tune,viz,dev"
 
 
-def wanted() -> str:
-    """A hash of everything that decides what is installed."""
-    total = hashlib.sha256(f"{sys.version} {EXTRAS} {ROOT}".encode())
+def fingerprint() -> str:
+    """Return a hash of everything that determines what is installed."""
+    digest = hashlib.sha256(f"{sys.version} {EXTRAS} {ROOT}".encode())
     for name in ("pyproject.toml", "constraints.txt", "scripts/bootstrap.py"):
-        total.update((ROOT / name).read_bytes())
-    return total.hexdigest()
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
 
 
 def install() -> None:
-    """Make the environment anew, or bring it up to date. The stamp is written last."""
+    """Create the environment from scratch. The stamp is written last."""
     print("dagrec: setting up .venv (once; a minute or two) ...", file=sys.stderr)
     STAMP.unlink(missing_ok=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
@@ -36,14 +36,14 @@ def install() -> None:
     subprocess.run(
         [*pip, "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[{EXTRAS}]"], check=True, cwd=ROOT
     )
-    STAMP.write_text(wanted(), encoding="utf-8")
+    STAMP.write_text(fingerprint(), encoding="utf-8")
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):  # noqa: UP036 (this file runs before anything has checked)
+    if sys.version_info < (3, 11):  # noqa: UP036 (the version has not been checked yet)
         print(f"dagrec: needs Python 3.11 or newer, found {sys.version.split()[0]}", file=sys.stderr)
         return 1
-    if not STAMP.is_file() or STAMP.read_text(encoding="utf-8") != wanted():
+    if not STAMP.is_file() or STAMP.read_text(encoding="utf-8") != fingerprint():
         try:
             install()
         except subprocess.CalledProcessError as error:

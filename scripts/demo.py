@@ -1,7 +1,7 @@
-"""The whole walk on one data set: evaluate, train, publish, serve, and one prediction over HTTP.
+"""Demonstration on one data set: evaluate, train, publish, serve, and send one request over HTTP.
 
-`make demo` runs it on the bundled compositions, `make demo DATA=FILE` on others. The service stays up
-until Ctrl-C; with DEMO_ONCE=1 it stops after the answer.
+`make demo` runs it on the bundled compositions, `make demo DATA=FILE` on others. The service runs until
+Ctrl-C; with DEMO_ONCE=1, it stops after the request.
 """
 
 from __future__ import annotations
@@ -21,26 +21,19 @@ from dagrec.data.formats import read
 from dagrec.errors import DagrecError
 
 STORE = "out/demo-store"
-MODELS = (
-    "--model",
-    "markov",
-    "--model",
-    "gru4rec",
-    "--model",
-    "dagset",
-)  # of many; see dagrec models
+MODELS = ("--model", "markov", "--model", "gru4rec", "--model", "dagset")
 DAGREC = str(Path(sys.executable).with_name("dagrec"))
 
 
-def step(title: str, *command: str) -> None:
-    """Say what comes, show the command, run it."""
+def run(title: str, *command: str) -> None:
+    """Print a title and a command of dagrec, and run the command."""
     print(f"\n== {title}\n$ dagrec {' '.join(command)}", flush=True)
     subprocess.run([DAGREC, *command], check=True)
 
 
-def free_port(wanted: int) -> int:
-    """The wanted port where it is free, else any."""
-    for port in (wanted, 0):
+def free_port(preferred: int) -> int:
+    """Return the preferred port if it is free, and any free port if not."""
+    for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -52,7 +45,7 @@ def free_port(wanted: int) -> int:
 
 
 def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
-    """Until the service answers; at most a minute."""
+    """Wait until the service is ready, for at most a minute."""
     for _ in range(300):
         if service.poll() is not None:
             sys.exit(f"demo: the service stopped with status {service.returncode}")
@@ -71,8 +64,8 @@ def main() -> None:
     except DagrecError as error:
         sys.exit(f"demo: {error}")
     longest = max(examples, key=lambda example: len(example.context.path))
-    step("Measure on held-out pairs", "evaluate", data, "--repeats", "5", *MODELS)
-    step("Train on everything, and publish", "train", data, "--store", STORE, *MODELS)
+    run("Evaluate on held-out pairs", "evaluate", data, "--repeats", "5", *MODELS)
+    run("Train on all data, and publish", "train", data, "--store", STORE, *MODELS)
     port = free_port(8000)
     url = f"http://127.0.0.1:{port}"
     print(f"\n== Serve\n$ dagrec serve --store {STORE} --port {port}", flush=True)
@@ -90,8 +83,8 @@ def main() -> None:
         with urllib.request.urlopen(request, timeout=30) as response:
             print(json.dumps(json.load(response), indent=1), flush=True)
         if os.environ.get("DEMO_ONCE", "") in ("", "0"):
-            print(f"\nThe service goes on: a playground at {url}, its documentation at {url}/docs.")
-            print("Ctrl-C stops it.")
+            print(f"\nThe service is running. Playground: {url}, API documentation: {url}/docs.")
+            print("Press Ctrl-C to stop it.")
             service.wait()
     except KeyboardInterrupt:
         print("\nstopping")

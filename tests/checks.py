@@ -1,4 +1,4 @@
-"""What tests of any room ask of an error."""
+"""Checks that tests of all rooms use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def says(error: pytest.ExceptionInfo[BaseException], *parts: str) -> bool:
-    """Whether an error's text holds these parts, and no brace of a forgotten f-string."""
+    """Assert that the message of an error contains these parts, and no unformatted braces."""
     text = str(error.value)
     missing = [part for part in parts if part not in text]
     assert not missing, f"{missing} not in: {text}"

@@ -64,9 +64,9 @@ def quiet_cpu() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with one bundle: every recommender on the bundled compositions, and a catalogue."""
-    from tests.contract.recommenders import options
+    from tests.contract.recommenders import quick_options
 
-    config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
+    config = load_config(changes={"models": {name: quick_options(name, 1) for name in MODELS}})
     catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
     store = Store(tmp_path_factory.mktemp("every") / "store")
     data = ROOT / "data" / "compositions.json"

@@ -1,7 +1,6 @@
-"""Tiny worlds whose right answers are known by construction.
+"""Small data sets whose correct answers are known by construction.
 
-``follows`` states, for each path, how often each service comes next in the examples of the world. It is
-written from the construction and not from the library, so that both can be compared.
+``World.follows`` is defined by hand instead of with the library, so that both can be compared.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ DAY = 86400.0
 def composition(
     id: str, *paths: Sequence[str], owner: str | None = "ann", time: float | None = 0.0
 ) -> Composition:
-    """A composition whose links are the steps of these paths; a key is its own node id.
+    """Return a composition with the links of these paths; the keys of nodes are also their ids.
 
-    Keys that begin with ``table`` are tables, all others services.
+    Nodes whose keys start with ``table`` are tables; all others are services.
     """
     keys = dict.fromkeys(key for path in paths for key in path)
     nodes = [
@@ -37,7 +36,7 @@ def composition(
 
 @dataclass(frozen=True)
 class World:
-    """Compositions, and how often each service follows each path in them."""
+    """Compositions, and how often each service follows each path in their examples."""
 
     compositions: tuple[Composition, ...]
     follows: Mapping[Path, Mapping[str, int]]
@@ -52,17 +51,17 @@ class World:
 
     @property
     def contexts(self) -> list[Context]:
-        """Every distinct path as a context without a composition, as a request may give it."""
+        """All distinct paths as contexts without a composition."""
         return [Context(path) for path in self.follows]
 
     @property
     def certain(self) -> dict[Path, str]:
-        """The paths that only one service follows, and that service."""
-        return {path: next(iter(next_)) for path, next_ in self.follows.items() if len(next_) == 1}
+        """The paths that only one service follows, with this service."""
+        return {path: next(iter(counts)) for path, counts in self.follows.items() if len(counts) == 1}
 
 
 def chain(copies: int = 3) -> World:
-    """One way only: each node has exactly one successor."""
+    """Return copies of a chain, in which each node has exactly one successor."""
     path = ("table_a", "extract", "clean", "join", "plot")
     return World(
         tuple(composition(f"chain-{i}", path, time=i * DAY) for i in range(copies)),
@@ -71,7 +70,7 @@ def chain(copies: int = 3) -> World:
 
 
 def diamond() -> World:
-    """Two branches that part and meet again: two source-to-sink paths."""
+    """Return one composition with two branches that merge: two paths from source to sink."""
     left, right = (("table_d", "split", side, "merge", "report") for side in ("left", "right"))
     return World(
         (composition("diamond", left, right, owner="bob", time=3 * DAY),),
@@ -84,7 +83,7 @@ def diamond() -> World:
 
 
 def branching() -> World:
-    """One table, three ``often`` and one ``rarely``."""
+    """Return four compositions of a table and a service, three ``often`` and one ``rarely``."""
     return World(
         tuple(
             composition(f"branching-{i}", ("table_b", service), owner="bob", time=(4 + i) * DAY)
@@ -95,9 +94,9 @@ def branching() -> World:
 
 
 def memory(copies: int = 3) -> World:
-    """What follows ``hub`` depends on the table two steps back: the last node does not tell it.
+    """Return compositions in which the service after ``hub`` depends on the node before ``hub``.
 
-    ``hub_source`` is a service that starts a composition and is no target of any example.
+    ``hub_source`` is a service that is the target of no example.
     """
     paths = [("table_l", "hub", "west"), ("table_r", "hub", "east"), ("hub_source", "hub", "north")]
     return World(
@@ -111,11 +110,11 @@ def memory(copies: int = 3) -> World:
 
 
 def checkerboard(size: int = 3) -> World:
-    """Black services follow black ones and white follow white, in any order, but for one held-out pair.
+    """Return compositions in which services follow others of the same colour, in any order.
 
-    ``black_0`` is never followed by ``black_1``, though everything else says that it may be.
+    Only the pair (``black_0``, ``black_1``) is missing.
     """
-    found = []
+    compositions: list[Composition] = []
     follows: dict[Path, dict[str, int]] = {}
     for colour in ("black", "white"):
         for i in range(size):
@@ -123,20 +122,20 @@ def checkerboard(size: int = 3) -> World:
                 if i == j or (colour, i, j) == ("black", 0, 1):
                     continue
                 path = (f"table_{colour}", f"{colour}_{i}", f"{colour}_{j}")
-                time = (20 + len(found)) * DAY
-                found.append(composition(f"board-{'-'.join(path)}", path, owner="joe", time=time))
+                id_, time = f"board-{'-'.join(path)}", (20 + len(compositions)) * DAY
+                compositions.append(composition(id_, path, owner="joe", time=time))
                 for n in (1, 2):
-                    nexts = follows.setdefault(path[:n], {})
-                    nexts[path[n]] = nexts.get(path[n], 0) + 1
-    return World(tuple(found), follows)
+                    counts = follows.setdefault(path[:n], {})
+                    counts[path[n]] = counts.get(path[n], 0) + 1
+    return World(tuple(compositions), follows)
 
 
 def everything() -> World:
-    """All worlds together; they share no path."""
+    """Return all worlds together; they share no path."""
     parts = (chain(), diamond(), branching(), memory(), checkerboard())
     return World(
         tuple(c for part in parts for c in part.compositions),
-        {path: nexts for part in parts for path, nexts in part.follows.items()},
+        {path: counts for part in parts for path, counts in part.follows.items()},
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from dagrec.api.arguments import option_names, require_known, require_path
 from dagrec.data.dataset import Dataset
 from dagrec.data.formats import ReadOptions
 from dagrec.data.formats import read as read_path
-from dagrec.errors import ConfigError
+from dagrec.errors import ConfigError, DataError
 from dagrec.progress import Progress
 from dagrec.types import validation_message
 
@@ -37,7 +37,7 @@ def read(path: str | PathLike[str], *, progress: bool = True, **options: Any) ->
         For a file that cannot be read, or its first broken composition, naming the place, the rule and
         the value found.
     ConfigError
-        For an option that does not exist or does not fit.
+        For an option that does not exist, naming the nearest ones, or does not fit.
 
     Examples
     --------
@@ -46,10 +46,18 @@ def read(path: str | PathLike[str], *, progress: bool = True, **options: Any) ->
     >>> len(data)
     900
     """
+    file = require_path(path, "read: path")
+    require_known(options, [*ReadOptions.model_fields, *option_names(read)], "read")
     try:
         read_options = ReadOptions.model_validate(options)
     except ValidationError as error:
         raise ConfigError(f"read: {validation_message(error, ReadOptions)}") from None
     with Progress(enabled=progress) as bars:
         task = bars.add("reading compositions")
-        return read_path(Path(path), read_options, advance=lambda n: bars.update(task, advance=n))
+        try:
+            return read_path(file, read_options, advance=lambda n: bars.update(task, advance=n))
+        except OSError as error:
+            raise DataError(
+                f"{file}: cannot be read: {error.strerror}; check the path and its permissions",
+                rule="unreadable",
+            ) from None

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
+from dagrec.api.arguments import require_count, require_known, require_path
+from dagrec.api.contexts import OPTIONS, Context, as_list, is_context, request_values
 from dagrec.api.training import Model as ModelSpec
-from dagrec.api.training import need_dataset, run_config, running
-from dagrec.data.compositions import Composition
+from dagrec.api.training import require_candidates, require_dataset, require_model, run_config, running
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import require_examples
-from dagrec.data.formats.native import to_document
-from dagrec.data.objects import composition_of_graph
+from dagrec.data.scalars import parse_moment
 from dagrec.display import Table
-from dagrec.errors import RequestError, missing_package
+from dagrec.errors import ConfigError, DataError, RequestError, missing_package
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.train import fit_bundle, fit_notes, held_out_parts, measure_quality
 from dagrec.models.base import Recommender
 from dagrec.recommend.answers import Answer, Answers, Prediction
 from dagrec.recommend.predictor import Predictor
-from dagrec.recommend.request import PredictRequest, make_request
+from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle, Quality, save_bundle
 from dagrec.store.store import open_bundle
-from dagrec.training.data import Candidates
 from dagrec.types import Device
 
 if TYPE_CHECKING:
-    import networkx
     import pandas
 
-Context: TypeAlias = (
-    "Sequence[str | int] | Composition | Mapping[str, Any] | networkx.DiGraph | PredictRequest"
-)
 COLUMNS = ("context", "at", "rank", "service", "probability", "support")
 
 
@@ -42,6 +36,14 @@ class Recommendations(Sequence[Prediction]):
 
     ``answer`` holds everything that the service answers over HTTP: the mask, which keys were unknown,
     and why the model fell back where it did.
+
+    Examples
+    --------
+    >>> import dagrec
+    >>> model = dagrec.fit(dagrec.from_paths([["table_1", "clean", "plot"]] * 3), "markov")
+    >>> answer = model.recommend(["table_1", "clean"])
+    >>> answer.services, answer[0].probability, answer[0].support
+    (['plot'], 1.0, 3)
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -90,6 +92,13 @@ class Model:
 
     Made by :func:`dagrec.fit` and :func:`dagrec.load`. What it stores on disk is a bundle, as the
     service and the command line use it.
+
+    Examples
+    --------
+    >>> import dagrec
+    >>> model = dagrec.fit(dagrec.from_paths([["clean", "plot"]] * 3), "markov")
+    >>> model.label, model.services
+    ('markov', ('clean', 'plot'))
     """
 
     def __init__(self, bundle: Bundle, label: str | None = None) -> None:
@@ -142,7 +151,8 @@ class Model:
         Raises
         ------
         RequestError
-            For what is no context, and for an option that does not exist or does not fit.
+            For what is no context, naming its position in the list (counted from 0), and for an option
+            that does not exist, naming the nearest ones, or does not fit.
 
         Examples
         --------
@@ -152,23 +162,32 @@ class Model:
         >>> model.recommend(["table_1", "clean"], k=1).services
         ['plot']
         """
-        single = _is_context(contexts)
-        items: list[Any] = [contexts] if single else list(contexts)  # type: ignore[arg-type]
+        try:
+            require_known(options, OPTIONS, "recommend")
+        except ConfigError as error:
+            raise RequestError(str(error)) from None
+        given = as_list(contexts)
+        single = is_context(given)
+        items: list[Any] = [given] if single else list(given)
         fields = {"k": k, **options}
-        answers = [self._recommend(item, fields, n) for n, item in enumerate(items)]
+        answers = [
+            self._recommend(item, fields, "" if single else f"context {number}: ")
+            for number, item in enumerate(items)
+        ]
         if as_dataframe:
             return _frame(_rows(answers))
         return answers[0] if single else answers
 
     def _recommend(
-        self, context: Any, options: dict[str, Any], number: int
+        self, context: Any, options: dict[str, Any], place: str
     ) -> Recommendations | list[Recommendations]:
         try:
-            values = context.model_dump() if isinstance(context, PredictRequest) else _values(context)
-            request = make_request({**options, "model": self.label, **values})
-            answer = self._predictor.answer(request)
-        except RequestError as error:
-            raise RequestError(f"context {number}: {error}") from None
+            values = {**options, "model": self.label, **request_values(context)}
+            if not isinstance(values.get("time"), str | None):
+                values["time"] = parse_moment(values["time"], "time")
+            answer = self._predictor.answer(make_request(values))
+        except (RequestError, DataError) as error:
+            raise RequestError(f"{place}{error}") from None
         if isinstance(answer, Answers):
             return [Recommendations(each) for each in answer.answers]
         return Recommendations(answer)
@@ -177,9 +196,27 @@ class Model:
         """Write the model to a folder, from which :func:`dagrec.load` reads it again.
 
         The folder is a bundle: ``dagrec predict --store PATH`` answers from it, too. A bundle that is
-        there is replaced in one step. Raises :class:`StoreError` for a folder that holds anything else.
+        there is replaced.
+
+        Parameters
+        ----------
+        path
+            A folder: a new one, an empty one, or one that a model was saved to before.
+
+        Raises
+        ------
+        StoreError
+            For a folder that holds anything else, or that cannot be written.
+
+        Examples
+        --------
+        >>> import dagrec, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> dagrec.fit(dagrec.from_paths([["clean", "plot"]]), "popularity").save(folder)
+        >>> dagrec.load(folder).label
+        'popularity'
         """
-        save_bundle(Path(path), self.bundle)
+        save_bundle(require_path(path, "save: path"), self.bundle)
 
     def _table(self) -> Table:
         entry = self.bundle.manifest.models[self.label]
@@ -211,8 +248,8 @@ def fit(
     examples: str | Mapping[str, Any] = "paths",
     calibrate: int = 0,
     seed: int = 0,
-    catalogue: Sequence[tuple[str, str]] | None = None,
-    services: Mapping[str, str] | None = None,
+    catalogue: Iterable[tuple[str | int, str | int]] | None = None,
+    services: Mapping[str | int, str] | None = None,
     device: Device | None = None,
     progress: bool = True,
     **options: Any,
@@ -225,7 +262,8 @@ def fit(
         From :func:`dagrec.read`, ``from_paths``, ``from_dataframe`` or ``from_networkx``.
     model
         A name (``dagrec models`` lists them) or a configured recommender, as
-        ``dagrec.models.GRU4Rec(epochs=20)``. ``auto`` blends several, weighed on held-out data.
+        ``dagrec.models.GRU4Rec(epochs=20)``, whose own seed counts unless it is 0. ``auto`` blends
+        several, weighed on held-out data.
     mask
         Which services may follow a node: ``observed`` (seen in training), ``catalogue``, ``soft`` or
         ``none``.
@@ -252,7 +290,7 @@ def fit(
     ConfigError
         For a name or hyperparameter that does not exist, naming the nearest ones.
     DataError
-        For data without an example to learn from.
+        For data without an example to learn from, and for a catalogue or services of another form.
 
     Examples
     --------
@@ -261,12 +299,14 @@ def fit(
     >>> dagrec.fit(data, "markov", order=2).recommender.config.order
     2
     """
-    data = need_dataset(data, "fit: data")
+    data = require_dataset(data, "fit: data")
+    model = require_model(model, "fit: model")
+    calibrate = require_count(calibrate, "fit: calibrate", 0)
     if isinstance(model, Recommender):
         seed = model.seed or seed
-    config = run_config(model, options, mask=mask, examples=examples, seed=seed)
+    config = run_config(model, options, fit, mask=mask, examples=examples, seed=seed)
     (label,) = config.models
-    candidates = Candidates(catalogue, services)
+    candidates = require_candidates(catalogue, services, config.mask, "fit")
     extracted, _ = require_examples(data.compositions, config.examples)
     with running(progress, device) as bars:
         quality = Quality()
@@ -292,6 +332,8 @@ def load(path: str | PathLike[str], model: str | None = None) -> Model:
     ------
     StoreError
         For a folder that is neither, or is damaged.
+    ConfigError
+        For a label that the bundle does not have, naming those that it has.
 
     Examples
     --------
@@ -301,41 +343,13 @@ def load(path: str | PathLike[str], model: str | None = None) -> Model:
     >>> dagrec.load(folder).recommend(["clean"]).services
     ['plot']
     """
-    return Model(open_bundle(Path(path)), model)
-
-
-def _is_context(value: Any) -> bool:
-    """Whether this is one context, and not a list of them."""
-    if isinstance(value, str):
-        raise RequestError(
-            f"a context must be a list of node keys or a composition, found {value!r}; "
-            f"write [{value!r}]"
+    folder = require_path(path, "load: path")
+    if model is not None and not isinstance(model, str):
+        raise ConfigError(
+            f"load: model must be the label of a model, found {type(model).__name__}; "
+            "leave it out for the champion"
         )
-    if isinstance(value, Composition | Mapping | PredictRequest) or hasattr(value, "edges"):
-        return True
-    if not isinstance(value, Iterable):
-        raise RequestError(
-            f"a context must be a list of node keys or a composition, found {type(value).__name__}; "
-            "see Model.recommend"
-        )
-    return isinstance(value, Sequence) and all(isinstance(item, str | int) for item in value)
-
-
-def _values(context: Any) -> dict[str, Any]:
-    """The fields of a request that ask about a context."""
-    if isinstance(context, Composition):
-        return {"composition": to_document(context)}
-    if isinstance(context, Mapping):
-        wrapped = "composition" in context and context.keys() <= PredictRequest.model_fields.keys()
-        return dict(context) if "path" in context or wrapped else {"composition": dict(context)}
-    if hasattr(context, "edges"):
-        composition, _ = composition_of_graph(context)
-        return {"composition": to_document(composition)}
-    if isinstance(context, str) or not isinstance(context, Sequence):
-        raise RequestError(
-            f"must be a list of node keys or a composition, found {context!r:.80}; see Model.recommend"
-        )
-    return {"path": [str(key) if isinstance(key, int) else key for key in context]}
+    return Model(open_bundle(folder), model)
 
 
 def _rows(

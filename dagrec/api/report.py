@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dagrec.api.training import Models, need_dataset, run_config, running
+from dagrec.api.arguments import require_count, require_path, write_result
+from dagrec.api.training import Models, require_candidates, require_dataset, run_config, running
 from dagrec.data.dataset import Dataset
-from dagrec.errors import ConfigError, DagrecError, did_you_mean, missing_package
+from dagrec.data.scalars import nearest_to, quoted
+from dagrec.errors import ConfigError, DagrecError, missing_package
 from dagrec.evaluation.tables import result_tables
-from dagrec.files import replace_file
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.evaluate import evaluate as run_evaluation
-from dagrec.jobs.experiment import RANDOM, TEST_FILE, Plan
+from dagrec.jobs.experiment import ALL_PROTOCOLS, RANDOM, TEST_FILE, Plan
 from dagrec.metrics.ranking import METRICS
 from dagrec.types import Device, validation_message
 
 if TYPE_CHECKING:
     import pandas
+
+
+PROTOCOLS = tuple(name for name in ALL_PROTOCOLS if name != TEST_FILE)
 
 
 class Picture:
@@ -35,8 +38,14 @@ class Picture:
         self.png = png
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the image to a file. Raises :class:`DagrecError` where it cannot be written."""
-        _write(Path(path), self.png)
+        """Write the image to a file.
+
+        Raises
+        ------
+        DagrecError
+            Where it cannot be written.
+        """
+        write_result(path, self.png)
 
     def _repr_png_(self) -> bytes:
         return self.png
@@ -50,7 +59,15 @@ class Report:
 
     ``result`` is everything, as ``dagrec evaluate --json`` writes it: the data's fingerprint, the
     configuration, every metric with its interval and its value on each split, paired comparisons with
-    Holm's correction, reference lines and warnings.
+    Holm's correction, reference lines and warnings. Made by :func:`dagrec.evaluate`.
+
+    Examples
+    --------
+    >>> import dagrec
+    >>> data = dagrec.from_paths([["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]] * 3)
+    >>> report = dagrec.evaluate(data, "markov", repeats=2)
+    >>> list(report.result["models"]), report.result["data"]["examples"]
+    (['markov'], 18)
     """
 
     def __init__(self, result: dict[str, Any]) -> None:
@@ -72,20 +89,36 @@ class Report:
     def plot(self, metric: str = "mrr") -> Picture:
         """Each model's mean and interval of a metric, beside equal scores and frequencies.
 
-        Needs matplotlib (``dagrec[viz]``). Raises :class:`ConfigError` for a metric that does not
-        exist.
+        Parameters
+        ----------
+        metric
+            One of those in :meth:`to_dataframe`.
+
+        Raises
+        ------
+        ConfigError
+            For a metric that does not exist, naming the nearest ones, and where matplotlib
+            (``dagrec[viz]``) is not installed.
         """
-        if metric not in METRICS:
-            nearest = did_you_mean(metric, METRICS) or f"; there are {', '.join(METRICS)}"
-            raise ConfigError(f"no metric {metric!r}{nearest}")
+        if not isinstance(metric, str) or metric not in METRICS:
+            nearest = nearest_to(metric, METRICS) or f"; there are {', '.join(METRICS)}"
+            raise ConfigError(f"no metric {quoted(metric)}{nearest}")
         from dagrec.evaluation.plots import intervals
 
-        return Picture(intervals(self.result, metric))
+        # A label between two dollar signs would be read as a formula.
+        models = {label.replace("$", r"\$"): model for label, model in self.result["models"].items()}
+        return Picture(intervals({**self.result, "models": models}, metric))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the whole result as JSON. Raises :class:`DagrecError` where it cannot be written."""
+        """Write the whole result as JSON.
+
+        Raises
+        ------
+        DagrecError
+            Where it cannot be written.
+        """
         text = json.dumps(self.result, indent=1, ensure_ascii=False, allow_nan=False)
-        _write(Path(path), text + "\n")
+        write_result(path, text + "\n")
 
     def __repr__(self) -> str:
         tables = [str(table) for table in result_tables(self.result)]
@@ -114,7 +147,7 @@ def evaluate(
     seeds: int = 1,
     seed: int = 0,
     calibrate: bool = False,
-    catalogue: Sequence[tuple[str, str]] | None = None,
+    catalogue: Iterable[tuple[str | int, str | int]] | None = None,
     keep: str | PathLike[str] | None = None,
     processes: int = 1,
     device: Device | None = None,
@@ -129,14 +162,14 @@ def evaluate(
         From :func:`dagrec.read`, ``from_paths``, ``from_dataframe`` or ``from_networkx``.
     models
         A list of names and configured recommenders, or a dict that labels them; ``"all"`` names every
-        registered one.
+        registered one. Of a configured recommender, the hyperparameters count, and not the seed.
     protocol
         ``pairs``, ``compositions``, ``temporal``, ``prequential``, ``leave-one-out`` or
         ``cold-services``; see docs/measuring.md.
     repeats
         Random splits (20 by default); of a protocol with a single split, trainings (1).
     test
-        A separate data set to test on; all of ``data`` is trained on.
+        A separate data set to test on, instead of a protocol; all of ``data`` is trained on.
     mask, examples
         As for :func:`dagrec.fit`.
     share
@@ -158,14 +191,14 @@ def evaluate(
     device, progress
         As for :func:`dagrec.fit`.
     **options
-        Hyperparameters for every model that is given by name.
+        Hyperparameters for the models that are given by name: each gets those that it has.
 
     Raises
     ------
     ConfigError
         For a model, protocol or option that does not exist, naming the nearest ones.
     DataError
-        For data that the protocol cannot split.
+        For data that the protocol cannot split, and for a catalogue of another form.
 
     Examples
     --------
@@ -176,39 +209,62 @@ def evaluate(
     >>> bool(frame.loc["markov", "mean"] > frame.loc["popularity", "mean"])
     True
     """
-    data = need_dataset(data, "evaluate: data")
+    data = require_dataset(data, "evaluate: data")
     if test is not None:
-        test, protocol = need_dataset(test, "evaluate: test"), TEST_FILE
-    config = run_config(models, options, mask=mask, examples=examples, seed=seed, calibrate=calibrate)
+        test, protocol = require_dataset(test, "evaluate: test"), _require_default(protocol)
+    else:
+        _require_protocol(protocol)
+    processes = require_count(processes, "evaluate: processes", 1)
+    folder = None if keep is None else require_path(keep, "evaluate: keep")
+    config = run_config(
+        models, options, evaluate, mask=mask, examples=examples, seed=seed, calibrate=calibrate
+    )
+    links = require_candidates(catalogue, None, config.mask, "evaluate").catalogue
+    if repeats is None:
+        repeats = 20 if protocol in RANDOM else 1
     try:
         plan = Plan(
             protocol=protocol,
-            repeats=repeats or (20 if protocol in RANDOM else 1),
+            repeats=repeats,
             seeds=seeds,
             share=share,
             weight=weight,
-            catalogue=None if catalogue is None else tuple(catalogue),
+            catalogue=None if links is None else tuple(links),
         )
     except ValidationError as error:
         raise ConfigError(f"evaluate: {validation_message(error, Plan)}") from None
     with running(progress, device) as bars:
         task = bars.add("measuring", total=plan.repeats * plan.seeds * len(config.models))
-        result = run_evaluation(
-            data,
-            config,
-            plan,
-            test=test,
-            keep=None if keep is None else Path(keep),
-            processes=processes,
-            advance=lambda label: bars.update(task, advance=1, description=f"measured {label}"),
-        )
+        try:
+            result = run_evaluation(
+                data,
+                config,
+                plan,
+                test=test,
+                keep=folder,
+                processes=processes,
+                advance=lambda label: bars.update(task, advance=1, description=f"measured {label}"),
+            )
+        except OSError as error:
+            if folder is None:
+                raise
+            raise DagrecError(
+                f"{folder}: finished runs cannot be kept there: {error.strerror}; choose another folder"
+            ) from error
     return Report(result)
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise DagrecError(
-            f"{path}: cannot be written: {error.strerror}; choose another place"
-        ) from None
+def _require_protocol(protocol: object) -> None:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        nearest = nearest_to(protocol, PROTOCOLS) or f"; there are {', '.join(PROTOCOLS)}"
+        raise ConfigError(f"evaluate: no protocol {quoted(protocol)}{nearest}")
+
+
+def _require_default(protocol: object) -> str:
+    """The protocol of a separate test set, which leaves nothing to be split by another one."""
+    if protocol not in ("pairs", TEST_FILE):
+        raise ConfigError(
+            "evaluate: a test set is tested on instead of a protocol, found protocol "
+            f"{quoted(protocol)} beside it; leave one of them out"
+        )
+    return TEST_FILE

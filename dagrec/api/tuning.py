@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dagrec.api.training import need_dataset, run_config, running
+from dagrec.api.arguments import require_path, write_result
+from dagrec.api.training import require_dataset, require_model, run_config, running
 from dagrec.data.dataset import Dataset
 from dagrec.display import Table
-from dagrec.errors import ConfigError, DagrecError, missing_package
-from dagrec.files import replace_file
+from dagrec.errors import ConfigError, missing_package
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.tune import TuneOptions, TuneResult
 from dagrec.jobs.tune import tune as run_tuning
@@ -28,9 +27,19 @@ SHOWN_TRIALS = 5
 
 
 class Tuning:
-    """A search over hyperparameters.
+    """A search over hyperparameters, made by :func:`dagrec.tune`.
 
-    ``best_options`` and ``best_value`` are those of the best trial, ``trials`` all of them in order.
+    ``best_options`` and ``best_value`` are those of the best trial, ``trials`` all of them in order,
+    the defaults first. An option that is None is unset.
+
+    Examples
+    --------
+    >>> import dagrec
+    >>> data = dagrec.from_paths([["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]] * 3)
+    >>> tuning = dagrec.tune(data, "markov", trials=2, parts=1)
+    >>> tuning.trials[0].options
+    {'order': 8, 'mu': None}
+    >>> model = dagrec.fit(data, tuning.recommender)
     """
 
     def __init__(self, result: TuneResult) -> None:
@@ -49,16 +58,17 @@ class Tuning:
         return self.result.to_toml()
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write :meth:`to_toml` to a file. Raises :class:`DagrecError` where it cannot be written."""
-        try:
-            replace_file(Path(path), self.to_toml())
-        except OSError as error:
-            raise DagrecError(
-                f"{path}: cannot be written: {error.strerror}; choose another place"
-            ) from None
+        """Write :meth:`to_toml` to a file.
+
+        Raises
+        ------
+        DagrecError
+            Where it cannot be written.
+        """
+        write_result(path, self.to_toml())
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """A row per trial: number, value (missing where it was given up), failed, every option."""
+        """A row per trial: number, value (missing where it has none), failed (why), every option."""
         try:
             import pandas
         except ModuleNotFoundError as error:
@@ -79,8 +89,10 @@ class Tuning:
         names = list(self.best_options)
         rows = [[t.number, f"{t.value:.4f}", *(_short(t.options[n]) for n in names)] for t in best]
         default = result.default_value
+        failed = sum(t.failed is not None for t in self.trials)
+        stopped = sum(t.value is None and t.failed is None for t in self.trials)
         notes = [
-            f"{sum(t.value is None for t in self.trials)} of {len(self.trials)} trials were given up; "
+            f"of {len(self.trials)} trials, {stopped} were given up early and {failed} failed; "
             f"the defaults (trial 0) have {'no value' if default is None else f'{default:.4f}'}"
         ]
         title = f"{result.model}: {metric} on {result.options.parts} held-out parts, best trials"
@@ -119,7 +131,7 @@ def tune(
     data
         Training data.
     model
-        The name of a recommender.
+        The name of a recommender, or a configured one, whose options stay as given.
     trials
         Settings that are tried, the defaults first.
     metric
@@ -138,7 +150,10 @@ def tune(
     Raises
     ------
     ConfigError
-        For a recommender, metric or option that does not exist, and where Optuna is not installed.
+        For a recommender, metric or option that does not exist, naming the nearest ones, for a
+        recommender without hyperparameters, and where Optuna is not installed.
+    DataError
+        For data without an example to learn from, or too few for held-out parts.
 
     Examples
     --------
@@ -148,8 +163,12 @@ def tune(
     >>> sorted(tuning.best_options)
     ['mu', 'order']
     """
-    data = need_dataset(data, "tune: data")
-    config = run_config(model, options, mask=mask, examples=examples, seed=seed)
+    data = require_dataset(data, "tune: data")
+    model = require_model(model, "tune: model")
+    file = None if study is None else require_path(study, "tune: study")
+    if isinstance(model, Recommender):
+        seed = model.seed or seed
+    config = run_config(model, options, tune, mask=mask, examples=examples, seed=seed)
     try:
         chosen = TuneOptions(trials=trials, metric=metric, parts=parts, share=share)
     except ValidationError as error:
@@ -160,11 +179,13 @@ def tune(
             data,
             config,
             chosen,
-            study=None if study is None else Path(study),
+            study=file,
             advance=lambda done, _best: bars.update(task, completed=done),
         )
     return Tuning(result)
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "unset"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

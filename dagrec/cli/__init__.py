@@ -1,4 +1,4 @@
-"""The command line: each command parses, makes one library call, and prints."""
+"""The command line. Each command parses its options, calls the library, and prints the result."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from typing import Annotated
 import typer
 
 from dagrec.cli import console
-from dagrec.cli.answer import predict
+from dagrec.cli.bench import bench
+from dagrec.cli.bundles import bundles, prune, rollback
 from dagrec.cli.curves import curves
 from dagrec.cli.data import formats, generate, inspect
 from dagrec.cli.doctor import doctor
 from dagrec.cli.embeddings import embeddings
+from dagrec.cli.evaluate import ablate, evaluate
 from dagrec.cli.explain import explain
 from dagrec.cli.feedback import feedback
-from dagrec.cli.learn import models, train
-from dagrec.cli.measure import ablate, bench, evaluate
-from dagrec.cli.operate import bundles, prune, retrain, rollback
+from dagrec.cli.models import models
+from dagrec.cli.predict import predict
+from dagrec.cli.retrain import retrain
 from dagrec.cli.serve import serve
+from dagrec.cli.train import train
 from dagrec.cli.tune import tune
 from dagrec.errors import ConfigError, DagrecError
 
 app = typer.Typer(
     name="dagrec",
-    help="Recommends the next service of a composition (a workflow DAG) that somebody is building.",
+    help="Recommend the next service of a composition, a workflow that is a directed acyclic graph.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # the default would swallow texts in brackets
+    rich_markup_mode="markdown",  # the default interprets text in brackets as markup
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(value: bool) -> None:
+    if value:
         console.out.print(f"dagrec {version('dagrec')}", markup=False)
         raise typer.Exit
 
@@ -44,7 +47,9 @@ def _show_version(wanted: bool) -> None:
 def common(
     _version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_show_version, help="show the version"),
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -76,32 +81,32 @@ for command in (
 
 
 def _with_bare_json(arguments: list[str]) -> list[str]:
-    """``--json`` without a value means ``--json -``."""
-    found = []
+    """Replace ``--json`` without a value by ``--json -``."""
+    result = []
     for i, argument in enumerate(arguments):
-        found.append(argument)
-        after = arguments[i + 1] if i + 1 < len(arguments) else "--"
-        if argument == "--json" and after.startswith("-") and after != "-":
-            found.append("-")
-    return found
+        result.append(argument)
+        following = arguments[i + 1] if i + 1 < len(arguments) else "--"
+        if argument == "--json" and following.startswith("-") and following != "-":
+            result.append("-")
+    return result
 
 
 def main() -> None:
-    """Entry point. Exit status: 0 done, 1 refused or failed, 2 wrong usage."""
+    """Run the command line. The exit status is 0 for success, 1 for failure, 2 for invalid usage."""
     try:
         try:
             app(_with_bare_json(sys.argv[1:]), prog_name="dagrec")
         finally:
             sys.stdout.flush()
     except ConfigError as error:
-        console.complain(str(error))
+        console.print_error(str(error))
         sys.exit(2)
     except DagrecError as error:
-        console.complain(str(error))
+        console.print_error(str(error))
         sys.exit(1)
-    except OSError as error:  # of standard output; all other files have errors of their own
-        # What is still buffered must not fail again when the interpreter ends.
+    except OSError as error:  # standard output cannot be written
+        # The buffered output must not fail again when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            console.complain(f"the result cannot be written: {error.strerror}")
+            console.print_error(f"the result cannot be written: {error.strerror}")
         sys.exit(1)

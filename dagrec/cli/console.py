@@ -1,4 +1,4 @@
-"""What the command line shows: tables on standard output, progress and messages on standard error."""
+"""Output of the commands: results on standard output, messages and progress on standard error."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from dagrec.recommend.answers import Answer, Answers
 from dagrec.recommend.explain import Explanation
 from dagrec.training.runtime import is_first_process
 
-# Where nothing shows the width (a pipe, a file), a table gets what it needs instead of 80 columns.
-# Of processes that train together, only the first speaks.
+# In distributed training, only the first process prints. A pipe or a file has no width, so tables are
+# allowed more than the 80 columns that rich assumes.
 quiet = not is_first_process()
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160, quiet=quiet)
 err = Console(stderr=True, highlight=False, quiet=quiet)
 
 
-def say(message: str, style: str | None = None) -> None:
-    """A line for the person, on standard error; nothing in it is read as markup."""
-    err.print(message, style=style, markup=False, soft_wrap=True)
+def print_message(text: str, style: str | None = None) -> None:
+    """Print a line to standard error, without interpreting markup."""
+    err.print(text, style=style, markup=False, soft_wrap=True)
 
 
-def complain(message: str) -> None:
-    """Why the command failed, on standard error; every process of several says it."""
+def print_error(text: str) -> None:
+    """Print an error to standard error, in every process of a distributed training."""
     Console(stderr=True, highlight=False).print(
-        f"dagrec: {message}", style="red", markup=False, soft_wrap=True
+        f"dagrec: {text}", style="red", markup=False, soft_wrap=True
     )
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a result, its folder included, and say so. Raises :class:`DagrecError` where it cannot."""
+    """Write a file and its folder, and print a message. Raises :class:`DagrecError` if it cannot."""
     try:
         replace_file(path, content)
     except OSError as error:
         raise DagrecError(
             f"{path}: cannot be written: {error.strerror}; choose another place"
         ) from None
-    say(f"written to {path}")
+    print_message(f"written to {path}")
 
 
 def write_json(target: str, value: object) -> None:
-    """JSON to a file, or to standard output where the target is ``-``."""
+    """Write JSON to a file, or to standard output if ``target`` is ``-``."""
     if quiet:
         return
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -64,39 +64,39 @@ def write_json(target: str, value: object) -> None:
 
 
 def progress() -> Progress:
-    """Progress of this command, on standard error."""
+    """The progress of a command, shown on standard error."""
     return Progress(enabled=not quiet)
 
 
-def table(
+def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1
 ) -> None:
-    """A plain table: the first columns, those of texts, to the left, the others to the right."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    """Print a table; the first ``texts`` columns are aligned left, the others right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i < texts else "right", no_wrap=i == 0)
+        table.add_column(column, justify="left" if i < texts else "right", no_wrap=i == 0)
     for row in rows:
-        shown.add_row(*(Text(str(cell)) for cell in row))
-    _print(title, shown)
+        table.add_row(*(Text(str(cell)) for cell in row))
+    _print_titled(title, table)
 
 
-def pairs(title: str, values: Mapping[str, object]) -> None:
-    """A two-column list of names and values."""
-    shown = Table(box=None, pad_edge=False, show_header=False)
+def print_pairs(title: str, values: Mapping[str, object]) -> None:
+    """Print a table of names and values."""
+    table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in values.items():
         text = f"{value:,}" if isinstance(value, int) else str(value)
-        shown.add_row(name.replace("_", " "), Text(text))
-    _print(title, shown)
+        table.add_row(name.replace("_", " "), Text(text))
+    _print_titled(title, table)
 
 
-def _print(title: str, shown: Table) -> None:
-    """A title that is not wrapped, and a table. Keys come as ``Text``: ``[/b]`` is no markup."""
+def _print_titled(title: str, table: Table) -> None:
+    # Text, unlike str, is not parsed as markup, so that keys such as ``[/b]`` can be printed.
     out.print(Text(title, style="italic"), soft_wrap=True)
-    out.print(shown)
+    out.print(table)
 
 
-def moment(seconds: float | None) -> str:
-    """Seconds since 1970 as a date and time of day, where the calendar reaches so far."""
+def format_time(seconds: float | None) -> str:
+    """Format seconds since 1970 as a date and time in UTC, if the calendar includes it."""
     if seconds is None:
         return "-"
     try:
@@ -105,79 +105,84 @@ def moment(seconds: float | None) -> str:
         return str(seconds)
 
 
-def result_table(result: Mapping[str, Any], against: str | None = None) -> None:
-    """The tables of an evaluation, and its warnings."""
-    for each in result_tables(result, against):
-        table(each.title, each.columns, each.rows, texts=each.texts)
-        for note in each.notes:
+def print_result(result: Mapping[str, Any], against: str | None = None) -> None:
+    """Print the tables and warnings of an evaluation; differences are relative to ``against``."""
+    for table in result_tables(result, against):
+        print_table(table.title, table.columns, table.rows, texts=table.texts)
+        for note in table.notes:
             out.print(note, markup=False, soft_wrap=True)
     for warning in result["warnings"]:
-        say(f"note: {warning}", style="yellow")
+        print_message(f"note: {warning}", style="yellow")
 
 
-def answer_table(answer: Answer | Answers) -> None:
-    """One answer for a person, or several: of each node, the models side by side."""
+def print_answer(answer: Answer | Answers) -> None:
+    """Print an answer; those of several models for the same node are printed side by side."""
     if isinstance(answer, Answers):
         for _, group in groupby(answer.answers, key=lambda each: each.at):
-            _side_by_side(list(group))
+            _print_side_by_side(list(group))
         return
-    rows = [[p.service, f"{p.probability:.4f}", p.support] for p in answer.predictions]
-    title = f"{answer.model} ({answer.strategy}), {answer.candidates} candidates, {_heading(answer)}"
-    _remarks(answer)
-    table(title, ["service", "probability", "support"], rows)
-
-
-def _side_by_side(answers: Sequence[Answer]) -> None:
-    ranks = range(max(len(answer.predictions) for answer in answers))
-    rows = [[str(rank + 1), *(_cell(answer, rank) for answer in answers)] for rank in ranks]
-    _remarks(answers[0])
-    table(
-        _heading(answers[0]), ["", *(answer.model for answer in answers)], rows, texts=len(answers) + 1
+    _print_fallbacks(answer)
+    print_table(
+        f"{answer.model} ({answer.strategy}), {answer.candidates} candidates, {_heading(answer)}",
+        ["service", "probability", "support"],
+        [[p.service, f"{p.probability:.4f}", p.support] for p in answer.predictions],
     )
 
 
-def _cell(answer: Answer, rank: int) -> str:
-    if rank >= len(answer.predictions):
+def _print_side_by_side(answers: Sequence[Answer]) -> None:
+    num_rows = max(len(answer.predictions) for answer in answers)
+    _print_fallbacks(answers[0])
+    print_table(
+        _heading(answers[0]),
+        ["", *(answer.model for answer in answers)],
+        [[str(i + 1), *(_cell(answer, i) for answer in answers)] for i in range(num_rows)],
+        texts=len(answers) + 1,
+    )
+
+
+def _cell(answer: Answer, row: int) -> str:
+    if row >= len(answer.predictions):
         return ""
-    prediction = answer.predictions[rank]
+    prediction = answer.predictions[row]
     return f"{prediction.service} {prediction.probability:.3f}"
 
 
 def _heading(answer: Answer) -> str:
-    place = "" if answer.at is None else f"after node {answer.at}, "
-    return f"{place}mask {answer.mask.value}, bundle {answer.version}"
+    node = "" if answer.at is None else f"after node {answer.at}, "
+    return f"{node}mask {answer.mask.value}, bundle {answer.version}"
 
 
-def _remarks(answer: Answer) -> None:
-    """Why it fell back, and what it did not know."""
+def _print_fallbacks(answer: Answer) -> None:
     if answer.why:
-        say(answer.why, style="yellow")
+        print_message(answer.why, style="yellow")
     if answer.unknown:
-        say(f"unknown to training: {', '.join(answer.unknown)}", style="yellow")
+        print_message(f"not in the training data: {', '.join(answer.unknown)}", style="yellow")
 
 
-def explanation_tables(found: Explanation) -> None:
-    """Why these services, for a person."""
-    rows = [
-        [s.service, " > ".join(s.after) or "-", s.compositions, ", ".join(s.examples)]
-        for s in found.steps
-    ]
-    table(
-        "training compositions that made the step",
-        ["service", "after", "compositions", "such as"],
-        rows,
+def print_explanation(explanation: Explanation) -> None:
+    """Print the tables of an explanation."""
+    print_table(
+        "training compositions with the same step",
+        ["service", "after", "compositions", "for example"],
+        [
+            [step.service, " > ".join(step.after) or "-", step.compositions, ", ".join(step.examples)]
+            for step in explanation.steps
+        ],
         texts=2,
     )
-    near = [
+    print_table(
+        "most similar training contexts",
+        ["path", "similarity", "compositions", "followed by"],
         [
-            " > ".join(n.path),
-            f"{n.similarity:.2f}",
-            n.compositions,
-            ", ".join(f"{f.service} ({f.compositions})" for f in n.next),
-        ]
-        for n in found.nearest
-    ]
-    table("nearest contexts of training", ["path", "similarity", "compositions", "what followed"], near)
-    if found.weights is not None:
-        rows = [[w.of, f"{w.weight:.3f}"] for w in found.weights]
-        table("what the model weighed", ["of", "weight"], rows)
+            [
+                " > ".join(context.path),
+                f"{context.similarity:.2f}",
+                context.compositions,
+                ", ".join(f"{service.service} ({service.compositions})" for service in context.next),
+            ]
+            for context in explanation.nearest
+        ],
+    )
+    if explanation.weights is not None:
+        rows = [[weight.of, f"{weight.weight:.3f}"] for weight in explanation.weights]
+        print_table("weights of the model", ["node or component", "weight"], rows)

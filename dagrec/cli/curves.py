@@ -1,4 +1,4 @@
-"""Command that draws training logs: curves."""
+"""The command curves."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from dagrec.cli import options as opts
 
 
 def curves(
-    log: Annotated[list[Path], typer.Argument(help="training logs that --log has written")],
-    plot: Annotated[Path | None, typer.Option(help="PNG file to draw")] = None,
+    log: Annotated[
+        list[Path], typer.Argument(metavar="LOG", help="Training logs, written with --log.")
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Draw the curves to this PNG file.")] = None,
     json: opts.Json = None,
 ) -> None:
-    """Show how trainings went: losses, held-out values, step sizes; a line each, and a picture."""
+    """Show the training curves of logs: losses, validation metrics and times."""
     from dagrec.evaluation.curves import read_logs
     from dagrec.evaluation.plots import curves as draw
 
     trainings = read_logs(log)
     if plot is not None:
         console.write_file(plot, draw(trainings))
+    summaries = [training.summary() for training in trainings]
     if json is not None:
-        console.write_json(json, [training.summary() for training in trainings])
+        console.write_json(json, summaries)
     if json != "-":
-        columns = ["training", "epochs", "first loss", "last loss", "best held out", "at epoch", "s"]
-        rows = []
-        for training in trainings:
-            about = training.summary()
-            best = about["best_validation"]
-            rows.append(
-                [
-                    about["label"],
-                    about["epochs"],
-                    f"{about['first_loss']:.4f}",
-                    f"{about['last_loss']:.4f}",
-                    "-" if best is None else f"{best:.4f} {about['metric']}",
-                    about["best_epoch"] or "-",
-                    f"{about['seconds']:.2f}",
-                ]
-            )
-        console.table("trainings", columns, rows)
+        rows = [
+            [
+                summary["label"],
+                summary["epochs"],
+                f"{summary['first_loss']:.4f}",
+                f"{summary['last_loss']:.4f}",
+                "-"
+                if summary["best_validation"] is None
+                else f"{summary['best_validation']:.4f} {summary['metric']}",
+                summary["best_epoch"] or "-",
+                f"{summary['seconds']:.2f}",
+            ]
+            for summary in summaries
+        ]
+        columns = ["training", "epochs", "first loss", "last loss", "best validation", "epoch", "s"]
+        console.print_table("trainings", columns, rows)

@@ -1,4 +1,4 @@
-"""Commands on data: inspect, generate, formats."""
+"""The commands inspect, generate and formats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from dagrec.cli import console
 from dagrec.cli import options as opts
-from dagrec.config import load_config, make_options
+from dagrec.config import make_options
 from dagrec.data.examples import ExampleOptions, extract
 from dagrec.data.formats import FORMATS, read_composition
 
@@ -20,28 +20,28 @@ def inspect(
     data: opts.Data,
     json: opts.Json = None,
 ) -> None:
-    """Count what is in a data set: compositions, paths, pairs, nodes, links, cycles, skips."""
+    """Show statistics of DATA: compositions, paths, nodes, links, cycles, skipped compositions."""
     from dagrec.jobs.inspect import inspect as run
 
-    config = load_config(changes=opts.changes(context))
+    config = opts.read_config(context)
     with console.progress() as progress:
         result = run(opts.read_data(data, config.read, progress), config.examples)
     if json is not None:
         console.write_json(json, result)
         return
-    del result["problems"]  # said already
+    del result["problems"]  # already printed
     for name in ("first_time", "last_time"):
-        result[name] = console.moment(result[name])
-    console.pairs(str(data), result)
+        result[name] = console.format_time(result[name])
+    console.print_pairs(str(data), result)
 
 
 def generate(
-    out: Annotated[Path, typer.Option(help="file to write")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
     options: opts.Set = None,
 ) -> None:
-    """Draw compositions from a known world, and state the best accuracy anyone can reach on them.
+    """Generate synthetic compositions, and show the best accuracy that is possible on them.
 
-    Options of the world are set with --set, e.g. --set predictability=0.8 --set compositions=2000.
+    Parameters of the generator are set with --set, for example --set predictability=0.8.
     """
     from dagrec.data.synthetic import World, WorldOptions, dump
 
@@ -50,17 +50,19 @@ def generate(
     compositions = [read_composition(document) for document in documents]
     examples, report = extract(compositions, ExampleOptions(max_paths=10**9))
     console.write_file(out, dump(documents))
-    facts = {"compositions": len(compositions), "paths": report.paths, "pairs": report.pairs}
+    counts = {"compositions": len(compositions), "paths": report.paths, "pairs": report.pairs}
     best = round(world.best_accuracy(examples), 4)
-    console.pairs(str(out), facts | {"best_possible_accuracy": best} | world.options.model_dump())
+    console.print_pairs(
+        str(out), counts | {"best_possible_accuracy": best} | world.options.model_dump()
+    )
 
 
 def formats(json: opts.Json = None) -> None:
-    """List the formats that are read, and what happens to a cycle in each."""
-    rows = [[f.name, f.about, f.on_cycle] for f in FORMATS.values()]
+    """List the supported data formats, and how each handles a cycle."""
+    rows = [[f.name, f.description, f.on_cycle] for f in FORMATS.values()]
     if json is not None:
         console.write_json(
-            json, [dict(zip(("name", "about", "on_cycle"), r, strict=True)) for r in rows]
+            json, [dict(zip(("name", "about", "on_cycle"), row, strict=True)) for row in rows]
         )
         return
-    console.table("formats, told apart by content", ["name", "about", "on cycle"], rows)
+    console.print_table("formats, detected from the content", ["name", "about", "on cycle"], rows)

@@ -1,4 +1,4 @@
-"""Command that hands out what was learned of each node: embeddings."""
+"""The command embeddings."""
 
 from __future__ import annotations
 
@@ -9,44 +9,45 @@ import typer
 
 from dagrec.cli import console
 from dagrec.cli import options as opts
-from dagrec.cli.answer import Version
 
 
 def embeddings(
     store: opts.StorePath,
-    out: Annotated[Path, typer.Option(help="npz file: keys, kinds, counts and vectors, no pickle")],
-    model: Annotated[
-        str | None, typer.Option(help="label of a model that learns vectors [default: the champion]")
-    ] = None,
-    version: Version = None,
+    out: Annotated[Path, typer.Option(help="NumPy file (.npz) for the keys, counts and vectors.")],
+    model: opts.ModelLabel = None,
+    version: opts.BundleVersion = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PNG file: the vectors in two dimensions, by PCA and t-SNE")
+        Path | None,
+        typer.Option(help="Draw the vectors to this PNG file, projected by PCA and by t-SNE."),
     ] = None,
     colour: Annotated[
-        Literal["kind", "popularity"], typer.Option(help="what the colours of the picture tell")
+        Literal["kind", "popularity"], typer.Option(help="Property that colours the points of --plot.")
     ] = "kind",
-    seed: Annotated[int, typer.Option(min=0, help="of t-SNE in the picture")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of t-SNE.")] = 0,
     threads: opts.Threads = 1,
     json: opts.Json = None,
 ) -> None:
-    """Write the vectors that a model has learned of nodes and services to a file, and draw them."""
+    """Export the learned vectors of nodes and services."""
     opts.set_threads(threads)  # before numpy is imported
     from dagrec.evaluation.plots import embedding as draw
     from dagrec.jobs.embeddings import Embeddings
     from dagrec.store.store import open_bundle
 
-    found = Embeddings.of(open_bundle(store, version), model)
-    summary = found.summary()
+    vectors = Embeddings.of(open_bundle(store, version), model)
+    summary = vectors.summary()
+    picture = None
     if plot is not None:
-        points = found.points()
+        points = vectors.points()
         n = len(points.keys)
         if n < points.total:
-            console.say(f"note: the picture shows the {n:,} most frequent of {points.total:,} nodes")
-        title = f"{found.model}: {n:,} nodes, {points.vectors.shape[1]:,} numbers each"
+            console.print_message(
+                f"note: the picture shows the {n:,} most frequent of {points.total:,} nodes"
+            )
+        title = f"{vectors.model}: {n:,} nodes, {points.vectors.shape[1]:,} dimensions"
         picture = draw(points, title, colour, seed=seed)
-    found.write(out)
-    console.say(f"written to {out}")
-    if plot is not None:
+    vectors.write(out)
+    console.print_message(f"written to {out}")
+    if plot is not None and picture is not None:
         console.write_file(plot, picture)
     if json is not None:
         console.write_json(json, summary)
@@ -56,5 +57,5 @@ def embeddings(
             for name in ("nodes", "services")
         }
         cosine = summary["service_cosine"]
-        facts = {"mean cosine of two services": "-" if cosine is None else f"{cosine:.3f}"}
-        console.pairs(f"{found.model}, bundle {found.version}", shapes | facts)
+        cosines = {"mean cosine of two services": "-" if cosine is None else f"{cosine:.3f}"}
+        console.print_pairs(f"{vectors.model}, bundle {vectors.version}", shapes | cosines)

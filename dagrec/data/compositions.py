@@ -1,4 +1,4 @@
-"""The composition graph: nodes, links, and what follows from them alone."""
+"""Compositions: directed acyclic graphs of nodes and links."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Link = tuple[str, str]
 class Node:
     """One use of a service (or of a table, a data set, ...) in one composition.
 
-    ``id`` is unique in the composition; ``key`` is what the vocabulary knows it by, and may occur
-    several times in a composition; ``time`` is seconds since 1970, where the source tells it.
+    ``id`` is unique in the composition. ``key`` identifies the service across compositions, and several
+    nodes of a composition can have the same key. ``time`` is in seconds since 1970, or None.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Composition:
-    """A directed acyclic graph of nodes. Use :func:`compose`, which checks, to make one."""
+    """A directed acyclic graph of nodes. Create it with :func:`compose`, which validates it."""
 
     id: str
     nodes: tuple[Node, ...]
@@ -54,25 +54,25 @@ class Composition:
 
     @cached_property
     def children(self) -> dict[str, tuple[str, ...]]:
-        """Node id -> ids of the nodes it feeds, in document order of the links."""
+        """Node id -> ids of its children, in document order of the links."""
         return _neighbours(self.nodes, self.links)
 
     @cached_property
     def parents(self) -> dict[str, tuple[str, ...]]:
-        """Node id -> ids of the nodes that feed it, in document order of the links."""
+        """Node id -> ids of its parents, in document order of the links."""
         return _neighbours(self.nodes, [(target, source) for source, target in self.links])
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """Node ids in topological order; nodes that are ready together keep document order."""
-        waiting = {node.id: len(self.parents[node.id]) for node in self.nodes}
-        ready = deque(node.id for node in self.nodes if not waiting[node.id])
+        """Node ids in topological order (Kahn's algorithm), with ties in document order."""
+        missing_parents = {node.id: len(self.parents[node.id]) for node in self.nodes}
+        ready = deque(node.id for node in self.nodes if not missing_parents[node.id])
         order = []
         while ready:
             order.append(node := ready.popleft())
             for child in self.children[node]:
-                waiting[child] -= 1
-                if not waiting[child]:
+                missing_parents[child] -= 1
+                if not missing_parents[child]:
                     ready.append(child)
         return tuple(order)
 
@@ -89,18 +89,18 @@ class Composition:
         return tuple(node.id for node in self.nodes if not self.children[node.id])
 
     def ancestors(self, at: str) -> tuple[str, ...]:
-        """Ids of all nodes from which ``at`` can be reached, without ``at``, in topological order."""
-        found = {at}
+        """Return the ids of all ancestors of node ``at``, without itself, in topological order."""
+        visited = {at}
         stack = [at]
         while stack:
             for parent in self.parents[stack.pop()]:
-                if parent not in found:
-                    found.add(parent)
+                if parent not in visited:
+                    visited.add(parent)
                     stack.append(parent)
-        return tuple(node for node in self.order if node in found and node != at)
+        return tuple(node for node in self.order if node in visited and node != at)
 
     def to_networkx(self) -> networkx.DiGraph:
-        """The composition as a directed graph, with the attributes that ``from_networkx`` reads.
+        """Return the composition as a networkx graph with the attributes that ``from_networkx`` reads.
 
         >>> import dagrec
         >>> dagrec.from_paths([["clean", "plot"]])[0].to_networkx().nodes["2"]["key"]
@@ -116,19 +116,20 @@ class Composition:
 
     @cached_property
     def signature(self) -> str:
-        """A hash that two compositions share when they have the same keys linked the same way.
+        """A hash of the keys and links that is equal for compositions with the same structure.
 
-        Node ids, owners, times and document order do not enter. Nodes are told apart by their key
-        and, recursively, by what feeds them and then by what they feed (Weisfeiler-Lehman colours
-        along the DAG, down and up again).
+        It does not depend on node ids, owners, times or document order. Nodes are distinguished by
+        their kind and key and, recursively, by their parents and then by their children
+        (Weisfeiler-Lehman colours, first down and then up the DAG).
         """
         down: dict[str, str] = {}
         for node in self.order:
-            fed_by = sorted(down[parent] for parent in self.parents[node])
-            down[node] = _digest([self.by_id[node].kind, self.by_id[node].key, fed_by])
+            parents = sorted(down[parent] for parent in self.parents[node])
+            down[node] = _digest([self.by_id[node].kind, self.by_id[node].key, parents])
         up: dict[str, str] = {}
         for node in reversed(self.order):
-            up[node] = _digest([down[node], sorted(up[child] for child in self.children[node])])
+            children = sorted(up[child] for child in self.children[node])
+            up[node] = _digest([down[node], children])
         return _digest(sorted(Counter(up.values()).items()))
 
 
@@ -141,54 +142,54 @@ def compose(
     time: float | None = None,
     on_cycle: OnCycle = "fail",
 ) -> tuple[Composition, int]:
-    """A checked composition, and how many links were dropped to break its cycles.
+    """Return a valid composition and the number of links that were dropped to break cycles.
 
-    Raises :class:`DataError` for a duplicate node id, a link to a node that is not there, and for a
-    cycle unless ``on_cycle`` is ``break``. The same link given twice is one link.
+    Duplicate links are merged. Raises :class:`DataError` for a duplicate node id, a link to a missing
+    node, and for a cycle unless ``on_cycle`` is ``break``.
     """
     distinct = tuple(dict.fromkeys(links))
-    for fault in faults(nodes, distinct):
-        raise fault
-    back = _back_links(nodes, distinct)
-    if back and on_cycle != "break":
-        source, target = back[0]
+    for error in find_errors(nodes, distinct):
+        raise error
+    back_links = _back_links(nodes, distinct)
+    if back_links and on_cycle != "break":
+        source, target = back_links[0]
         raise DataError(
             f"link {source!r} -> {target!r}: closes a cycle, and a composition must have none; "
             "remove it, or read with --on-cycle break (drops such links) or --on-cycle skip",
             rule="cycle",
         )
-    dropped = set(back)
-    kept = tuple(link for link in distinct if link not in dropped)
-    return Composition(id, tuple(nodes), kept, owner, time), len(back)
+    dropped = set(back_links)
+    acyclic = tuple(link for link in distinct if link not in dropped)
+    return Composition(id, tuple(nodes), acyclic, owner, time), len(back_links)
 
 
-def faults(nodes: Sequence[Node], links: Iterable[Link]) -> Iterator[DataError]:
-    """Every duplicate node id, and every end of a link that is not there, in document order."""
-    known: set[str] = set()
+def find_errors(nodes: Sequence[Node], links: Iterable[Link]) -> Iterator[DataError]:
+    """Yield an error for each duplicate node id and each missing end of a link, in document order."""
+    ids: set[str] = set()
     for node in nodes:
-        if node.id in known:
+        if node.id in ids:
             yield DataError(
                 f"node {node.id!r}: an id may occur once in a composition, found it twice; rename one",
                 rule="duplicate-id",
             )
-        known.add(node.id)
+        ids.add(node.id)
     for source, target in links:
         for end, id_ in (("source", source), ("target", target)):
-            if id_ not in known:
+            if id_ not in ids:
                 yield DataError(
                     f"link {source!r} -> {target!r}: its {end} must be the id of a node of the "
-                    f"composition, found {id_!r}, which is none; add the node or drop the link",
+                    f"composition, found {id_!r}, which does not exist; add the node or drop the link",
                     rule="dangling-link",
                 )
 
 
 def fingerprint(compositions: Iterable[Composition]) -> str:
-    """A SHA-256 over everything in the compositions, in their order."""
-    total = hashlib.sha256()
+    """Return a SHA-256 over everything in the compositions, in their order."""
+    digest = hashlib.sha256()
     for c in compositions:
         nodes = [[n.id, n.key, n.kind, n.text, n.time] for n in c.nodes]
-        total.update(json.dumps([c.id, nodes, c.links, c.owner, c.time]).encode())
-    return total.hexdigest()
+        digest.update(json.dumps([c.id, nodes, c.links, c.owner, c.time]).encode())
+    return digest.hexdigest()
 
 
 def _digest(value: object) -> str:
@@ -196,33 +197,36 @@ def _digest(value: object) -> str:
 
 
 def _neighbours(nodes: Sequence[Node], links: Iterable[Link]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {node.id: [] for node in nodes}
+    neighbours: dict[str, list[str]] = {node.id: [] for node in nodes}
     for source, target in links:
-        found[source].append(target)
-    return {node: tuple(others) for node, others in found.items()}
+        neighbours[source].append(target)
+    return {node: tuple(others) for node, others in neighbours.items()}
 
 
 def _back_links(nodes: Sequence[Node], links: Sequence[Link]) -> list[Link]:
-    """The links that close a cycle in a depth-first search: roots first, then document order."""
+    """Find the links that close a cycle, the back edges of a depth-first search.
+
+    The search starts from the sources, then from the other nodes, each in document order.
+    """
     children = _neighbours(nodes, links)
-    fed = {target for _, target in links}
-    starts = [n.id for n in nodes if n.id not in fed] + [n.id for n in nodes if n.id in fed]
-    state: dict[str, Literal["open", "done"]] = {}
-    back: list[Link] = []
+    targets = {target for _, target in links}
+    starts = [n.id for n in nodes if n.id not in targets] + [n.id for n in nodes if n.id in targets]
+    state: dict[str, Literal["on stack", "done"]] = {}
+    back_links: list[Link] = []
     for start in starts:
         if start in state:
             continue
-        state[start] = "open"
+        state[start] = "on stack"
         stack = [(start, iter(children[start]))]
         while stack:
-            node, rest = stack[-1]
-            child = next(rest, None)
+            node, remaining = stack[-1]
+            child = next(remaining, None)
             if child is None:
                 state[node] = "done"
                 stack.pop()
             elif child not in state:
-                state[child] = "open"
+                state[child] = "on stack"
                 stack.append((child, iter(children[child])))
-            elif state[child] == "open":
-                back.append((node, child))
-    return back
+            elif state[child] == "on stack":
+                back_links.append((node, child))
+    return back_links

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from dagrec.data.compositions import Composition, fingerprint
 from dagrec.data.examples import Example
@@ -47,6 +47,8 @@ class Dataset:
     ``source`` says where they come from: a path, or what kind of object; ``report`` counts what
     reading met; ``fingerprint`` is a hash of everything in the compositions.
 
+    Examples
+    --------
     >>> import dagrec
     >>> data = dagrec.from_paths([["table_1", "service_2", "service_3"]])
     >>> len(data), [node.key for node in data[0].nodes]
@@ -60,6 +62,7 @@ class Dataset:
 
     @classmethod
     def of(cls, compositions: Sequence[Composition], report: ReadReport, *, source: str) -> Dataset:
+        """A data set with the fingerprint of its compositions."""
         return cls(tuple(compositions), report, fingerprint(compositions), source)
 
     def __len__(self) -> int:
@@ -68,7 +71,13 @@ class Dataset:
     def __iter__(self) -> Iterator[Composition]:
         return iter(self.compositions)
 
-    def __getitem__(self, index: int) -> Composition:
+    @overload
+    def __getitem__(self, index: int) -> Composition: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Composition, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Composition | tuple[Composition, ...]:
         return self.compositions[index]
 
     def about(self, examples: Sequence[Example]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Compositions into (context, target) examples: what was known, and which service came next."""
+"""Extraction of (context, target) examples from compositions."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from dagrec.errors import DataError
 from dagrec.types import Options
 
 MAX_CONTEXT_LENGTH = 128
-"""Nodes of a path that a context keeps, the newest; a bound on memory, not a hyperparameter."""
+"""The largest length of a context's path; it bounds memory and is not a hyperparameter."""
 
 
 class ExampleOptions(Options):
-    """How examples are drawn from compositions."""
+    """How examples are extracted from compositions."""
 
     form: Literal["paths", "links"] = Field(
-        "paths", description="paths: every step of every path; links: every link once"
+        "paths",
+        description="paths: one example for every step of every path; links: one for every link",
     )
     count: Literal["paths", "once"] = Field(
-        "paths", description="once: equal pairs of one composition count once"
+        "paths",
+        description="paths: count every pair; once: count equal pairs of a composition only once",
     )
     max_paths: int = Field(
-        100, ge=1, description="paths drawn uniformly from a composition that has more"
+        100, ge=1, description="number of paths to draw from a composition that has more paths"
     )
-    seed: int = Field(0, description="seed of that drawing")
+    seed: int = Field(0, description="random seed for drawing paths")
 
 
 class Call(NamedTuple):
-    """A service call that is over: key of the service, path of keys before it, and when it began, in
-    seconds since 1970, where that is known."""
+    """A finished service call: the key of the service, the path of keys before it, and its start time.
+
+    The time is in seconds since 1970, or None if it is unknown.
+    """
 
     service: str
     path: tuple[str, ...] = ()
@@ -45,12 +49,12 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is known at the moment when the next service is asked for.
+    """What is known when the next service is predicted.
 
-    ``path`` holds node keys, the oldest first; its last is the frontier, whose node id in
-    ``composition`` is ``at``. ``time`` is that of the question, in seconds since 1970. ``children``
-    are the ids of the nodes that the frontier feeds already, where that is known. ``history`` is what
-    the owner did before, the oldest first.
+    ``path`` is a path of node keys that ends in the frontier, whose node id in ``composition`` is
+    ``at``. ``time`` is the time of the prediction, in seconds since 1970. ``children`` are the ids of
+    the existing children of the frontier, if they are known. ``history`` has the owner's earlier calls,
+    the oldest first.
     """
 
     path: tuple[str, ...]
@@ -70,9 +74,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A context, and the key of the service that came next.
+    """A context and the key of the service that followed, the target.
 
-    ``composition`` counts the compositions of the data set; ``node`` is the target's id there.
+    ``composition`` is the number of the composition in the data set, and ``node`` is the id of the
+    target node in it.
     """
 
     context: Context
@@ -82,49 +87,52 @@ class Example:
 
     @property
     def event(self) -> tuple[str | None, str, str, float] | None:
-        """The service call behind it, which several compositions may share; None without a time."""
-        source = self.context.composition
-        time = source.by_id[self.node].time if source else None
+        """An identifier of the service call, which compositions may share; None if it has no time."""
+        composition = self.context.composition
+        time = composition.by_id[self.node].time if composition else None
         return None if time is None else (self.context.owner, self.target, self.node, time)
 
 
 @dataclass(frozen=True)
 class ExampleReport:
-    """How many paths and pairs there are, and how many were taken."""
+    """The number of all paths and pairs, and of those that were used."""
 
     paths: int
     paths_taken: int
     sampled_compositions: int
-    """Compositions with more than ``max_paths`` paths."""
+    """Number of compositions with more than ``max_paths`` paths."""
     pairs: int
     examples: int
     shortened: int
-    """Contexts of which only the newest ``MAX_CONTEXT_LENGTH`` nodes were kept."""
+    """Number of contexts that were cut to the newest ``MAX_CONTEXT_LENGTH`` nodes."""
 
 
 def extract(
     compositions: Sequence[Composition], options: ExampleOptions | None = None
 ) -> tuple[tuple[Example, ...], ExampleReport]:
-    """All examples of the compositions, in their order, and the counts behind them."""
+    """Return all examples of the compositions, in order, and a report."""
     options = options or ExampleOptions()
     examples: list[Example] = []
     total = taken = sampled = pairs = shortened = 0
     for index, composition in enumerate(compositions):
         rng = random.Random(f"{options.seed}:{index}:{composition.id}")
-        paths, exact = draw_paths(composition, options.max_paths, rng)
-        total, taken = total + exact, taken + len(paths)
-        sampled += exact > len(paths)
+        paths, num_paths = draw_paths(composition, options.max_paths, rng)
+        total, taken = total + num_paths, taken + len(paths)
+        sampled += num_paths > len(paths)
         pairs += count_pairs(composition)
-        steps = _of_links(composition) if options.form == "links" else _of_paths(composition, paths)
-        found = [
-            (_example(composition, index, step), len(step.before) > MAX_CONTEXT_LENGTH)
-            for step in steps
+        if options.form == "links":
+            positions = _link_positions(composition)
+        else:
+            positions = _path_positions(composition, paths)
+        extracted = [
+            (_example(composition, index, position), len(position.path) > MAX_CONTEXT_LENGTH)
+            for position in positions
         ]
         if options.count == "once":
-            first = {(e.context.path, e.target): (e, cut) for e, cut in reversed(found)}
-            found = list(first.values())[::-1]
-        shortened += sum(cut for _, cut in found)
-        examples += [example for example, _ in found]
+            first = {(e.context.path, e.target): (e, is_cut) for e, is_cut in reversed(extracted)}
+            extracted = list(first.values())[::-1]
+        shortened += sum(is_cut for _, is_cut in extracted)
+        examples += [example for example, _ in extracted]
     report = ExampleReport(total, taken, sampled, pairs, len(examples), shortened)
     return tuple(examples), report
 
@@ -132,11 +140,11 @@ def extract(
 def require_examples(
     compositions: Sequence[Composition], options: ExampleOptions | None = None
 ) -> tuple[tuple[Example, ...], ExampleReport]:
-    """:func:`extract`, with a :class:`DataError` where there is nothing to learn from."""
+    """Call :func:`extract`, and raise :class:`DataError` if there are no examples."""
     examples, report = extract(compositions, options)
     if not examples:
         raise DataError(
-            f"learning needs compositions in which a service follows a node, found none among "
+            f"training needs compositions in which a service follows a node, found none among "
             f"{len(compositions)}; see `dagrec inspect`",
             rule="no-examples",
         )
@@ -144,55 +152,63 @@ def require_examples(
 
 
 def context_at(composition: Composition, at: str) -> Context:
-    """The context in which the next service after node ``at`` is asked for: the longest path to it."""
+    """Return the context with node ``at`` as the frontier. Its path is the longest one to ``at``."""
     return contexts_at(composition, [at])[0]
 
 
 def contexts_at(composition: Composition, nodes: Sequence[str]) -> list[Context]:
-    """The context of each of several nodes; all share one pass over the composition."""
+    """Return the context of each of several nodes, traversing the composition once."""
     longest = longest_paths(composition, MAX_CONTEXT_LENGTH + 1)
     children = composition.children
     return [
-        _context(composition, _Step(longest(node), None, children[node]), composition.time)
+        _context(composition, _Position(longest(node), None, children[node]), composition.time)
         for node in nodes
     ]
 
 
-class _Step(NamedTuple):
-    """Node ids: the path before (one more than a context keeps, at most), the target, the children."""
+class _Position(NamedTuple):
+    """The node ids of an example.
 
-    before: Path
+    path: the path to the frontier, at most one node longer than that of a context; target: the node
+    that follows, if there is one; children: the existing children of the frontier.
+    """
+
+    path: Path
     target: str | None
     children: tuple[str, ...] = ()
 
 
-def _of_paths(composition: Composition, paths: Sequence[Path]) -> Iterator[_Step]:
-    """Each service of each path but its first node."""
+def _path_positions(composition: Composition, paths: Sequence[Path]) -> Iterator[_Position]:
+    """One position for each service on each path, except for the first node of the path."""
     for path in paths:
         for i in range(1, len(path)):
             if composition.by_id[path[i]].is_service:
-                yield _Step(path[max(0, i - MAX_CONTEXT_LENGTH - 1) : i], path[i])
+                yield _Position(path[max(0, i - MAX_CONTEXT_LENGTH - 1) : i], path[i])
 
 
-def _of_links(composition: Composition) -> Iterator[_Step]:
-    """Each link to a service, as an editor sees it: the longest path to its source, and the children
-    that the source has already, which are those before the target in document order."""
+def _link_positions(composition: Composition) -> Iterator[_Position]:
+    """One position for each link to a service, as if the links were added in document order.
+
+    The path is the longest one to the source of the link, and the children are the targets of the
+    earlier links from this source.
+    """
     longest = longest_paths(composition, MAX_CONTEXT_LENGTH + 1)
-    seen: Counter[str] = Counter()
+    num_children: Counter[str] = Counter()
     for source, target in composition.links:
         if composition.by_id[target].is_service:
-            yield _Step(longest(source), target, composition.children[source][: seen[source]])
-        seen[source] += 1
+            children = composition.children[source][: num_children[source]]
+            yield _Position(longest(source), target, children)
+        num_children[source] += 1
 
 
-def _example(composition: Composition, index: int, step: _Step) -> Example:
-    assert step.target is not None
-    target = composition.by_id[step.target]
+def _example(composition: Composition, index: int, position: _Position) -> Example:
+    assert position.target is not None
+    target = composition.by_id[position.target]
     time = composition.time if target.time is None else target.time
-    return Example(_context(composition, step, time), target.key, target.id, index)
+    return Example(_context(composition, position, time), target.key, target.id, index)
 
 
-def _context(composition: Composition, step: _Step, time: float | None) -> Context:
-    path = tuple(composition.by_id[node].key for node in step.before[-MAX_CONTEXT_LENGTH:])
-    at = step.before[-1]
-    return Context(path, composition, at, composition.owner, time, step.children)
+def _context(composition: Composition, position: _Position, time: float | None) -> Context:
+    path = tuple(composition.by_id[node].key for node in position.path[-MAX_CONTEXT_LENGTH:])
+    frontier = position.path[-1]
+    return Context(path, composition, frontier, composition.owner, time, position.children)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from dagrec.data.compositions import Composition, Node, OnCycle, compose
 from dagrec.data.dataset import Dataset, ReadReport
 from dagrec.data.formats.calls import CallRow, draft_session, sessions
-from dagrec.data.formats.documents import describe_value, optional_text, require_id
-from dagrec.data.formats.draft import parse_time
-from dagrec.errors import DataError, did_you_mean
+from dagrec.data.scalars import (
+    describe,
+    nearest_to,
+    optional_key,
+    optional_text,
+    parse_moment,
+    plain,
+    quoted,
+    require_key,
+)
+from dagrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import networkx
 
-Services = Collection[str] | Callable[[str], bool]
+Services = Collection[str | int] | Callable[[str], bool]
+MAX_COLUMNS_SHOWN = 20
 
 
 def from_paths(
-    paths: Iterable[Sequence[str | int]],
+    paths: Iterable[Sequence[Any]],
     *,
     services: Services | None = None,
-    owners: Sequence[str] | None = None,
-    times: Sequence[Any] | None = None,
+    owners: Iterable[Any] | None = None,
+    times: Iterable[Any] | None = None,
 ) -> Dataset:
     """A data set in which each path of node keys is one composition.
 
@@ -36,13 +46,14 @@ def from_paths(
         Which keys are services, the others being tables or data: a collection of them, or a function
         of a key; by default all are services.
     owners, times
-        One of each path: who made it, and when (seconds since 1970, ISO 8601 text, or datetime).
+        One of each path: who made it, and when (seconds since 1970, ISO 8601 text, or datetime; UTC
+        where it names no zone).
 
     Raises
     ------
     DataError
         For a path that is empty or no list, a key that is no text, or a time that is none, naming the
-        path by its position.
+        path by its position (counted from 1), and for more or fewer owners or times than paths.
 
     Examples
     --------
@@ -52,41 +63,40 @@ def from_paths(
     2
     """
     report = ReadReport()
-    is_service = _predicate(services)
+    chosen = _services(services)
+    is_service = chosen.__contains__ if isinstance(chosen, frozenset) else chosen
+    items = _list(paths, "paths", "a list of paths")
+    owners = _of_each_path(owners, len(items), "owners")
+    times = _of_each_path(times, len(items), "times")
     compositions = []
-    for number, path in enumerate(paths, start=1):
+    for number, (path, owner, moment) in enumerate(zip(items, owners, times, strict=True), start=1):
         what = f"path {number}"
-        if isinstance(path, str) or not isinstance(path, Sequence):
-            raise DataError(
-                f"{what}: must be a list of node keys, found {_shown(path)}; write ['a', 'b']",
-                rule="wrong-type",
-            )
-        if not path:
-            raise DataError(f"{what}: must hold at least one key, found none", rule="no-nodes")
-        keys = [require_id(key, f"{what}: key {i}") for i, key in enumerate(path, start=1)]
+        keys = _keys(path, what)
         nodes = [
             Node(str(i), key, "service" if is_service(key) else "data")
             for i, key in enumerate(keys, start=1)
         ]
-        owner = _of_path(owners, number, "owners")
-        time = parse_moment(_of_path(times, number, "times"), f"{what}: time")
         composition, _ = compose(
             f"path-{number}",
             nodes,
             [(a.id, b.id) for a, b in pairwise(nodes)],
-            owner=None if owner is None else require_id(owner, f"{what}: owner"),
-            time=time,
+            owner=optional_key(owner, f"{what}: owner"),
+            time=parse_moment(moment, f"{what}: time"),
         )
         compositions.append(composition)
+    if isinstance(chosen, frozenset):
+        found = {node.key for composition in compositions for node in composition.nodes}
+        if missing := len(chosen - found):
+            report.notes["services that no path has"] = missing
     return _dataset(compositions, report, "a list of paths")
 
 
 def from_dataframe(
     frame: Any,
     *,
-    owner: str,
-    service: str,
-    time: str | None = None,
+    owner: str | int,
+    service: str | int,
+    time: str | int | None = None,
     session_gap: float | None = None,
 ) -> Dataset:
     """A data set of a log of calls, or of any table of users and items: a path per owner.
@@ -97,8 +107,9 @@ def from_dataframe(
         A ``pandas.DataFrame``, or anything else with named columns (polars, a dict of lists). One row
         is one call of a service by an owner.
     owner, service, time
-        Names of the columns. Times are seconds since 1970, ISO 8601 text, or datetimes; without a
-        column of times, the calls of an owner are in the order of the rows.
+        Names of the columns. Times are seconds since 1970, ISO 8601 text, or datetimes (UTC where
+        they name no zone); without a column of times, the calls of an owner are in the order of the
+        rows.
     session_gap
         Minutes of pause after which a new path begins; by default an owner has one path.
 
@@ -107,6 +118,8 @@ def from_dataframe(
     DataError
         For a column that does not exist, naming the nearest ones, and for a cell without an owner,
         service or time, naming its row (counted from 0).
+    ConfigError
+        For a session gap that is no positive number.
 
     Examples
     --------
@@ -116,27 +129,29 @@ def from_dataframe(
     >>> [[node.key for node in composition.nodes] for composition in data]
     [['clean', 'plot'], ['plot']]
     """
-    if session_gap is not None and time is None:
-        raise DataError("session_gap needs a time column, found none; name it", rule="no-time")
-    columns = {
-        name: _column(frame, column, name)
-        for name, column in (("owner", owner), ("service", service), ("time", time))
-        if column is not None
-    }
+    if session_gap is not None:
+        if time is None:
+            raise DataError("session_gap needs a time column, found none; name it", rule="no-time")
+        session_gap = _minutes(session_gap)
+    owners = _column(frame, owner, "owner")
+    services = _column(frame, service, "service")
+    times = [None] * len(owners) if time is None else _column(frame, time, "time")
+    if not len(owners) == len(services) == len(times):
+        raise DataError(
+            f"the columns of a data frame must have equal lengths, found {len(owners)} owners, "
+            f"{len(services)} services and {len(times)} times; complete them",
+            rule="wrong-length",
+        )
     calls: dict[str, list[CallRow]] = {}
-    for row, (owner_cell, service_cell) in enumerate(
-        zip(columns["owner"], columns["service"], strict=True)
+    for row, (owner_cell, service_cell, time_cell) in enumerate(
+        zip(owners, services, times, strict=True)
     ):
         what = f"row {row}"
-        who = require_id(_plain(owner_cell), f"{what}: {owner}")
-        key = require_id(_plain(service_cell), f"{what}: {service}")
-        when = None
-        if time is not None:
-            when = parse_moment(columns["time"][row], f"{what}: {time}")
-            if when is None:
-                raise DataError(
-                    f"{what}: {time} must be a time, found none; fill it in", rule="no-time"
-                )
+        who = require_key(owner_cell, f"{what}: {owner}")
+        key = require_key(service_cell, f"{what}: {service}")
+        when = parse_moment(time_cell, f"{what}: {time}")
+        if when is None and time is not None:
+            raise DataError(f"{what}: {time} must be a time, found none; fill it in", rule="no-time")
         calls.setdefault(who, []).append(CallRow(when, row, who, key))
     report = ReadReport()
     compositions = []
@@ -171,7 +186,9 @@ def from_networkx(
     ------
     DataError
         For an undirected graph, an empty one, a cycle, or an attribute of the wrong type, naming the
-        graph by its position.
+        graph by its position (counted from 1).
+    ConfigError
+        For another ``on_cycle``.
 
     Examples
     --------
@@ -180,9 +197,15 @@ def from_networkx(
     >>> data[0].links
     (('clean', 'join'), ('join', 'plot'))
     """
+    if on_cycle not in (choices := get_args(OnCycle)):
+        nearest = nearest_to(on_cycle, choices)
+        raise ConfigError(
+            f"from_networkx: on_cycle must be fail, skip or break, found {quoted(on_cycle)}{nearest}"
+        )
+    items = [graphs] if hasattr(graphs, "edges") else _list(graphs, "graphs", "networkx graphs")
     report = ReadReport()
     compositions = []
-    for number, graph in enumerate([graphs] if hasattr(graphs, "edges") else graphs, start=1):
+    for number, graph in enumerate(items, start=1):
         what = f"graph {number}"
         try:
             composition, dropped = composition_of_graph(graph, on_cycle=on_cycle, id=f"graph-{number}")
@@ -195,6 +218,8 @@ def from_networkx(
             raise error.at(what) from None
         report.cycles += dropped > 0
         report.broken_links += dropped
+        if repeated := graph.number_of_edges() - len(composition.links) - dropped:
+            report.notes["links given more than once"] += repeated
         compositions.append(composition)
     return _dataset(compositions, report, "networkx graphs")
 
@@ -203,103 +228,151 @@ def composition_of_graph(
     graph: networkx.DiGraph, *, on_cycle: OnCycle = "fail", id: str = "graph"
 ) -> tuple[Composition, int]:
     """The composition of a directed graph, and how many links were dropped to break its cycles."""
-    if not hasattr(graph, "edges") or not graph.is_directed():
+    if not (hasattr(graph, "edges") and hasattr(graph, "is_directed") and graph.is_directed()):
         raise DataError(
             f"must be a directed networkx graph, found {type(graph).__name__}; use networkx.DiGraph",
             rule="wrong-type",
         )
     if not len(graph):
-        raise DataError("a composition needs at least one node, found none", rule="no-nodes")
+        raise DataError(
+            "a composition needs at least one node, found none; add it or leave the graph out",
+            rule="no-nodes",
+        )
     nodes = []
     for name, attributes in graph.nodes(data=True):
         id_ = _node_id(name)
         what = f"node {id_!r}"
-        key = attributes.get("key")
         nodes.append(
             Node(
                 id=id_,
-                key=id_ if key is None else require_id(key, f"{what}: key"),
+                key=optional_key(attributes.get("key"), f"{what}: key") or id_,
                 kind=optional_text(attributes.get("kind"), f"{what}: kind") or "service",
                 text=optional_text(attributes.get("text"), f"{what}: text"),
                 time=parse_moment(attributes.get("time"), f"{what}: time"),
             )
         )
     about: Mapping[str, Any] = graph.graph
-    name, owner = about.get("id") or about.get("name"), about.get("owner")
+    name = about.get("name") if about.get("id") is None else about["id"]
+    nameless = name is None or (isinstance(name, str) and not name)
     return compose(
-        require_id(name, "id") if name else id,
+        id if nameless else require_key(name, "id"),
         nodes,
         [(_node_id(source), _node_id(target)) for source, target in graph.edges()],
-        owner=None if owner is None else require_id(owner, "owner"),
+        owner=optional_key(about.get("owner"), "owner"),
         time=parse_moment(about.get("time"), "time"),
         on_cycle="break" if on_cycle == "break" else "fail",
     )
 
 
-def parse_moment(value: Any, what: str) -> float | None:
-    """Seconds since 1970 from what :func:`parse_time` reads, or from a datetime of any library."""
-    value = _plain(value)
-    if hasattr(value, "timestamp"):
-        return float(value.timestamp())
-    return parse_time(value, what)
-
-
-def _plain(value: Any) -> Any:
-    """A cell as a Python value: numpy's and pandas' scalars unwrapped, missing values as None."""
-    if hasattr(value, "item") and not hasattr(value, "timestamp"):
-        value = value.item()
-    missing = value is None or value != value  # as NaN and NaT do
-    if isinstance(missing, bool) and missing:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # a column of integers with gaps is one of floats
-    return value
-
-
-def _column(frame: Any, name: str, what: str) -> list[Any]:
-    names = {str(column): column for column in getattr(frame, "columns", frame)}
-    if str(name) not in names:
-        nearest = did_you_mean(name, names) or f"; there are {', '.join(names)}"
+def _keys(path: Any, what: str) -> list[str]:
+    """The keys of one path: a sequence, or a one-dimensional array or series."""
+    if hasattr(path, "tolist"):
+        path = path.tolist()
+    if isinstance(path, str | bytes | bytearray) or not isinstance(path, Sequence):
         raise DataError(
-            f"a data frame needs the column {name!r} for the {what}, found none{nearest}",
+            f"{what}: must be a list of node keys, found {describe(path)}; write ['a', 'b']",
+            rule="wrong-type",
+        )
+    if not path:
+        raise DataError(
+            f"{what}: must hold at least one key, found none; leave it out", rule="no-nodes"
+        )
+    return [require_key(key, f"{what}: key {i}") for i, key in enumerate(path, start=1)]
+
+
+def _list(values: Any, what: str, kind: str) -> list[Any]:
+    """What an iterable holds that is neither text nor a mapping."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise DataError(
+            f"{what} must be {kind}, found {describe(values)}; give a list", rule="wrong-type"
+        )
+    return list(values)
+
+
+def _of_each_path(values: Any, count: int, what: str) -> list[Any]:
+    """One value of each path; None of each where there are none."""
+    if values is None:
+        return [None] * count
+    items = _list(values, what, "a list with one value for each path")
+    if len(items) != count:
+        raise DataError(
+            f"{what} must have one value for each of {count} paths, found {len(items)}; "
+            "write None where there is none",
+            rule="wrong-length",
+        )
+    return items
+
+
+def _column(frame: Any, name: Any, what: str) -> list[Any]:
+    """The cells of a column."""
+    if not (hasattr(frame, "columns") or isinstance(frame, Mapping)):
+        raise DataError(
+            f"a data frame must have named columns, found {type(frame).__name__}; "
+            "make a pandas.DataFrame or a dict of lists",
+            rule="wrong-type",
+        )
+    if name is None:
+        raise DataError(
+            f"a data frame needs a column for the {what}, found None; name it", rule="no-name"
+        )
+    columns = list(getattr(frame, "columns", frame))
+    found = [column for column in columns if _is_named(column, name)]
+    if not found:
+        names = [column if isinstance(column, str) else quoted(column) for column in columns]
+        there = ", ".join(names[:MAX_COLUMNS_SHOWN]) or "none"
+        nearest = nearest_to(name, names) or f"; the columns are {there}"
+        raise DataError(
+            f"a data frame needs the column {quoted(name)} for the {what}, found none{nearest}",
             rule="missing-field",
         )
-    return list(frame[names[str(name)]])
+    if len(found) > 1:
+        raise DataError(
+            f"the column {quoted(name)} for the {what} must occur once, found {len(found)}; "
+            "rename the others",
+            rule="duplicate-column",
+        )
+    return _list(frame[found[0]], f"the column {quoted(name)} for the {what}", "a list of cells")
 
 
-def _predicate(services: Services | None) -> Callable[[str], bool]:
+def _is_named(column: Any, name: Any) -> bool:
+    """Whether a column has this name, whatever kind of name that is."""
+    if isinstance(column, str) or isinstance(name, str):
+        return isinstance(column, str) and isinstance(name, str) and column == name
+    return quoted(column) == quoted(name)
+
+
+def _minutes(gap: Any) -> float:
+    """A positive number of minutes."""
+    number = plain(gap)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+        raise ConfigError(
+            f"from_dataframe: session_gap must be a positive number of minutes, found {quoted(gap)}; "
+            "leave it out for one path an owner"
+        )
+    return float(number)
+
+
+def _services(services: Any) -> frozenset[str] | Callable[[str], bool]:
+    """The keys of the services, or a function that knows them."""
     if services is None:
         return lambda _: True
     if callable(services):
-        return services
-    keys = frozenset(services)
-    return lambda key: key in keys
-
-
-def _of_path(values: Sequence[Any] | None, number: int, what: str) -> Any:
-    if values is None:
-        return None
-    if number > len(values):
-        raise DataError(
-            f"{what}: must have one value for each path, found {len(values)} values and more paths",
-            rule="wrong-length",
-        )
-    return values[number - 1]
+        return services  # type: ignore[no-any-return]
+    keys = _list(services, "services", "a list of keys or a function of a key")
+    return frozenset(require_key(key, "services: a key") for key in keys)
 
 
 def _node_id(name: Any) -> str:
-    return name if isinstance(name, str) else str(name)
-
-
-def _shown(value: Any) -> str:
-    return (
-        describe_value(value) if isinstance(value, str | int | float | None) else type(value).__name__
-    )
+    """A node of a graph as text; anything that networkx takes has one."""
+    return require_key(name if isinstance(name, int) else str(name), "a node")
 
 
 def _dataset(compositions: Sequence[Composition], report: ReadReport, source: str) -> Dataset:
     if not compositions:
+        skipped = sum(report.skipped.values())
+        why = f"; {skipped} skipped, the first: {report.problems[0]}" if skipped else ""
         raise DataError(
-            f"{source}: at least one composition is needed, found none; give it some", rule="empty"
+            f"{source}: at least one composition is needed, found none{why}; give it some",
+            rule="empty",
         )
     return Dataset.of(compositions, report, source=source)

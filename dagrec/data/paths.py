@@ -1,8 +1,8 @@
-"""Source-to-sink paths of a composition: counted exactly, drawn without enumerating them.
+"""Source-to-sink paths of a composition, counted exactly and sampled without enumerating them.
 
-With ``down[v]`` the number of paths from v to a sink, the paths of a composition have ranks
-0 .. total-1 in document order, and the path of a rank is found by one walk from a source to a sink.
-A uniform sample of paths is then a uniform sample of ranks, however many paths there are.
+Let ``down[v]`` be the number of paths from v to a sink. The paths of a composition have ranks
+0 .. total-1 in document order, and the path of a given rank is found by one walk from a source to a
+sink. A uniform sample of ranks is therefore a uniform sample of paths, however many there are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Path = tuple[str, ...]
 
 
 def _paths_down(composition: Composition) -> dict[str, int]:
-    """Number of paths from each node to a sink, as exact integers."""
+    """The number of paths from each node to a sink, as exact integers."""
     down: dict[str, int] = {}
     for node in reversed(composition.order):
         children = composition.children[node]
@@ -26,7 +26,7 @@ def _paths_down(composition: Composition) -> dict[str, int]:
 
 
 def _paths_up(composition: Composition) -> dict[str, int]:
-    """Number of paths from a source to each node, as exact integers."""
+    """The number of paths from a source to each node, as exact integers."""
     up: dict[str, int] = {}
     for node in composition.order:
         parents = composition.parents[node]
@@ -35,15 +35,15 @@ def _paths_up(composition: Composition) -> dict[str, int]:
 
 
 def count_paths(composition: Composition) -> int:
-    """The number of source-to-sink paths, in time linear in nodes and links."""
+    """Return the number of source-to-sink paths, in time linear in nodes and links."""
     down = _paths_down(composition)
     return sum(down[source] for source in composition.sources)
 
 
 def count_pairs(composition: Composition) -> int:
-    """The number of (context, target) pairs over all source-to-sink paths.
+    """Return the number of (context, target) pairs over all source-to-sink paths.
 
-    A service that is no source is a target once on every path through it.
+    A service with parents is a target once on every path through it.
     """
     up, down = _paths_up(composition), _paths_down(composition)
     return sum(
@@ -54,18 +54,18 @@ def count_pairs(composition: Composition) -> int:
 
 
 def draw_paths(composition: Composition, limit: int, rng: random.Random) -> tuple[list[Path], int]:
-    """All source-to-sink paths, or ``limit`` different ones drawn uniformly where there are more.
+    """Return all source-to-sink paths, or ``limit`` distinct ones drawn uniformly if there are more.
 
-    Returns the paths (node ids, in document order of their ranks) and the exact number there are.
+    The paths are tuples of node ids, sorted by rank. The second value is the number of all paths.
     """
     down = _paths_down(composition)
     total = sum(down[source] for source in composition.sources)
-    ranks = range(total) if total <= limit else sorted(_distinct(total, limit, rng))
+    ranks = range(total) if total <= limit else sorted(_draw_distinct(total, limit, rng))
     return [_path_of_rank(composition, down, rank) for rank in ranks], total
 
 
-def _distinct(total: int, size: int, rng: random.Random) -> set[int]:
-    """``size`` different integers below ``total``, uniformly (Floyd's algorithm; any size of int)."""
+def _draw_distinct(total: int, size: int, rng: random.Random) -> set[int]:
+    """Draw ``size`` distinct integers below ``total`` uniformly (Floyd's algorithm)."""
     chosen: set[int] = set()
     for top in range(total - size, total):
         pick = rng.randrange(top + 1)
@@ -87,30 +87,30 @@ def _path_of_rank(composition: Composition, down: dict[str, int], rank: int) -> 
 
 
 def longest_path(composition: Composition, at: str) -> Path:
-    """The longest path that ends in ``at``, as node ids; ties go to the first in document order."""
+    """Return the longest path to ``at``, as node ids. Ties are broken by document order."""
     return longest_paths(composition)(at)
 
 
 def longest_paths(composition: Composition, newest: int | None = None) -> Callable[[str], Path]:
-    """The function that gives the longest path to each node, or the ``newest`` nodes of it.
+    """Return a function from a node to the longest path to it, or to the last ``newest`` nodes of it.
 
-    All its answers share one pass over the composition.
+    The composition is traversed once, however often the function is called.
     """
     position = {node.id: i for i, node in enumerate(composition.nodes)}
     length: dict[str, int] = {}
-    before: dict[str, str] = {}
+    predecessor: dict[str, str] = {}
     for node in composition.order:
         parents = composition.parents[node]
         length[node] = 1
         if parents:
             best = min(parents, key=lambda parent: (-length[parent], position[parent]))
             length[node] = length[best] + 1
-            before[node] = best
+            predecessor[node] = best
 
-    def walk(at: str) -> Iterator[str]:
-        yield at
-        while at in before:
-            at = before[at]
-            yield at
+    def walk_back(node: str) -> Iterator[str]:
+        yield node
+        while node in predecessor:
+            node = predecessor[node]
+            yield node
 
-    return lambda at: tuple(islice(walk(at), newest))[::-1]
+    return lambda node: tuple(islice(walk_back(node), newest))[::-1]

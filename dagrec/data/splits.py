@@ -1,4 +1,7 @@
-"""Training and test parts. Each protocol is one function; one seed gives one split."""
+"""Evaluation protocols, which split examples into a training and a test part.
+
+A split is determined by the protocol and the seed.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,38 @@ from dagrec.errors import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """Two disjoint parts of the examples, and a hash that tells this split from others."""
+    """Two disjoint parts of the examples."""
 
     train: tuple[Example, ...]
     test: tuple[Example, ...]
     ordered: bool = False
-    """Whether the test part comes after the training part, one example after the other: what of it is
-    over is then known to those that follow."""
+    """Whether all test examples are later than the training examples and in the order of time.
+
+    If so, the history of a test example includes earlier test examples.
+    """
     services: Mapping[str, str] = field(default_factory=dict)
-    """Candidates beyond those of the training part, and their texts."""
+    """Services to predict in addition to those of the training part, and their texts."""
 
     @property
     def fingerprint(self) -> str:
-        total = hashlib.sha256()
+        """A SHA-256 that identifies the split."""
+        digest = hashlib.sha256()
         for part in (self.train, self.test):
             for e in part:
-                total.update(repr((e.composition, e.node, e.context.path, e.target)).encode())
-            total.update(b"|")
-        total.update(repr(sorted(self.services.items())).encode() if self.services else b"")
-        return total.hexdigest()
+                digest.update(repr((e.composition, e.node, e.context.path, e.target)).encode())
+            digest.update(b"|")
+        digest.update(repr(sorted(self.services.items())).encode() if self.services else b"")
+        return digest.hexdigest()
 
 
 Protocol = Callable[[Sequence[Example], float, random.Random], Split]
 
 
 def split_pairs(examples: Sequence[Example], share: float, rng: random.Random) -> Split:
-    """A random share of the pairs, stratified by target: the published protocol.
+    """Test on a random share of the pairs, stratified by target (the published protocol).
 
-    Targets with a single pair form one stratum together. Pairs of one composition can be on both
-    sides, and so can equal pairs of different compositions.
+    Targets with a single pair form one common stratum. Pairs of one composition can be in both parts,
+    and so can equal pairs of different compositions.
     """
     strata: dict[str, list[int]] = defaultdict(list)
     for i, example in enumerate(examples):
@@ -59,126 +65,133 @@ def split_pairs(examples: Sequence[Example], share: float, rng: random.Random) -
 
 
 def split_compositions(examples: Sequence[Example], share: float, rng: random.Random) -> Split:
-    """A random share of the compositions; identical ones (by signature) stay on one side."""
+    """Test on a random share of the compositions. Those with equal signatures are in the same part."""
     groups: dict[str, set[int]] = defaultdict(set)
     signatures: dict[int, str] = {}
     for example in examples:
-        if example.composition not in signatures:
-            source = example.context.composition
-            signatures[example.composition] = source.signature if source else str(example.composition)
-        groups[signatures[example.composition]].add(example.composition)
+        number = example.composition
+        if number not in signatures:
+            composition = example.context.composition
+            signatures[number] = composition.signature if composition else str(number)
+        groups[signatures[number]].add(number)
     if len(groups) < 2:
         raise DataError(
             f"the compositions protocol needs two different compositions, found {len(groups)}; "
             "use --protocol pairs, or more data",
             rule="too-few",
         )
-    wanted = _test_size(len(signatures), share)
+    size = _test_size(len(signatures), share)
     test: set[int] = set()
     order = sorted(groups)
     rng.shuffle(order)
-    for signature in order[:-1]:  # at least one group is left to train on
+    for signature in order[:-1]:  # at least one group remains for training
         group = groups[signature]
-        # The group that crosses the wanted size is taken when that comes nearer to it.
-        if test and 2 * (wanted - len(test)) <= len(group):
+        # The last group is included if the size of the test part is then closer to the desired one.
+        if test and 2 * (size - len(test)) <= len(group):
             break
         test |= group
     return _split(examples, {i for i, e in enumerate(examples) if e.composition in test})
 
 
 def split_temporal(examples: Sequence[Example], share: float, _rng: random.Random) -> Split:
-    """Examples before a moment train, those from it on test; about ``share`` of them test.
+    """Train on the examples before a point in time, and test on the others, about ``share`` of them.
 
-    A service call that several compositions share is one event, and counts once for each context it
-    was made in. There is one such split: the seed changes nothing.
+    A service call that several compositions share counts once for each of its contexts. The split does
+    not depend on the seed.
     """
-    kept, cut = in_time_order(examples, share)
-    return Split(kept[:cut], kept[cut:], ordered=True)
+    ordered, cut = in_time_order(examples, share)
+    return Split(ordered[:cut], ordered[cut:], ordered=True)
 
 
 def split_leave_one_out(examples: Sequence[Example], _share: float, _rng: random.Random) -> Split:
-    """Each owner's last moment is tested; everything else trains. Owners with one moment train only.
+    """Test on the examples at the last time of each owner, and train on all others.
 
-    What others did later is training data too: this says how well an owner is continued, not how well
-    the future is foreseen. There is one such split: share and seed change nothing.
+    Examples of an owner with a single time are in the training part. The training part includes later
+    examples of other owners, so the protocol measures predictions for an owner, not for the future. The
+    split does not depend on share and seed.
     """
-    kept, _ = in_time_order(examples, 0.5)
-    moments: dict[str, list[float]] = defaultdict(list)
-    for example in kept:
+    ordered, _ = in_time_order(examples, 0.5)
+    times_of: dict[str, list[float]] = defaultdict(list)
+    for example in ordered:
         if example.context.owner is not None:
-            moments[example.context.owner].append(moment(example))
-    last = {owner: max(times) for owner, times in moments.items() if max(times) > min(times)}
+            times_of[example.context.owner].append(time_of(example))
+    last = {owner: max(times) for owner, times in times_of.items() if max(times) > min(times)}
     if not last:
         raise DataError(
-            "the leave-one-out protocol needs owners with examples at two moments, found none; "
+            "the leave-one-out protocol needs owners with examples at two different times, found none; "
             "use another protocol",
             rule="too-few",
         )
     test = {
-        i for i, e in enumerate(kept) if e.context.owner in last and moment(e) == last[e.context.owner]
+        i
+        for i, e in enumerate(ordered)
+        if e.context.owner in last and time_of(e) == last[e.context.owner]
     }
-    return _split(kept, test)
+    return _split(ordered, test)
 
 
 def split_cold_services(examples: Sequence[Example], share: float, rng: random.Random) -> Split:
-    """A random share of the services is new: hidden from training, and all that is tested.
+    """Hide a random share of the services from training, and test on predicting them.
 
-    Training has the examples that know nothing of a hidden service: neither as the target, nor on the
-    path, upstream of it, or among the children that the frontier has. Tested is where a hidden service
-    followed what is known in full; what knows a hidden service beside the target is left out. Hidden
-    services are candidates, with the texts that their nodes have. A mask of observed successors lets
-    none of them through.
+    Examples with a hidden service in their context (on the path, upstream of it, or among the existing
+    children of the frontier) are left out. The others are test examples if their target is hidden, and
+    training examples if not. Hidden services can be predicted, and have the texts of their nodes. The
+    mask ``observed`` allows none of them.
     """
     services = sorted({example.target for example in examples})
     hidden = frozenset(rng.sample(services, _test_size(len(services), share, "services")))
-    clear = [e for e in examples if not hidden & _keys_known(e, hidden)]
-    train = tuple(e for e in clear if e.target not in hidden)
-    test = tuple(e for e in clear if e.target in hidden)
+    visible = [e for e in examples if not hidden & _context_keys(e, hidden)]
+    train = tuple(e for e in visible if e.target not in hidden)
+    test = tuple(e for e in visible if e.target in hidden)
     if not train or not test:
-        part = "trains" if not train else "tests"
+        part = "training" if not train else "test"
         raise DataError(
             f"the cold-services protocol hides {len(hidden)} of {len(services)} services, and needs "
-            f"examples in which none of them is known, found none that {part}; change --test-share or "
-            "the seed, or use another protocol",
+            f"examples without any of them in the context, found none for the {part} part; change "
+            "--test-share or the seed, or use another protocol",
             rule="too-few",
         )
     texts = node_texts(examples)
     return Split(train, test, services={key: texts.get(key, "") for key in sorted(hidden)})
 
 
-def _keys_known(example: Example, hidden: frozenset[str]) -> set[str]:
-    """Keys that a context shows: of the path, of what is upstream of it, and of the children there."""
+def _context_keys(example: Example, hidden: frozenset[str]) -> set[str]:
+    """The keys on the path, upstream of the frontier and among its children, as far as ``hidden``."""
     context = example.context
-    source = context.composition
-    if source is None or not hidden & source.service_keys:
+    composition = context.composition
+    if composition is None or not hidden & composition.service_keys:
         return set(context.path)
-    return {*context.path, *(source.by_id[id_].key for id_ in (*context.upstream(), *context.children))}
+    ids = (*context.upstream(), *context.children)
+    return {*context.path, *(composition.by_id[id_].key for id_ in ids)}
 
 
 def prequential_splits(examples: Sequence[Example], share: float, every: int) -> list[Split]:
-    """The newest ``share`` of the examples in blocks, each tested on by what all older ones teach.
+    """Divide the newest ``share`` of the examples into blocks, one test part each.
 
-    Blocks have ``every`` examples at least; those of one moment stay together, so that none of them
-    teaches another. This is the prequential protocol (Dawid 1984): test, then learn.
+    The training part of a block is all older examples. This is the prequential protocol, which tests on
+    a block and then trains on it (Dawid 1984). Blocks have at least ``every`` examples, and examples
+    with the same time are in the same block.
     """
-    kept, cut = in_time_order(examples, share)
+    ordered, cut = in_time_order(examples, share)
     cuts = [cut]
-    for i in range(cut + 1, len(kept)):
-        if i - cuts[-1] >= every and moment(kept[i]) > moment(kept[i - 1]):
+    for i in range(cut + 1, len(ordered)):
+        if i - cuts[-1] >= every and time_of(ordered[i]) > time_of(ordered[i - 1]):
             cuts.append(i)
-    ends = [*cuts[1:], len(kept)]
+    ends = [*cuts[1:], len(ordered)]
     return [
-        Split(kept[:begin], kept[begin:end], ordered=True)
+        Split(ordered[:begin], ordered[begin:end], ordered=True)
         for begin, end in zip(cuts, ends, strict=True)
     ]
 
 
 def in_time_order(examples: Sequence[Example], share: float) -> tuple[tuple[Example, ...], int]:
-    """The examples by time, each call once for a context; and where the last ``share`` begins.
+    """Sort examples by time, and return the index at which the last ``share`` of them begins.
 
-    A moment is never divided. Raises :class:`DataError` where a time is missing, or all are the same.
+    A service call that several compositions share is kept once for each of its contexts. Examples with
+    the same time are on the same side of the index. Raises :class:`DataError` if a time is missing or
+    all times are equal.
     """
-    once: dict[object, Example] = {}
+    distinct: dict[object, Example] = {}
     for i, example in enumerate(examples):
         if example.context.time is None:
             raise DataError(
@@ -188,21 +201,21 @@ def in_time_order(examples: Sequence[Example], share: float) -> tuple[tuple[Exam
                 rule="no-time",
             )
         key = (example.event, example.context.path) if example.event else i
-        once.setdefault(key, example)
-    kept = tuple(sorted(once.values(), key=moment))
-    cut = len(kept) - _test_size(len(kept), share)
-    while cut > 0 and moment(kept[cut - 1]) == moment(kept[cut]):
+        distinct.setdefault(key, example)
+    ordered = tuple(sorted(distinct.values(), key=time_of))
+    cut = len(ordered) - _test_size(len(ordered), share)
+    while cut > 0 and time_of(ordered[cut - 1]) == time_of(ordered[cut]):
         cut -= 1
-    if cut == 0:  # the first moment alone is more than what is to train: it is all that trains
-        later = (i for i, e in enumerate(kept) if moment(e) > moment(kept[0]))
+    if cut == 0:  # too many examples have the first time: the training part is all of these
+        later = (i for i, e in enumerate(ordered) if time_of(e) > time_of(ordered[0]))
         cut = next(later, 0)
     if cut == 0:
         raise DataError(
-            "a protocol in the order of time needs examples before the test part, found them all at "
-            "one moment; use another protocol",
+            "a protocol in the order of time needs examples before the test part, found the same time "
+            "for all; use another protocol",
             rule="too-few",
         )
-    return kept, cut
+    return ordered, cut
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -215,14 +228,14 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def hold_out(examples: Sequence[Example], share: float, rng: random.Random) -> Split:
-    """A validation part of training data: whole compositions, drawn at random."""
+    """Hold out a random share of the compositions as a validation part."""
     compositions = sorted({example.composition for example in examples})
     chosen = set(rng.sample(compositions, _test_size(len(compositions), share)))
     return _split(examples, {i for i, e in enumerate(examples) if e.composition in chosen})
 
 
-def moment(example: Example) -> float:
-    """The time of an example that has one."""
+def time_of(example: Example) -> float:
+    """Return the time of an example, which must have one."""
     assert example.context.time is not None
     return example.context.time
 
@@ -234,15 +247,15 @@ def _split(examples: Sequence[Example], test: set[int]) -> Split:
     )
 
 
-def _test_size(n: int, share: float, what: str = "examples") -> int:
-    """``share`` of n, rounded up as in the published protocol; at least 1 and at most n - 1."""
+def _test_size(n: int, share: float, unit: str = "examples") -> int:
+    """Return ``share`` of n, rounded up as in the published protocol; at least 1 and at most n - 1."""
     if n < 2:
-        raise DataError(f"a split needs at least two {what}, found {n}; use more data", rule="too-few")
+        raise DataError(f"a split needs at least two {unit}, found {n}; use more data", rule="too-few")
     return min(max(-int(-n * share // 1), 1), n - 1)
 
 
 def _proportional(sizes: Sequence[int], total: int, rng: random.Random) -> list[int]:
-    """``total`` divided in proportion to ``sizes``; what rounding leaves goes by largest remainder.
+    """Divide ``total`` in proportion to ``sizes`` by the largest remainder method.
 
     Equal remainders are ordered at random, so that no target is always rounded down.
     """

@@ -1,4 +1,4 @@
-"""What is written about nodes."""
+"""The texts of node keys."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from dagrec.data.examples import Example
 
 
 def node_texts(examples: Iterable[Example]) -> dict[str, str]:
-    """Key -> the text that the most nodes with it have in the compositions behind examples; of equally
-    frequent ones the first in the alphabet. A key without any text is missing."""
-    sources = {e.composition: e.context.composition for e in examples}
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for source in sources.values():
-        for node in source.nodes if source else ():
+    """Return the most frequent text of each key in the compositions of the examples.
+
+    Ties are broken alphabetically. Keys without any text are left out.
+    """
+    compositions = {e.composition: e.context.composition for e in examples}
+    texts: dict[str, Counter[str]] = defaultdict(Counter)
+    for composition in compositions.values():
+        for node in composition.nodes if composition else ():
             if node.text:
-                found[node.key][node.text] += 1
-    return {key: min(counts, key=lambda text: (-counts[text], text)) for key, counts in found.items()}
+                texts[node.key][node.text] += 1
+    return {key: min(counts, key=lambda text: (-counts[text], text)) for key, counts in texts.items()}

@@ -1,4 +1,4 @@
-"""Keys to numbers and back: 0 is padding, 1 is unknown, then the services, then the other nodes."""
+"""The vocabulary of node keys: id 0 is padding, 1 is unknown, then come services and other nodes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dagrec.types import Ids
 PADDING = 0
 UNKNOWN = 1
 FIRST_SERVICE = 2
-"""Node id of service column 0: the node id of service column c is c + FIRST_SERVICE."""
+"""The node id of service column 0: service column c has the node id c + FIRST_SERVICE."""
 
 
 @dataclass(frozen=True)
 class Contexts:
     """Encoded contexts, the only input of a recommender's ``score``.
 
-    nodes: [B, L] node ids, right-padded with 0; lengths: [B]; origins: the contexts they stand for,
-    for recommenders that want the upstream DAG, the owner or the time.
+    nodes: [B, L] node ids, right-padded with 0; lengths: [B]; origins: the contexts themselves, for
+    recommenders that use the upstream DAG, the owner or the time.
     """
 
     nodes: Ids
@@ -36,14 +36,14 @@ class Contexts:
 
     @cached_property
     def last(self) -> Ids:
-        """[B] node id of each context's frontier; 0 for an empty context."""
+        """[B] node ids of the frontiers; 0 for an empty context."""
         if not len(self):
             return np.zeros(0, dtype=np.int64)
         rows = np.arange(len(self))
         return np.where(self.lengths > 0, self.nodes[rows, np.maximum(self.lengths - 1, 0)], PADDING)
 
     def take(self, rows: Ids) -> Contexts:
-        """The contexts of these rows, with no more padding than they need."""
+        """The contexts of these rows, with the least possible padding."""
         lengths = self.lengths[rows]
         longest = max(int(lengths.max(initial=0)), 1)
         origins = tuple(self.origins[int(row)] for row in rows)
@@ -52,33 +52,34 @@ class Contexts:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The node keys of the training examples; the services are the candidates of every answer."""
+    """The node keys of the training examples. Recommenders predict its services."""
 
     services: tuple[str, ...]
     others: tuple[str, ...]
 
     @classmethod
     def of(cls, examples: Iterable[Example], services: Iterable[str] = ()) -> Vocabulary:
-        """The vocabulary of these examples: keys of their contexts and targets, sorted.
+        """The sorted keys of the contexts and targets of these examples.
 
-        ``services`` are known to exist though no example may show them.
+        ``services`` are included even if no example has them.
         """
         services = set(services)
         keys: set[str] = set()
         for example in examples:
-            source = example.context.composition
+            composition = example.context.composition
             services.add(example.target)
             keys.update(example.context.path)
-            if source is not None:
-                services.update(k for k in example.context.path if k in source.service_keys)
+            if composition is not None:
+                services.update(k for k in example.context.path if k in composition.service_keys)
         return cls(tuple(sorted(services)), tuple(sorted(keys - services)))
 
     def __len__(self) -> int:
-        """Number of node ids, padding and unknown included."""
+        """The number of node ids, including padding and unknown."""
         return FIRST_SERVICE + len(self.services) + len(self.others)
 
     @cached_property
     def ids(self) -> dict[str, int]:
+        """Node key -> node id."""
         return {key: i for i, key in enumerate((*self.services, *self.others), start=FIRST_SERVICE)}
 
     @cached_property
@@ -88,10 +89,11 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
+        """A SHA-256 over all keys."""
         return hashlib.sha256(json.dumps([self.services, self.others]).encode()).hexdigest()
 
     def encode(self, contexts: Sequence[Context]) -> Contexts:
-        """Node ids of the contexts; keys that are not known become 1 and keep their place."""
+        """Encode contexts as node ids. Unknown keys become 1."""
         rows = [
             [self.ids.get(key, UNKNOWN) for key in context.path[-MAX_CONTEXT_LENGTH:]]
             for context in contexts

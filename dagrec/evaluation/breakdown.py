@@ -1,7 +1,4 @@
-"""Where a model is right: by confidence, service, length of the context, and support of its last node.
-
-Sums are kept a repeat, and added up over repeats: name -> group -> [examples, hits, confidence].
-"""
+"""Accuracy by confidence, by service, by length of the context, and by support of its last node."""
 
 from __future__ import annotations
 
@@ -15,13 +12,14 @@ from dagrec.metrics.ranking import ECE_BINS
 
 LENGTHS = (0, 1, 2, 3, 4, 6, 9, 17)
 SUPPORTS = (0, 1, 3, 10, 30, 100, 300)
-"""Lower ends of the groups."""
+"""The lower bounds of the groups."""
 
 Sums = dict[str, dict[str, list[float]]]
+"""Kind of group -> group -> [number of examples, number of hits, sum of confidences]."""
 
 
 def breakdown(run: RunResult) -> Sums:
-    """Examples, hits and confidence of one repeat in each group."""
+    """Compute the sums of each group in one run."""
     examples, outcome = run.examples, run.outcome
     bins = np.minimum((outcome.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     groups = {
@@ -31,8 +29,8 @@ def breakdown(run: RunResult) -> Sums:
         "support": [_range(value, SUPPORTS) for value in run.support],
     }
     sums: Sums = {name: {} for name in groups}
-    for name, own in groups.items():
-        for group, hit, confidence in zip(own, outcome.hits, outcome.confidence, strict=True):
+    for name, group_of in groups.items():
+        for group, hit, confidence in zip(group_of, outcome.hits, outcome.confidence, strict=True):
             total = sums[name].setdefault(group, [0.0, 0.0, 0.0])
             total[0] += 1
             total[1] += float(hit)
@@ -40,8 +38,8 @@ def breakdown(run: RunResult) -> Sums:
     return sums
 
 
-def summed(repeats: Sequence[Sums]) -> dict[str, list[dict[str, Any]]]:
-    """Accuracy and mean confidence in each group over all repeats, the groups in their order."""
+def group_means(repeats: Sequence[Sums]) -> dict[str, list[dict[str, Any]]]:
+    """Return the sorted groups with their accuracy and mean confidence over all repeats."""
     totals: Sums = {}
     for sums in repeats:
         for name, groups in sums.items():
@@ -57,23 +55,23 @@ def summed(repeats: Sequence[Sums]) -> dict[str, list[dict[str, Any]]]:
                 "accuracy": total[1] / total[0],
                 "confidence": total[2] / total[0],
             }
-            for group, total in sorted(groups.items(), key=lambda item: _order(name, *item))
+            for group, total in sorted(groups.items(), key=lambda item: _sort_key(name, *item))
         ]
         for name, groups in totals.items()
     }
 
 
-def _order(name: str, group: str, total: Sequence[float]) -> tuple[float, str]:
-    """Services by how often they are the target, ranges by their lower end."""
+def _sort_key(name: str, group: str, total: Sequence[float]) -> tuple[float, str]:
+    """Services are sorted by their number of examples, ranges by their lower bound."""
     if name == "service":
         return -total[0], group
     return float(group.rstrip("+").partition("-")[0]), group
 
 
 def _range(value: float, lows: Sequence[int]) -> str:
-    """The name of the range that a value lies in: ``4-5``, ``3``, ``17+``."""
-    at = int(np.searchsorted(lows, value, side="right")) - 1
-    if at + 1 == len(lows):
-        return f"{lows[at]}+"
-    high = lows[at + 1] - 1
-    return str(high) if high == lows[at] else f"{lows[at]}-{high}"
+    """Return the name of the range of a value, such as ``4-5``, ``3`` or ``17+``."""
+    i = int(np.searchsorted(lows, value, side="right")) - 1
+    if i + 1 == len(lows):
+        return f"{lows[i]}+"
+    high = lows[i + 1] - 1
+    return str(high) if high == lows[i] else f"{lows[i]}-{high}"

@@ -1,4 +1,4 @@
-"""Training logs back into trainings."""
+"""Learning curves from training logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dagrec.types import validation_message
 
 
 class Line(BaseModel):
-    """One epoch, as ``dagrec.training.log`` writes it."""
+    """A line of a training log, one epoch; see ``dagrec.training.log``."""
 
     time: float
     training: str
@@ -32,21 +32,22 @@ class Line(BaseModel):
 
 @dataclass(frozen=True)
 class Training:
-    """The epochs of one training, in order; where one was done twice, the last time counts."""
+    """The epochs of one training, in order. Of a repeated epoch, the last line is used."""
 
     label: str
     lines: tuple[Line, ...]
 
     @property
     def best(self) -> Line | None:
-        """The epoch with the best value on the held-out part, where there is one."""
-        seen = [line for line in self.lines if line.validation is not None]
-        if not seen:
+        """The epoch with the best validation value, or None without validation."""
+        validated = [line for line in self.lines if line.validation is not None]
+        if not validated:
             return None
-        sign = 1 if seen[0].metric in LOWER_IS_BETTER else -1
-        return min(seen, key=lambda line: sign * (line.validation or 0.0))
+        sign = 1 if validated[0].metric in LOWER_IS_BETTER else -1
+        return min(validated, key=lambda line: sign * (line.validation or 0.0))
 
     def summary(self) -> dict[str, Any]:
+        """The main numbers of the training, as JSON."""
         best = self.best
         return {
             "label": self.label,
@@ -61,8 +62,11 @@ class Training:
 
 
 def read_logs(paths: Iterable[Path]) -> list[Training]:
-    """The trainings of some logs, in the order in which they began. Raises :class:`DataError`."""
-    found: dict[tuple[str, str, int], dict[int, Line]] = {}
+    """Read the trainings of some logs, in the order of their first epochs.
+
+    Raises :class:`DataError` for files that are not training logs.
+    """
+    trainings: dict[tuple[str, str, int], dict[int, Line]] = {}
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8")
@@ -72,16 +76,16 @@ def read_logs(paths: Iterable[Path]) -> list[Training]:
             try:
                 line = Line.model_validate_json(raw)
             except ValidationError as error:
-                why = validation_message(error)
+                reason = validation_message(error)
                 raise DataError(
-                    f"{path}: line {number}: must be a line of a training log: {why}; "
+                    f"{path}: line {number}: must be a line of a training log: {reason}; "
                     "write one with --log",
                     rule="log",
                 ) from None
-            found.setdefault((line.training, line.model, line.seed), {})[line.epoch] = line
-    if not found:
+            trainings.setdefault((line.training, line.model, line.seed), {})[line.epoch] = line
+    if not trainings:
         raise DataError("a log must hold at least one epoch, found none; train with --log", rule="log")
     return [
         Training(f"{model}, seed {seed}, {training[:6]}", tuple(epochs[e] for e in sorted(epochs)))
-        for (training, model, seed), epochs in found.items()
+        for (training, model, seed), epochs in trainings.items()
     ]

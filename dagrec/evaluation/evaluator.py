@@ -1,4 +1,4 @@
-"""Evaluates recommenders on splits: fit on the training part, mask, answer the test part."""
+"""Evaluation of recommenders on splits."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Weight = Literal["pairs", "compositions"]
 ROWS_PER_PASS = 1024
 CALIBRATION_FOLDS = 5
 Probabilities = Callable[[Contexts], Masked]
-"""What answers test examples: ``Fitted.probabilities``, or a reference line."""
+"""A function that predicts test examples: ``Fitted.probabilities``, or a reference line."""
 
 
 @dataclass(frozen=True)
 class TestPart:
-    """The test examples of a split as arrays, in the vocabulary of its training part.
+    """The test examples of a split, encoded with the vocabulary of its training part.
 
-    targets: [n] columns, those unknown to training numbered from C on, each key its own number.
+    targets: [n] columns; services that are not in the training part are numbered from C on.
     """
 
     data: TrainingData
@@ -43,7 +43,7 @@ class TestPart:
     targets: Ids
     mask: MaskPolicy
 
-    __test__ = False  # its name looks like a test to pytest
+    __test__ = False  # not a test class for pytest
 
     @classmethod
     def of(cls, data: TrainingData, examples: Sequence[Example], mask: MaskPolicy) -> TestPart:
@@ -53,32 +53,32 @@ class TestPart:
     def of_split(
         cls, split: Split, mask: MaskPolicy, catalogue: Sequence[tuple[str, str]] | None = None
     ) -> TestPart:
-        """The test part of a split; everything that is learned comes from its training part alone.
+        """The test part of a split. Recommenders are fitted on its training part.
 
-        The history of a test example is what its owner did before it: in the training part, and, where
-        the test part follows in the order of time, in what of it is over by then.
+        The history of a test example has the earlier calls of its owner in the training part and, if
+        the split is ordered in time, in the test part.
         """
         data = TrainingData.of(split.train, catalogue=catalogue, services=split.services)
-        over = (*split.train, *split.test) if split.ordered else split.train
-        return cls.of(data, Histories.of(over).with_history(split.test), mask)
+        past = (*split.train, *split.test) if split.ordered else split.train
+        return cls.of(data, Histories.of(past).with_history(split.test), mask)
 
     def fitted(self, recommender: Recommender, temperature: float = 1.0) -> Fitted:
-        """A recommender that was fitted to the training part, under the mask of this evaluation."""
+        """Combine a recommender that is fitted on the training part with the mask of this part."""
         return Fitted(recommender, self.data.graph, self.mask, temperature)
 
     def outcome(self, probabilities: Probabilities) -> Outcome:
-        """The answers to the test examples, every pair weighing the same."""
+        """The predictions for the test examples, with equal weights."""
         return masked_outcome(self.examples, self.targets, probabilities, self.data.vocabulary)
 
     def reference_lines(self) -> dict[str, Probabilities]:
-        """Equal scores, and the frequency of each service, under the same mask."""
+        """Predictors to compare with, under the same mask: equal scores, and popularity."""
         services = len(self.data.vocabulary.services)
         popularity = np.log(self.data.graph.popularity + 1)
         lines = {"random": np.zeros(services), "popularity": popularity}
         return {name: self._constant(scores.astype(np.float32)) for name, scores in lines.items()}
 
     def _constant(self, scores: Scores) -> Probabilities:
-        """Scores [C] that are the same for every context."""
+        """A predictor with the same scores [C] for all contexts."""
 
         def probabilities(contexts: Contexts) -> Masked:
             rows = np.tile(scores, (len(contexts), 1))
@@ -87,10 +87,10 @@ class TestPart:
         return probabilities
 
     def temperature(self, recommender: Recommender) -> float:
-        """The temperature under which the targets of this part are likeliest.
+        """The temperature that maximises the likelihood of the targets of this part.
 
-        Scores compete under the mask; under the soft one, among the services that followed a node, or
-        among those that did not.
+        The softmax is taken over the allowed services. Under the soft mask it is taken over the group
+        of the target, see :func:`dagrec.graph.mask.competitors`.
         """
         vocabulary = self.data.vocabulary
         scores, allowed = [], []
@@ -106,23 +106,23 @@ class TestPart:
 
     @cached_property
     def support_of_last(self) -> Floats:
-        """[n] how many training examples continue from each context's last node."""
+        """[n] number of training examples with the last node of each context as the frontier."""
         last = self.data.vocabulary.encode([e.context for e in self.examples]).last
         return self.data.graph.frontier_counts[last]
 
     @cached_property
     def new_links(self) -> Floats:
-        """[n] 1 where the link (last node, target) never occurs in training, else 0."""
-        seen = {(e.context.path[-1], e.target) for e in self.data.examples}
-        return np.array([float((e.context.path[-1], e.target) not in seen) for e in self.examples])
+        """[n] 1 if the link (last node, target) does not occur in training, else 0."""
+        observed = {(e.context.path[-1], e.target) for e in self.data.examples}
+        return np.array([float((e.context.path[-1], e.target) not in observed) for e in self.examples])
 
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """What one repeat evaluates on: a single split, or the blocks of a prequential protocol.
+    """The splits of one repeat: a single one, or the blocks of the prequential protocol.
 
-    A part is prepared when it is reached. That of a single split is kept for the next model; blocks are
-    not, since each holds training data of its own.
+    Test parts are created on iteration. That of a single split is cached for the next model. Those of
+    blocks are not, because each has its own training data.
     """
 
     splits: tuple[Split, ...]
@@ -142,20 +142,21 @@ class EvaluationSplit:
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
-        """All test examples, in order."""
+        """The test examples of all splits, in order."""
         return tuple(example for split in self.splits for example in split.test)
 
     @cached_property
     def fingerprint(self) -> str:
+        """A SHA-256 that identifies the split or the blocks."""
         return Split(self.splits[0].train, self.examples).fingerprint
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one recommender answered in one repeat.
+    """The result of one recommender in one repeat.
 
-    examples: the n test examples; outcome: the answers to them; support: [n] how many training
-    examples continue from the last node of each.
+    examples: the n test examples; outcome: the predictions for them; support: [n] number of training
+    examples with the last node of each as the frontier.
     """
 
     examples: tuple[Example, ...]
@@ -166,20 +167,22 @@ class RunResult:
     fits: int
     parameters: int
     service_cosine: float | None
-    """Mean cosine of the vectors that two services are scored with, where the recommender has such:
-    1 where all point the same way, as after too much smoothing."""
+    """The mean cosine of the service embeddings, if the recommender has them.
+
+    It is 1 if all have the same direction, as after oversmoothing.
+    """
 
 
 def evaluate_run(
     make: Callable[[], Recommender], parts: Iterable[TestPart], *, calibrate: bool = False
 ) -> RunResult:
-    """Fit a new recommender on each training part and answer the test part that belongs to it.
+    """Fit a new recommender on each training part, and predict its test part.
 
-    With ``calibrate`` its temperature is that of another one, which is fitted without a fifth of the
-    training compositions, on that fifth.
+    With ``calibrate``, the temperature is fitted on a fifth of the training compositions, with another
+    recommender that is fitted on the rest.
     """
     examples: list[Example] = []
-    answers: list[PartOutcome] = []
+    outcomes: list[PartOutcome] = []
     supports = []
     fit_seconds = score_seconds = 0.0
     parameters, cosine = 0, None
@@ -194,7 +197,7 @@ def evaluate_run(
         recommender.fit(part.data)
         fit_end = time.perf_counter()
         outcome = part.outcome(part.fitted(recommender, temperature).probabilities)
-        answers.append((part.data.vocabulary.services, outcome))
+        outcomes.append((part.data.vocabulary.services, outcome))
         fit_seconds += fit_end - start
         score_seconds += time.perf_counter() - fit_end
         examples += part.examples
@@ -204,18 +207,18 @@ def evaluate_run(
         cosine = None if vectors is None else mean_cosine(vectors)
     return RunResult(
         tuple(examples),
-        join(examples, answers),
+        join_outcomes(examples, outcomes),
         np.concatenate(supports),
         fit_seconds,
         score_seconds,
-        len(answers),
+        len(outcomes),
         parameters,
         cosine,
     )
 
 
 def reference_outcomes(parts: Iterable[TestPart]) -> tuple[dict[str, list[PartOutcome]], Floats]:
-    """The outcome of each reference line on each part, and [n] :attr:`TestPart.new_links`."""
+    """Return the outcomes of each reference line on all parts, and [n] :attr:`TestPart.new_links`."""
     outcomes: dict[str, list[PartOutcome]] = defaultdict(list)
     new_links = []
     for part in parts:
@@ -226,10 +229,10 @@ def reference_outcomes(parts: Iterable[TestPart]) -> tuple[dict[str, list[PartOu
 
 
 def target_columns(examples: Sequence[Example], vocabulary: Vocabulary) -> Ids:
-    """[n] columns of the targets; those that are not known are numbered from C on, each key its own."""
+    """Return [n] columns of the targets. Services that are not known are numbered from C on."""
     columns = dict(vocabulary.columns)
-    found = [columns.setdefault(example.target, len(columns)) for example in examples]
-    return np.array(found, dtype=np.int64)
+    targets = [columns.setdefault(example.target, len(columns)) for example in examples]
+    return np.array(targets, dtype=np.int64)
 
 
 def masked_outcome(
@@ -238,7 +241,7 @@ def masked_outcome(
     probabilities: Probabilities,
     vocabulary: Vocabulary,
 ) -> Outcome:
-    """The answers to examples, every pair weighing the same."""
+    """Return the predictions for examples, with equal weights."""
     parts = []
     for start in range(0, len(examples), ROWS_PER_PASS):
         part = examples[start : start + ROWS_PER_PASS]
@@ -248,34 +251,34 @@ def masked_outcome(
 
 
 PartOutcome = tuple[tuple[str, ...], Outcome]
-"""The services that a part could be answered with, and the answers."""
+"""The services of a part's vocabulary, and the outcome of the part."""
 
 
-def join(examples: Sequence[Example], answers: Sequence[PartOutcome]) -> Outcome:
-    """The answers to all parts as one outcome over the services that any of them knew.
+def join_outcomes(examples: Sequence[Example], parts: Sequence[PartOutcome]) -> Outcome:
+    """Concatenate the outcomes of all parts, over the services of all their vocabularies.
 
-    A service that a part did not know yet could not be answered there: its probability is 0.
+    The probability of a service is 0 in parts whose vocabulary does not have it.
     """
-    if len(answers) == 1:
-        return answers[0][1]
+    if len(parts) == 1:
+        return parts[0][1]
     columns: dict[str, int] = {}
-    for services, _ in answers:
+    for services, _ in parts:
         for service in services:
             columns.setdefault(service, len(columns))
-    wide = np.full((len(examples), len(columns)), -np.inf)
+    joined = np.full((len(examples), len(columns)), -np.inf)
     start = 0
-    for services, outcome in answers:
+    for services, outcome in parts:
         end = start + len(outcome.targets)
-        wide[start:end, [columns[service] for service in services]] = outcome.log_probabilities
+        joined[start:end, [columns[service] for service in services]] = outcome.log_probabilities
         start = end
     for example in examples:
         columns.setdefault(example.target, len(columns))
     targets = np.array([columns[example.target] for example in examples], dtype=np.int64)
-    return Outcome(wide, targets, row_weights(examples, "pairs"))
+    return Outcome(joined, targets, row_weights(examples, "pairs"))
 
 
 def row_weights(examples: Sequence[Example], weight: Weight) -> Floats:
-    """[n], adding up to 1: every pair equal, or every composition equal."""
+    """Return [n] weights with sum 1, equal for all pairs or equal for all compositions."""
     if weight == "pairs":
         return np.full(len(examples), 1 / len(examples))
     sizes = Counter(example.composition for example in examples)
@@ -284,9 +287,9 @@ def row_weights(examples: Sequence[Example], weight: Weight) -> Floats:
 
 
 def oracle_accuracy(examples: Sequence[Example], *, with_owner: bool = False) -> float:
-    """The accuracy that no function of the context (and the owner) can exceed on these examples.
+    """Return the best possible accuracy of a function of the context (and the owner).
 
-    It answers each distinct context with its most frequent target in the test part itself.
+    This function predicts the most frequent target of each distinct context in the examples themselves.
     """
     targets: dict[object, Counter[str]] = defaultdict(Counter)
     for example in examples:

@@ -1,4 +1,4 @@
-"""A result as one HTML page that needs nothing else: tables, pictures, and how to get it again."""
+"""A self-contained HTML report of a result, with tables, plots and the configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dagrec.errors import DagrecError
-from dagrec.evaluation.plots import pictures
+from dagrec.evaluation.plots import report_plots
 
 METRICS = (
     "accuracy", "hr@3", "hr@10", "mrr", "ndcg@10", "ndcg", "macro_f1", "coverage", "nll", "brier", "ece"
@@ -25,8 +25,11 @@ small { color: #666 } pre { background: #f4f4f4; padding: 1em; overflow: auto }
 
 
 def write_page(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``index.html`` and its PNGs into a folder. Raises :class:`DagrecError` if it cannot."""
-    images = pictures(result)
+    """Write the report and its plots to a folder, and return the path of ``index.html``.
+
+    Raises :class:`DagrecError` if they cannot be written.
+    """
+    images = report_plots(result)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, image in images.items():
@@ -35,22 +38,22 @@ def write_page(result: Mapping[str, Any], folder: Path) -> Path:
         page.write_text(render(result, images), encoding="utf-8")
     except OSError as error:
         raise DagrecError(
-            f"{folder}: a report cannot be written there: {error.strerror}; choose another place"
+            f"{folder}: a report cannot be written there: {error.strerror}; choose another folder"
         ) from None
     return page
 
 
 def render(result: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
-    """The page as text."""
+    """Return the HTML of the report, with inline images."""
     reference = result["reference"]
-    facts = (
+    setup = (
         f"{result['data']['compositions']:,} compositions, {result['data']['examples']:,} examples; "
         f"protocol {result['protocol']}, mask {result['mask']}, {result['repeats']} repeats, every "
-        f"{result['weight'].removesuffix('s')} weighs the same. Intervals: {result['interval']}."
+        f"{result['weight'].removesuffix('s')} has the same weight. Intervals: {result['interval']}."
     )
-    lines = (
-        f"The mask lets through {reference['ceiling']:.4f} of the targets; "
-        f"{reference['unseen_links']:.4f} of the links were never seen in training. Best possible "
+    limits = (
+        f"The mask allows {reference['ceiling']:.4f} of the targets; "
+        f"{reference['unseen_links']:.4f} of the links do not occur in training. Best possible "
         f"accuracy of a function of the context: {reference['oracle_context']:.4f}, of context and "
         f"owner: {reference['oracle_context_owner']:.4f}."
     )
@@ -64,27 +67,20 @@ def render(result: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
 <html lang="en"><head><meta charset="utf-8"><title>dagrec: {escape(result["data"]["path"])}</title>
 <style>{STYLE}</style></head><body>
 <h1>{escape(result["data"]["path"])}</h1>
-<p>{escape(facts)}</p>
+<p>{escape(setup)}</p>
 {_table(["model", *METRICS, "band", "fit s", "score s", "parameters", "cosine"], _models(result))}
-<p>Band: the ECE under which 95 of 100 perfectly calibrated models would stay on as few examples.
-Cosine: mean of any two services' vectors, where a model scores with such; 1: all alike.</p>
-<p>{escape(lines)}</p>
-<ul>{warnings}</ul>
-<h2>Which differences are resolved</h2>
-<p>Row minus column in accuracy, p adjusted by Holm; bold: resolved.</p>
-{_matrix(result)}
-<h2>Pictures</h2>
-{inline}
-<h2>How to get it again</h2>
-<pre>{escape(json.dumps(origin, indent=1))}</pre>
-</body></html>
+<p>Band: the 95 % quantile of the ECE of a perfectly calibrated model on these examples.
+Cosine: mean cosine of the service embeddings, if the model has them; 1: all have the same
+direction.</p> <p>{escape(limits)}</p> <ul>{warnings}</ul> <h2>Differences in accuracy</h2> <p>Row minus
+column, with p-values adjusted by Holm's method; bold: significant.</p> {_matrix(result)} <h2>Plots</h2>
+{inline} <h2>Configuration</h2> <pre>{escape(json.dumps(origin, indent=1))}</pre> </body></html>
 """
 
 
 def _models(result: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for label, model in result["models"].items():
-        found = [model["metrics"][metric] for metric in METRICS]
-        cells = [f"{m['mean']:.4f} <small>[{m['low']:.3f}, {m['high']:.3f}]</small>" for m in found]
+        metrics = [model["metrics"][metric] for metric in METRICS]
+        cells = [f"{m['mean']:.4f} <small>[{m['low']:.3f}, {m['high']:.3f}]</small>" for m in metrics]
         seconds, cosine, band = model["seconds"], model["service_cosine"], model["ece_band"]
         yield [
             escape(label),
@@ -105,10 +101,10 @@ def _matrix(result: Mapping[str, Any]) -> str:
     cells: dict[tuple[str, str], str] = {}
     for row in result["comparisons"]:
         if row["metric"] == "accuracy":
-            kind = "yes" if row["resolved"] else "no"
+            css_class = "yes" if row["resolved"] else "no"
             for a, b, sign in ((row["a"], row["b"], 1), (row["b"], row["a"], -1)):
                 difference = f"{sign * row['difference']:+.3f} (p {row['p_holm']:.3f})"
-                cells[a, b] = f'<span class="{kind}">{difference}</span>'
+                cells[a, b] = f'<span class="{css_class}">{difference}</span>'
     rows = [[escape(a), *(cells.get((a, b), "") for b in labels)] for a in labels]
     return _table(["", *map(escape, labels)], rows)
 

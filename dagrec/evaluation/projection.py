@@ -1,6 +1,6 @@
-"""Vectors in two dimensions, by PCA and t-SNE, and how much they point the same way.
+"""Layouts of embeddings in two dimensions, by PCA and t-SNE, and their mean cosine.
 
-PCA and t-SNE are those of scikit-learn, which is imported when a picture is drawn.
+PCA and t-SNE are those of scikit-learn, which is imported on first use.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dagrec.types import Floats
 PERPLEXITY = 30.0
 ITERATIONS = 750
 INITIAL_STD = 1e-4
-"""Standard deviation of the first coordinate before the first iteration of t-SNE."""
+"""The standard deviation of the first coordinate in the initial layout of t-SNE."""
 MIN_POINTS = 4
-"""The fewest points that t-SNE lays out; fewer are laid out by PCA."""
-PICTURE = "a picture of embeddings"
+"""The smallest number of points for t-SNE; fewer points are laid out by PCA."""
+FEATURE = "a plot of embeddings"
 
 
 @dataclass(frozen=True)
 class Points:
-    """n nodes with their vectors [n, D], and what a picture shows of them.
+    """n nodes to plot: their vectors [n, D], keys, kinds and counts.
 
-    ``total`` is the number of all nodes, of which only the most frequent ones are shown.
+    ``total`` is the number of all nodes, of which these are the most frequent ones.
     """
 
     vectors: Floats
@@ -37,7 +37,7 @@ class Points:
 
 @dataclass(frozen=True)
 class PcaLayout:
-    """points: [n, 2] coordinates; shares: [2] share of the variance that each one explains."""
+    """points: [n, 2] coordinates; shares: [2] share of the variance that each coordinate explains."""
 
     points: Floats
     shares: Floats
@@ -45,7 +45,7 @@ class PcaLayout:
 
 @dataclass(frozen=True)
 class TsneLayout:
-    """points: [n, 2] coordinates; kl: the remaining divergence in nats; perplexity: the one used."""
+    """points: [n, 2] coordinates; kl: final KL divergence in nats; perplexity: as used."""
 
     points: Floats
     kl: float
@@ -53,29 +53,29 @@ class TsneLayout:
 
 
 def mean_cosine(vectors: Floats) -> float | None:
-    """The mean cosine of two different rows; 1 where all point the same way, None without two rows.
+    """Return the mean cosine of all pairs of different rows, or None if there are less than two rows.
 
-    The cosines of a row of zeros count as 0.
+    The cosine with a row of zeros is 0.
     """
     n = len(vectors)
     if n < 2:
         return None
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    own = float((lengths > 0).sum())
-    return float((np.square(units.sum(axis=0)).sum() - own) / (n * (n - 1)))
+    num_units = float((lengths > 0).sum())
+    return float((np.square(units.sum(axis=0)).sum() - num_units) / (n * (n - 1)))
 
 
 def pca(vectors: Floats) -> PcaLayout:
-    """The projection on the two directions of the largest variance.
+    """Project vectors on the two directions with the largest variance.
 
-    The largest weight of each direction is positive. Where there are fewer than two directions (one
-    point, or vectors of one number), the missing coordinates are 0.
+    The largest weight of each direction is positive. If there are less than two directions (a single
+    point, or vectors with a single element), the missing coordinates are 0.
     """
     try:
         from sklearn.decomposition import PCA
     except ModuleNotFoundError as error:
-        raise missing_package(PICTURE, error, "viz") from None
+        raise missing_package(FEATURE, error, "viz") from None
 
     if not np.ptp(vectors, axis=0).any():  # equal points have no variance to explain
         return PcaLayout(np.zeros((len(vectors), 2)), np.zeros(2))
@@ -88,28 +88,29 @@ def pca(vectors: Floats) -> PcaLayout:
 
 
 def tsne(vectors: Floats, *, perplexity: float = PERPLEXITY, seed: int = 0) -> TsneLayout:
-    """A layout in which neighbours stay neighbours, by exact t-SNE that starts from PCA.
+    """Compute a layout that preserves neighbourhoods, by exact t-SNE with PCA as the initial layout.
 
-    The perplexity is at most a third of the other points. Fewer than four points are laid out by PCA.
+    The perplexity is at most a third of the number of other points. Less than four points are laid out
+    by PCA.
     """
     try:
         from sklearn.manifold import TSNE
     except ModuleNotFoundError as error:
-        raise missing_package(PICTURE, error, "viz") from None
+        raise missing_package(FEATURE, error, "viz") from None
 
-    first = pca(vectors).points
+    initial = pca(vectors).points
     if len(vectors) < MIN_POINTS:
-        return TsneLayout(first, 0.0, 0.0)
-    # A little noise, because t-SNE never leaves an axis on which all coordinates are equal.
-    noise = np.random.default_rng(seed).normal(size=first.shape) * INITIAL_STD / 100
+        return TsneLayout(initial, 0.0, 0.0)
+    # Noise is added, because t-SNE does not separate points with equal coordinates.
+    noise = np.random.default_rng(seed).normal(size=initial.shape) * INITIAL_STD / 100
     model = TSNE(
         perplexity=min(perplexity, (len(vectors) - 1) / 3),
         max_iter=ITERATIONS,
-        init=first / (first[:, 0].std() or 1.0) * INITIAL_STD + noise,
+        init=initial / (initial[:, 0].std() or 1.0) * INITIAL_STD + noise,
         random_state=seed,
         method="exact",
     )
-    # The layout does not depend on the scale, but scikit-learn computes distances in single precision.
+    # The vectors are scaled, because scikit-learn computes distances in single precision.
     points = model.fit_transform(vectors / (np.abs(vectors).max() or 1.0))
     return TsneLayout(points.astype(np.float64), float(model.kl_divergence_), model.perplexity)
 

@@ -1,4 +1,4 @@
-"""Measured runs into a result: means with intervals, paired comparisons, and what is resolved."""
+"""Summaries of runs: means with intervals, and paired comparisons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dagrec.evaluation.breakdown import Sums, breakdown, summed
+from dagrec.evaluation.breakdown import Sums, breakdown, group_means
 from dagrec.evaluation.evaluator import RunResult, Weight, row_weights
 from dagrec.metrics.ranking import METRICS, ece_band
 from dagrec.metrics.statistics import (
@@ -25,37 +25,38 @@ from dagrec.metrics.statistics import (
 from dagrec.types import Options
 
 COMPARED = ("accuracy", "mrr")
-"""Metrics on which models are tested against each other."""
+"""The metrics in which models are compared."""
 BOOTSTRAP_DRAWS = 500
-RESOLVED = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 WEIGHTS: tuple[Weight, ...] = ("pairs", "compositions")
 
 
 class RunMetrics(Options):
-    """One recommender in one repeat, as it is kept on disk: metrics, not answers."""
+    """The metrics of one recommender in one repeat, as stored on disk."""
 
     split: str
-    """Fingerprint of the test examples and of what was learned from."""
+    """The fingerprint of the training and test examples."""
     values: dict[Weight, dict[str, float]]
+    """Weight -> metric -> value."""
     draws: dict[str, list[float]] | None = None
-    """On a single split: each metric's values in the bootstrap, for the weight that was chosen."""
+    """For a single split: the bootstrap values of each metric, with the chosen weight."""
     hits: list[bool] | None = None
-    """On a single split: whether the first answer was the target, an example each."""
+    """For a single split: whether the top prediction of each example is the target."""
     breakdown: Sums
     fit_seconds: float
     score_seconds: float
     fits: int
     parameters: int
     service_cosine: float | None = None
-    """As in a run; None in a file of before there was this, too."""
+    """The same as in :class:`RunResult`; also None in old files."""
     ece_band: float | None = None
-    """Of :func:`dagrec.metrics.ranking.ece_band`, every pair weighing the same."""
+    """:func:`dagrec.metrics.ranking.ece_band` with equal weights of pairs; None in old files."""
 
     @classmethod
     def of(cls, run: RunResult, split: str, bootstrap: Weight | None, seed: int) -> Self:
-        """Measure a run; ``bootstrap`` names the weight to draw samples under, on a single split.
+        """Compute the metrics of a run, and bootstrap samples of them if a weight is given.
 
-        All models of one split are drawn with the same seed, and so on the same samples.
+        All models of a split have the same bootstrap samples, because they have the same seed.
         """
         examples = run.examples
         outcome = run.outcome
@@ -92,40 +93,43 @@ class RunMetrics(Options):
 
 @dataclass(frozen=True)
 class Series:
-    """One metric of one model: a value a split (the mean of its seeds), or bootstrap draws as well."""
+    """One metric of one model: a value per split (the mean over its seeds), and any bootstrap draws."""
 
     values: tuple[float, ...]
     draws: tuple[float, ...] | None
     test_over_train: float
 
     def estimate(self) -> Estimate:
+        """The mean with its interval."""
         if self.draws is None:
             return mean_over_splits(self.values, self.test_over_train)
         return mean_over_draws(self.values, np.array(self.draws))
 
     def minus(self, other: Series) -> Series:
+        """The paired difference to another series."""
         draws = None
         if self.draws is not None and other.draws is not None:
             draws = tuple(np.subtract(self.draws, other.draws).tolist())
         values = tuple(np.subtract(self.values, other.values).tolist())
         return Series(values, draws, self.test_over_train)
 
-    def p(self) -> float:
+    def p_value(self) -> float:
+        """The p-value of the hypothesis that the mean is 0."""
         if self.draws is None:
             return paired_p_value(self.values, self.test_over_train)
         return bootstrap_p_value(np.array(self.draws))
 
 
 Grid = Sequence[Sequence[RunMetrics]]
-"""A model's runs: a row per split, a column per seed."""
+"""The runs of a model, with one row per split and one column per seed."""
 
 
 def summarise(
     grids: Mapping[str, Grid], weight: Weight, test_over_train: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The ``models`` and ``comparisons`` of a result.
+    """Return the ``models`` and ``comparisons`` of a result.
 
-    grids: label -> its runs; test_over_train: n_test / n_train of the random splits.
+    grids: label -> runs; test_over_train: n_test / n_train of the random splits.
     """
     series = {
         label: {name: _series(grid, name, weight, test_over_train) for name in METRICS}
@@ -137,22 +141,22 @@ def summarise(
         rows: list[dict[str, Any]] = []
         for a, b in itertools.combinations(grids, 2):
             difference = series[a][metric].minus(series[b][metric])
-            found = difference.estimate()
-            row = {"metric": metric, "a": a, "b": b, "difference": found.mean}
-            row |= {"low": found.low, "high": found.high, "p": difference.p()}
+            estimate = difference.estimate()
+            row = {"metric": metric, "a": a, "b": b, "difference": estimate.mean}
+            row |= {"low": estimate.low, "high": estimate.high, "p": difference.p_value()}
             hits = grids[a][0][0].hits, grids[b][0][0].hits
             if metric == "accuracy" and hits[0] is not None and hits[1] is not None:
                 row["p_mcnemar"] = mcnemar_p_value(hits[0], hits[1])
             rows.append(row)
         for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
-            comparisons.append(row | {"p_holm": adjusted, "resolved": adjusted < RESOLVED})
+            comparisons.append(row | {"p_holm": adjusted, "resolved": adjusted < SIGNIFICANCE_LEVEL})
     return models, comparisons
 
 
 def identical(models: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Pairs of models whose every metric is the same in every repeat: a bug until proved otherwise."""
+    """Return pairs of models for which all metrics are equal in all repeats, probably due to a bug."""
     values = {
-        label: {metric: found["values"] for metric, found in model["metrics"].items()}
+        label: {metric: estimate["values"] for metric, estimate in model["metrics"].items()}
         for label, model in models.items()
     }
     return [(a, b) for a, b in itertools.combinations(values, 2) if values[a] == values[b]]
@@ -173,9 +177,9 @@ def _model(grid: Grid, series: Mapping[str, Series], weight: Weight) -> dict[str
     bands = [run.ece_band for run in runs if run.ece_band is not None]
     other = next(name for name in WEIGHTS if name != weight)
     metrics = {}
-    for name, found in series.items():
+    for name, metric_series in series.items():
         seeds = [[run.values[weight][name] for run in row] for row in grid]
-        metrics[name] = asdict(found.estimate()) | {"seed_std": _seed_std(seeds)}
+        metrics[name] = asdict(metric_series.estimate()) | {"seed_std": _seed_std(seeds)}
     return {
         "metrics": metrics,
         f"by_{other}": {
@@ -189,12 +193,12 @@ def _model(grid: Grid, series: Mapping[str, Series], weight: Weight) -> dict[str
         "parameters": runs[-1].parameters,
         "service_cosine": float(np.mean(cosines)) if cosines else None,
         "ece_band": float(np.mean(bands)) if bands else None,
-        "breakdown": summed([run.breakdown for run in runs]),
+        "breakdown": group_means([run.breakdown for run in runs]),
     }
 
 
 def _seed_std(seeds: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation over seeds within a split, pooled over splits; None with one seed."""
+    """The standard deviation over seeds, pooled over splits; None with a single seed."""
     if len(seeds[0]) < 2:
         return None
     return float(np.sqrt(np.mean([np.var(row, ddof=1) for row in seeds])))

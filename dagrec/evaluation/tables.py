@@ -1,4 +1,4 @@
-"""The tables of a result: the models with their intervals, and their differences."""
+"""Tables of a result: the models with their intervals, and the differences between them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from typing import Any
 
 from dagrec.display import Table
 
-SHOWN = ("accuracy", "hr@5", "mrr", "ndcg@10", "macro_f1", "nll")
-"""Metrics in the table; the JSON has all of them."""
+METRICS = ("accuracy", "hr@5", "mrr", "ndcg@10", "macro_f1", "nll")
+"""The metrics in the table; the JSON has all of them."""
 
 
 def result_tables(result: Mapping[str, Any], against: str | None = None) -> list[Table]:
-    """The models beside the reference lines, and, where there are several, their differences.
+    """Return a table of the models and the reference lines, and one of differences between the models.
 
-    Differences are shown to the model ``against``, or to the most accurate one; the JSON has them all.
+    The differences are those to the model ``against``, by default the most accurate one; the JSON has
+    all.
     """
     rows = []
     for label, model in result["models"].items():
         metrics = model["metrics"]
-        cells = [f"{metrics[m]['mean']:.3f}±{_half_width(metrics[m])}" for m in SHOWN]
+        cells = [f"{metrics[m]['mean']:.3f}±{_half_width(metrics[m])}" for m in METRICS]
         rows.append([label, *cells, f"{model['seconds']['fit']:.2f}"])
     reference = result["reference"]
     for name in ("random", "popularity"):
-        rows.append([f"({name})", *(f"{reference[name][m]:.3f}     " for m in SHOWN), ""])
+        rows.append([f"({name})", *(f"{reference[name][m]:.3f}     " for m in METRICS), ""])
     mask = result["mask"] if isinstance(result["mask"], str) else "by variant"
     title = (
         f"{result['data']['path']}: protocol {result['protocol']}, mask {mask}, "
         f"{result['repeats']} repeats, {result['data']['examples']:,} examples"
     )
     notes = [
-        f"± is half the interval ({result['interval']}). In brackets: equal scores, and frequencies, "
+        f"± is half the interval ({result['interval']}). In brackets: equal scores and popularity, "
         "under the same mask.",
         f"The mask allows {reference['ceiling']:.3f} of the targets; "
-        f"{reference['unseen_links']:.3f} of the links were never seen in training.",
+        f"{reference['unseen_links']:.3f} of the links do not occur in training.",
         "Best possible accuracy of a function of the context: "
         f"{reference['oracle_context']:.3f}; of context and owner: "
         f"{reference['oracle_context_owner']:.3f}.",
     ]
-    tables = [Table(title, ["model", *SHOWN, "fit s"], rows, notes=notes)]
+    tables = [Table(title, ["model", *METRICS, "fit s"], rows, notes=notes)]
     if result["comparisons"]:
         tables.append(_differences(result, against))
     return tables
@@ -46,12 +47,12 @@ def result_tables(result: Mapping[str, Any], against: str | None = None) -> list
 
 def _differences(result: Mapping[str, Any], against: str | None) -> Table:
     models = result["models"]
-    anchor = against or max(models, key=lambda label: models[label]["metrics"]["accuracy"]["mean"])
+    baseline = against or max(models, key=lambda label: models[label]["metrics"]["accuracy"]["mean"])
     rows = []
     for row in result["comparisons"]:
-        if anchor not in (row["a"], row["b"]):
+        if baseline not in (row["a"], row["b"]):
             continue
-        sign = 1 if row["b"] == anchor else -1
+        sign = 1 if row["b"] == baseline else -1
         low, high = sorted((sign * row["low"], sign * row["high"]))
         rows.append(
             [
@@ -64,9 +65,9 @@ def _differences(result: Mapping[str, Any], against: str | None) -> Table:
             ]
         )
     columns = ["model", "metric", "difference", "interval", "p (Holm)", "resolved"]
-    return Table(f"difference to {anchor}", columns, rows)
+    return Table(f"difference to {baseline}", columns, rows)
 
 
 def _half_width(estimate: Mapping[str, float]) -> str:
-    """Half the interval, without the zero in front of the point."""
+    """Half of the interval, without the leading zero."""
     return f"{(estimate['high'] - estimate['low']) / 2:.3f}".removeprefix("0")

@@ -1,4 +1,4 @@
-"""Feedback on one answer: what a person reports, and the decision that is kept of it."""
+"""Feedback on an answer, as it is reported, and the decision that is stored."""
 
 from __future__ import annotations
 
@@ -21,39 +21,41 @@ from dagrec.types import Options
 Action = Literal["taken", "refused"]
 
 
-class Step(Options):
-    """A node of the path that an answer continued."""
+class PathNode(Options):
+    """A node of the path that an answer extends."""
 
     key: str
     kind: str
 
 
 class Decision(Options):
-    """What became of one answer, as far as one report of feedback tells: a line of a file."""
+    """The stored form of one feedback report: one line of a feedback file."""
 
-    time: str = Field(description="when it was reported, ISO 8601")
+    time: str = Field(description="when the feedback was reported, ISO 8601")
     request_id: str
-    item: int = Field(description="number of the request in its batch, from 0; no batch: 0")
-    at: str | None = Field(description="id of the composition's node that was extended; null: a path")
+    item: int = Field(description="index of the request in its batch, from 0; 0 without a batch")
+    at: str | None = Field(description="id of the composition node that is extended; null for a path")
     action: Action
-    service: str | None = Field(description="what was taken or refused; null: all that was shown")
+    service: str | None = Field(
+        description="the service that was taken or refused; null: all services shown were refused"
+    )
     rank: int | None = Field(
-        description="its place among those shown, from 1; null: it was none of them"
+        description="rank of the service among those shown, from 1; null if it was not shown"
     )
     model: str
     version: str
     mask: MaskPolicy
     k: int
     shown: list[str]
-    path: list[Step] = Field(description="the newest nodes of the path that was to be continued")
-    unknown: list[str] = Field(description="keys that training had never seen")
+    path: list[PathNode] = Field(description="the last nodes of the path that the answer extends")
+    unknown: list[str] = Field(description="keys that do not occur in the training data")
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.action == "taken" and self.service is None:
-            raise ValueError("what was taken must be named")
+            raise ValueError("service must be given when the action is taken")
         if self.rank != _rank(self.service, self.shown):
-            raise ValueError("rank must be the place of service in shown")
+            raise ValueError("rank must be the position of service in shown")
         try:
             parse_time(self.time, "time")
         except DataError as error:
@@ -62,74 +64,79 @@ class Decision(Options):
 
     @cached_property
     def seconds(self) -> float:
-        """Its time, in seconds since 1970."""
+        """The time of the report, in seconds since 1970."""
         return parse_time(self.time, "time") or 0.0
 
     @property
     def subject(self) -> tuple[str, int, str | None]:
-        """What was decided on: one node to extend, of one request."""
+        """The node that is extended, identified by request, batch index and node id."""
         return self.request_id, self.item, self.at
 
 
 class Feedback(Options):
-    """A report of what a person made of an answer."""
+    """A report on whether a person took or refused an answer."""
 
     request_id: str = Field(
-        min_length=1, max_length=128, description="X-Request-ID of the answer, a header of it"
+        min_length=1, max_length=128, description="value of the answer's header X-Request-ID"
     )
     action: Action = Field(description="taken: this service comes next; refused: it does not")
     service: Key | None = Field(
-        None, description="any service may have been taken, shown or not; refused, and none: all shown"
+        None,
+        description="taken: any service, shown or not; refused: the refused service, or null for all "
+        "services shown",
     )
-    at: str | int | None = Field(None, description="node that was extended, where several ends were")
-    model: str | None = Field(None, description="label of the model, where several answered")
-    item: int | None = Field(None, ge=0, description="of a batch: the number of the request, from 0")
+    at: str | int | None = Field(
+        None, description="the extended node, if the answers are for several open ends"
+    )
+    model: str | None = Field(None, description="label of the model, if several models answered")
+    item: int | None = Field(None, ge=0, description="index of the request in its batch, from 0")
 
     @model_validator(mode="after")
-    def _names_what_was_taken(self) -> Self:
+    def _check_service(self) -> Self:
         if self.action == "taken" and self.service is None:
-            raise ValueError("service must be named where it was taken")
+            raise ValueError("service must be given when the action is taken")
         return self
 
 
-def choose(found: Sequence[Answer | Answers | RequestError], feedback: Feedback) -> Answer:
-    """The one answer, of those to a request, that feedback is about.
+def select_answer(results: Sequence[Answer | Answers | RequestError], feedback: Feedback) -> Answer:
+    """Return the answer that the feedback refers to, out of the results of its request.
 
-    Raises :class:`RequestError` where it names none, or not enough to tell which.
+    Raises :class:`RequestError` if the feedback refers to no answer, or to more than one.
     """
-    if feedback.item is None and len(found) > 1:
-        raise RequestError(f"item must be named, 0 to {len(found) - 1}: the request was a batch")
+    if feedback.item is None and len(results) > 1:
+        raise RequestError(f"item must be given, 0 to {len(results) - 1}: the request was a batch")
     item = feedback.item or 0
-    if item >= len(found):
-        raise RequestError(f"item must be below {len(found)}, the requests of the batch, found {item}")
-    answered = found[item]
-    if isinstance(answered, RequestError):
+    if item >= len(results):
         raise RequestError(
-            f"item {item} must have been answered, found that it was refused: {answered}"
+            f"item must be below {len(results)}, the number of requests in the batch, found {item}"
         )
-    answers = answered.answers if isinstance(answered, Answers) else [answered]
+    result = results[item]
+    if isinstance(result, RequestError):
+        raise RequestError(f"item {item} must have been answered, found an error: {result}")
+    answers = result.answers if isinstance(result, Answers) else [result]
     at = None if feedback.at is None else str(feedback.at)
-    for name, wanted in (("at", at), ("model", feedback.model)):
+    for name, value in (("at", at), ("model", feedback.model)):
         values = dict.fromkeys(getattr(answer, name) for answer in answers)
-        if wanted is None and len(values) == 1:
+        if value is None and len(values) == 1:
             continue
-        if wanted not in values:
-            found_ = "none" if wanted is None else repr(wanted)
+        if value not in values:
+            shown = "none" if value is None else repr(value)
             raise RequestError(
-                f"{name} must be one of {list(values)}, which were answered, found {found_}"
+                f"{name} must be one of {list(values)}, as in the answers, found {shown}"
             )
-        answers = [answer for answer in answers if getattr(answer, name) == wanted]
+        answers = [answer for answer in answers if getattr(answer, name) == value]
     return answers[0]
 
 
-def decide(
-    feedback: Feedback, asked: PredictRequest, answer: Answer, vocabulary: Vocabulary
+def make_decision(
+    feedback: Feedback, request: PredictRequest, answer: Answer, vocabulary: Vocabulary
 ) -> Decision:
-    """The record of feedback on an answer to what was asked, as of now.
+    """Return the decision to store for feedback on the answer to a request, with the current time.
 
-    A path tells no kinds: a key is a service where the vocabulary says so, else of kind ``other``.
+    The keys of a path have no kind: a key is of kind ``service`` if it is a service of the vocabulary,
+    and of kind ``other`` if not.
     """
-    question = asked.model_copy(update={"at": answer.at, "history": []})
+    question = request.model_copy(update={"at": answer.at, "history": []})
     (context,) = request_contexts(question, vocabulary)
     shown = [prediction.service for prediction in answer.predictions]
     return Decision(
@@ -143,9 +150,9 @@ def decide(
         model=answer.model,
         version=answer.version,
         mask=answer.mask,
-        k=asked.k,
+        k=request.k,
         shown=shown,
-        path=_steps(context, vocabulary),
+        path=_path_nodes(context, vocabulary),
         unknown=answer.unknown,
     )
 
@@ -154,10 +161,10 @@ def _rank(service: str | None, shown: Sequence[str]) -> int | None:
     return shown.index(service) + 1 if service in shown else None
 
 
-def _steps(context: Context, vocabulary: Vocabulary) -> list[Step]:
+def _path_nodes(context: Context, vocabulary: Vocabulary) -> list[PathNode]:
     composition = context.composition
     kinds = {} if composition is None else {node.key: node.kind for node in composition.nodes}
     return [
-        Step(key=key, kind=kinds.get(key) or ("service" if key in vocabulary.columns else "other"))
+        PathNode(key=key, kind=kinds.get(key) or ("service" if key in vocabulary.columns else "other"))
         for key in context.path[-MAX_CONTEXT_LENGTH:]
     ]

@@ -1,8 +1,8 @@
-"""The component study: variants of one configuration, measured on the same splits.
+"""Ablation studies: variants of a configuration, evaluated on the same splits.
 
-A TOML file has three tables. ``[plan]`` says how to measure; ``[base]`` is one run with one model
-under ``[base.model]``; each ``[variants."NAME"]`` holds what differs from the base, in the same form.
-An empty variant is the base itself.
+The TOML file of a study has three tables: ``[plan]`` is the :class:`~dagrec.jobs.experiment.Plan`,
+``[base]`` a configuration with one model in ``[base.model]``, and each ``[variants."NAME"]`` contains
+the values that differ from the base. An empty variant is the base itself.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ METRICS = ("accuracy", "mrr", "ndcg", "macro_f1", "nll")
 
 @dataclass(frozen=True)
 class Study:
-    """A component study: its plan, and a run for each variant."""
+    """An ablation study: its plan, the configuration of each variant, and the content of its file."""
 
     plan: Plan
     runs: dict[str, RunConfig]
     source: dict[str, Any]
-    """The file's content after overrides, for the result."""
 
 
 def load_study(file: Path, overrides: Iterable[str] = ()) -> Study:
-    """Read and check a study. Raises :class:`ConfigError` naming the variant and the key."""
+    """Read and check a study. Raises :class:`ConfigError` with the variant and the key."""
     source = read_toml(file)
     for text in overrides:
         override(source, text)
     unknown = set(source) - {"plan", "base", "variants"}
     if unknown or MODEL not in source.get("base", {}) or not source.get("variants"):
         raise ConfigError(
-            f"{file}: a study has the tables plan, base (with base.model) and variants, "
+            f"{file}: a study must have the tables plan, base (with base.model) and variants, "
             f"found {', '.join(source)}; see configs/ablation-gru4rec.toml"
         )
     try:
@@ -67,8 +66,8 @@ def load_study(file: Path, overrides: Iterable[str] = ()) -> Study:
     shared = {(run.read, run.examples, run.seed) for run in runs.values()}
     if len(shared) > 1:
         raise ConfigError(
-            f"{file}: variants must read the same examples with the same seed, found different read, "
-            "examples or seed; put these into [base]"
+            f"{file}: variants must have the same read, examples and seed, found different ones; "
+            "move them to [base]"
         )
     return Study(plan, runs, source)
 
@@ -81,9 +80,9 @@ def ablate(
     processes: int = 1,
     advance: Advance | None = None,
 ) -> dict[str, Any]:
-    """Measure a study; writes results.json, table.md and PNGs into ``folder``, and returns the result.
+    """Evaluate a study, write results.json, table.md and plots to ``folder``, and return the result.
 
-    Finished runs are kept in ``folder/runs``.
+    Finished runs are stored in ``folder/runs``.
     """
     first = next(iter(study.runs.values()))
     experiment = Experiment.of(data, first, study.plan)
@@ -101,25 +100,25 @@ def ablate(
             (folder / f"{metric}.png").write_bytes(intervals(result, metric))
     except OSError as error:
         raise DagrecError(
-            f"{folder}: results cannot be written there: {error.strerror}; choose another --out"
+            f"{folder}: results cannot be written: {error.strerror}; choose another --out"
         ) from None
     return result
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """A Markdown table of the variants, each with its difference to the first."""
+    """A Markdown table of the variants, with their differences in accuracy to the first one."""
     names = list(result["models"])
     lines = [
-        f"| variant | {' | '.join(METRICS)} | accuracy against the first |",
+        f"| variant | {' | '.join(METRICS)} | accuracy vs. first |",
         f"|---|{'---|' * (len(METRICS) + 1)}",
     ]
-    against = {
+    differences = {
         row["b"]: f"{-row['difference']:+.4f}, p {row['p_holm']:.3f}"
         for row in result["comparisons"]
         if row["metric"] == "accuracy" and row["a"] == names[0]
     }
     for name in names:
-        found = [result["models"][name]["metrics"][metric] for metric in METRICS]
-        cells = [f"{m['mean']:.4f} [{m['low']:.3f}, {m['high']:.3f}]" for m in found]
-        lines.append(f"| {name} | {' | '.join(cells)} | {against.get(name, '')} |")
+        values = [result["models"][name]["metrics"][metric] for metric in METRICS]
+        cells = [f"{v['mean']:.4f} [{v['low']:.3f}, {v['high']:.3f}]" for v in values]
+        lines.append(f"| {name} | {' | '.join(cells)} | {differences.get(name, '')} |")
     return "\n".join(lines) + "\n"

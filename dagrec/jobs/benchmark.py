@@ -1,4 +1,7 @@
-"""Time of fitting and answering, for each recommender in one run: ratios are what can be compared."""
+"""Benchmark recommenders: the time to fit, and the time to score contexts.
+
+All recommenders are timed in one process, so that ratios of their times can be compared.
+"""
 
 from __future__ import annotations
 
@@ -19,37 +22,36 @@ from dagrec.models.fitted import Fitted
 from dagrec.training.data import TrainingData
 from dagrec.types import Ids
 
-BATCH = 256
+BATCH_SIZE = 256
 CALLS = 200
-WARM_UP = 20
+WARM_UP_CALLS = 20
 
 Advance = Callable[[str], None]
 
 
 def benchmark(data: Dataset, config: RunConfig, *, advance: Advance | None = None) -> dict[str, Any]:
-    """Seconds to fit on all of the data, and microseconds to score and mask a context.
+    """Measure the seconds to fit all data, and the microseconds to score and mask a context.
 
-    Calls are medians after a warm-up: alone (batch 1), and in a batch of 256, a context.
+    The latter are medians over calls with a single context, and with a batch of 256 contexts.
     """
     if not config.models:
-        raise ConfigError("there must be a model to time, found none; name one with --model")
+        raise ConfigError("there must be a model to time, found none; choose one with --model")
     examples, _ = require_examples(data.compositions, config.examples)
     training = TrainingData.of(examples)
-    rows = np.arange(BATCH) % len(training.contexts)
+    rows = np.arange(BATCH_SIZE) % len(training.contexts)
     results: dict[str, Any] = {}
     for label in config.models:
         recommender = config.recommender(label)
         start = time.perf_counter()
         recommender.fit(training)
-        fit = time.perf_counter() - start
-
+        fit_seconds = time.perf_counter() - start
         fitted = Fitted(recommender, training.graph, config.mask)
-        call = partial(_answer, fitted, training.contexts)
+        call = partial(_score, fitted, training.contexts)
         results[label] = {
-            "fit_seconds": fit,
+            "fit_seconds": fit_seconds,
             "epochs": len(recommender.history),
-            "microseconds_alone": 1e6 * _median(partial(call, rows[:1])),
-            "microseconds_in_batch": 1e6 * _median(partial(call, rows)) / BATCH,
+            "microseconds_alone": 1e6 * _median_seconds(partial(call, rows[:1])),
+            "microseconds_in_batch": 1e6 * _median_seconds(partial(call, rows)) / BATCH_SIZE,
             "parameters": recommender.parameters(),
         }
         if advance:
@@ -64,12 +66,12 @@ def benchmark(data: Dataset, config: RunConfig, *, advance: Advance | None = Non
     }
 
 
-def _answer(fitted: Fitted, contexts: Contexts, rows: Ids) -> None:
+def _score(fitted: Fitted, contexts: Contexts, rows: Ids) -> None:
     fitted.probabilities(contexts.take(rows))
 
 
-def _median(call: Callable[[], None]) -> float:
-    for _ in range(WARM_UP):
+def _median_seconds(call: Callable[[], None]) -> float:
+    for _ in range(WARM_UP_CALLS):
         call()
     times = []
     for _ in range(CALLS):

@@ -1,9 +1,9 @@
-"""A challenger against the live champion, on the newest compositions, which neither has seen.
+"""Compare a challenger with the live champion on the newest compositions, unknown to both.
 
-Compositions are held back from the newest on: at most ``share`` of them. Where the live bundle never
-saw enough of these, they are what is asked about, and the champion answers as it was published. Else
-its configuration is fitted again on the older part, as the challenger is: a model that has seen the
-answers would win against any that has not.
+At most a given share of the compositions, the newest, is held back. If the live bundle was not trained
+on enough of them, only those unknown to it are used, and the champion is compared as published.
+Otherwise the champion is fitted again on the older part, like the challenger, because a model that was
+trained on the test examples would have an unfair advantage.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from dagrec.store.bundle import Bundle
 from dagrec.types import Floats, Options
 
 DECIDING_METRIC = "mrr"
-SHOWN = ("mrr", "accuracy", "ndcg@10", "nll")
-DRAWS = 2000
+REPORTED_METRICS = ("mrr", "accuracy", "ndcg@10", "nll")
+BOOTSTRAP_DRAWS = 2000
 AS_PUBLISHED = "as published"
 FITTED = "fitted on the older part"
 FITTED_AGAIN = "fitted again on the older part"
 
 
 class Side(Options):
-    """One side of a comparison."""
+    """A model in a comparison, and its metrics."""
 
     label: str
     recommender: str
@@ -43,25 +43,28 @@ class Side(Options):
 
 
 class Comparison(Options):
-    """Who was better on the held-back compositions, and by how much."""
+    """The metrics of the compared models on the held-back compositions, and their differences."""
 
     examples: int
     compositions: int
     challenger: Side
-    champion: Side | None = Field(description="null: nothing was live")
+    champion: Side | None = Field(description="null if no bundle was live")
     popularity: Side
-    difference: float | None = Field(None, description="challenger less champion, in MRR")
+    difference: float | None = Field(None, description="MRR of the challenger minus the champion's")
     interval: tuple[float, float] | None = Field(
-        None, description="its 95 % interval, a bootstrap over compositions"
+        None, description="95 % interval of the difference, by a bootstrap over compositions"
     )
     above_popularity: tuple[float, float] = Field(
-        description="95 % interval of challenger less popularity, in MRR"
+        description="95 % interval of the challenger's MRR minus that of popularity"
     )
 
 
 @dataclass(frozen=True)
 class HeldBack:
-    """The split, and whether the live bundle may answer it as published."""
+    """The older compositions for training, and the held-back ones for testing.
+
+    ``unseen`` is True if the live bundle was trained on none of the held-back compositions.
+    """
 
     split: Split
     unseen: bool
@@ -69,7 +72,7 @@ class HeldBack:
 
 @dataclass(frozen=True)
 class Contender:
-    """A fitted model, and how it came to be."""
+    """A fitted model to compare, and how it was fitted."""
 
     label: str
     how: str
@@ -77,12 +80,12 @@ class Contender:
 
     @classmethod
     def champion_of(cls, bundle: Bundle) -> Contender:
-        """The champion of a bundle as it was published."""
+        """The champion of a bundle, as published."""
         label, fitted = bundle.model(None)
         return cls(label, AS_PUBLISHED, fitted)
 
     def outcome(self, examples: Sequence[Example]) -> Outcome:
-        """Its answers; a target that it does not know is a miss."""
+        """The predictions for examples; a target that is unknown to the model counts as a miss."""
         vocabulary = self.fitted.vocabulary
         targets = target_columns(examples, vocabulary)
         return masked_outcome(examples, targets, self.fitted.probabilities, vocabulary)
@@ -91,18 +94,20 @@ class Contender:
 def hold_back(
     examples: Sequence[Example], share: float, live: Bundle | None, min_examples: int
 ) -> HeldBack:
-    """The newest compositions, by time where all tell it, else in the order of the data.
+    """Hold back a share of the compositions, the newest.
 
-    Raises :class:`DataError` where fewer than two compositions can be told apart.
+    If at least ``min_examples`` of their examples are unknown to the live bundle, only their
+    compositions are held back. Compositions without a time are in the order of the data. Raises
+    :class:`DataError` for fewer than two compositions.
     """
-    first: dict[int, Example] = {}
+    first_example: dict[int, Example] = {}
     counts: dict[int, int] = {}
     for example in examples:
-        first.setdefault(example.composition, example)
+        first_example.setdefault(example.composition, example)
         counts[example.composition] = counts.get(example.composition, 0) + 1
-    times = {number: _time(example) for number, example in first.items()}
-    timed = all(time is not None for time in times.values())
-    order = sorted(first, key=lambda number: (times[number] if timed else 0.0, number))
+    times = {number: _latest_time(example) for number, example in first_example.items()}
+    all_timed = all(time is not None for time in times.values())
+    order = sorted(first_example, key=lambda number: (times[number] if all_timed else 0.0, number))
     if len(order) < 2:
         raise DataError(
             f"a comparison needs two compositions with examples, found {len(order)}; "
@@ -110,22 +115,32 @@ def hold_back(
             rule="too-few",
         )
     size = min(len(order) - 1, max(1, round(share * len(order))))
-    newest = set(order[-size:])
-    seen = set() if live is None else set(live.evidence.sorted_hashes.tolist())
-    fresh = {
-        n
-        for n in newest
-        if (source := first[n].context.composition) is None or composition_hash(source) not in seen
+    held_back = set(order[-size:])
+    known_hashes = set() if live is None else set(live.evidence.sorted_hashes.tolist())
+    unknown = {
+        number
+        for number in held_back
+        if (composition := first_example[number].context.composition) is None
+        or composition_hash(composition) not in known_hashes
     }
-    unseen = live is not None and sum(counts[number] for number in fresh) >= min_examples
+    unseen = live is not None and sum(counts[number] for number in unknown) >= min_examples
     if unseen:
-        newest = fresh
+        held_back = unknown
     split = Split(
-        tuple(e for e in examples if e.composition not in newest),
-        tuple(e for e in examples if e.composition in newest),
-        ordered=timed,
+        tuple(e for e in examples if e.composition not in held_back),
+        tuple(e for e in examples if e.composition in held_back),
+        ordered=all_timed,
     )
     return HeldBack(split, unseen)
+
+
+def _latest_time(example: Example) -> float | None:
+    """The latest time in the composition of an example."""
+    composition = example.context.composition
+    if composition is None:
+        return example.context.time
+    times = [composition.time, *(node.time for node in composition.nodes)]
+    return max((time for time in times if time is not None), default=None)
 
 
 def compare(
@@ -135,29 +150,30 @@ def compare(
     popularity: Contender,
     seed: int,
 ) -> Comparison:
-    """All sides asked about the same examples."""
+    """Compare the models on the same examples."""
     contenders = {"challenger": challenger, "popularity": popularity}
     if champion is not None:
         contenders["champion"] = champion
-    outcomes = {name: side.outcome(examples) for name, side in contenders.items()}
+    outcomes = {name: contender.outcome(examples) for name, contender in contenders.items()}
     sides = {
         name: Side(
-            label=side.label,
-            recommender=side.fitted.recommender.name,
-            how=side.how,
-            metrics={metric: METRICS[metric](outcomes[name]) for metric in SHOWN},
+            label=contender.label,
+            recommender=contender.fitted.recommender.name,
+            how=contender.how,
+            metrics={metric: METRICS[metric](outcomes[name]) for metric in REPORTED_METRICS},
         )
-        for name, side in contenders.items()
+        for name, contender in contenders.items()
     }
     groups = np.array([e.composition for e in examples])
     rng = np.random.default_rng(seed)
-    draws = resampled_weights(groups, row_weights(examples, "pairs"), DRAWS, rng)
-    worth = {name: _reciprocal(outcome) for name, outcome in outcomes.items()}
+    draws = resampled_weights(groups, row_weights(examples, "pairs"), BOOTSTRAP_DRAWS, rng)
+    reciprocal_ranks = {name: _reciprocal_ranks(outcome) for name, outcome in outcomes.items()}
 
     def interval(other: str) -> tuple[float, float]:
-        values = worth["challenger"] - worth[other]
-        drawn = np.array([weights @ values for weights in draws])
-        estimate = mean_over_draws([float(values.mean())], drawn)
+        """The 95 % interval of the challenger's MRR minus that of another model."""
+        differences = reciprocal_ranks["challenger"] - reciprocal_ranks[other]
+        means = np.array([weights @ differences for weights in draws])
+        estimate = mean_over_draws([float(differences.mean())], means)
         return estimate.low, estimate.high
 
     difference = None
@@ -176,17 +192,6 @@ def compare(
     )
 
 
-def _reciprocal(outcome: Outcome) -> Floats:
-    """[n] 1 / rank of each target, ties in expectation, 0 for a miss."""
+def _reciprocal_ranks(outcome: Outcome) -> Floats:
+    """[n] expected 1 / rank of each target over the orders of tied services, 0 for a miss."""
     return outcome.ranks.expect(1 / np.arange(1, outcome.num_services + 1))
-
-
-def _time(example: Example) -> float | None:
-    source = example.context.composition
-    if source is None:
-        return example.context.time
-    times = [source.time, *(node.time for node in source.nodes)]
-    return max((time for time in times if time is not None), default=None)
-
-
-__all__ = ["Comparison", "Contender", "HeldBack", "Side", "compare", "hold_back"]

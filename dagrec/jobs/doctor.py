@@ -1,4 +1,4 @@
-"""What this machine and this installation have, and what they lack."""
+"""Diagnose the installation: versions, devices, memory, disk, and missing packages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,26 +24,26 @@ CORE = "core"
 
 
 def doctor() -> dict[str, Any]:
-    """Versions, devices, memory and disk; and for the core and every extra what is missing of it.
+    """Return versions, devices, memory, disk, and the packages of the core and of each extra.
 
-    ``parts`` maps ``core`` and the names of the extras to what :func:`check` says of them. Sizes are
-    in bytes, None where this system does not tell. Without torch ``devices`` is empty, ``threads`` is
-    None, and ``torch_problem`` says why. Raises :class:`DagrecError` where dagrec runs from a folder
-    without being installed: then nobody knows what it requires.
+    ``parts`` is the result of :func:`check` for the core and the extras. Sizes are in bytes, or None if
+    they are unknown on this system. If torch cannot be imported, ``devices`` is empty, ``threads`` is
+    None, and ``torch_problem`` is the reason. Raises :class:`DagrecError` if dagrec is not installed,
+    because its requirements are then unknown.
     """
     try:
-        own = metadata.distribution("dagrec")
+        distribution = metadata.distribution("dagrec")
     except metadata.PackageNotFoundError:
         raise DagrecError(
-            f"dagrec: must be installed for its requirements to be known, found no such package in "
-            f"{sys.prefix}; run `{shlex.quote(sys.executable)} -m pip install -e .` in its folder"
+            f"dagrec: must be an installed package, found none in {sys.prefix}; "
+            f"run `{shlex.quote(sys.executable)} -m pip install -e .` in its folder"
         ) from None
-    requirements = [Requirement(text) for text in own.requires or ()]
-    extras = own.metadata.get_all("Provides-Extra") or []
+    requirements = [Requirement(text) for text in distribution.requires or ()]
+    extras = distribution.metadata.get_all("Provides-Extra") or []
     total, free = memory()
     devices, threads, problem = _torch(total)
     return {
-        "dagrec": own.version,
+        "dagrec": distribution.version,
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
@@ -60,47 +61,50 @@ def doctor() -> dict[str, Any]:
 def check(
     requirements: Sequence[Requirement], extras: Iterable[str], versions: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """For the core and each extra: its ``packages`` and their ``status``, whether it is ``complete``,
-    and if not the ``command`` that completes it.
+    """Check the core and each extra.
 
-    ``versions`` are those of the installed packages. Requirements of another system are left out. The
-    command names the packages themselves, because the dagrec of a registry need not be this one.
+    The result maps each of them to its ``packages`` with their ``status``, whether it is ``complete``,
+    and the ``command`` that installs what is missing. ``versions`` maps installed packages to their
+    versions. Requirements of other systems are left out. The command contains the packages instead of
+    ``dagrec[extra]``, because a registry may have another version of dagrec.
     """
     core = [requirement for requirement in requirements if _applies(requirement, "")]
     parts = {CORE: core}
     for extra in extras:
-        own = [requirement for requirement in requirements if _applies(requirement, extra)]
-        parts[extra] = [requirement for requirement in own if requirement not in core]
-    return {part: _check_part(own, versions) for part, own in parts.items()}
+        applicable = [requirement for requirement in requirements if _applies(requirement, extra)]
+        parts[extra] = [requirement for requirement in applicable if requirement not in core]
+    return {name: _check_part(part, versions) for name, part in parts.items()}
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
-    """Whether this system needs the package for an extra, or for the core where ``extra`` is empty."""
+    """Whether an extra, or the core if ``extra`` is empty, needs the package on this system."""
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _check_part(requirements: Iterable[Requirement], versions: Mapping[str, str]) -> dict[str, Any]:
-    packages, lacks = [], []
+    packages, missing = [], []
     for requirement in requirements:
-        name, wanted = requirement.name, str(requirement.specifier)
-        found = versions.get(name)
-        state = status(requirement.specifier, found)
-        packages.append({"package": name, "wanted": wanted, "found": found, "status": state})
-        if state != "ok":
-            lacks.append(f"{name}{wanted}")
-    command = shlex.join([sys.executable, "-m", "pip", "install", *lacks]) if lacks else None
-    return {"complete": not lacks, "command": command, "packages": packages}
+        name, specifier = requirement.name, requirement.specifier
+        version = versions.get(name)
+        package_status = status(specifier, version)
+        packages.append(
+            {"package": name, "wanted": str(specifier), "found": version, "status": package_status}
+        )
+        if package_status != "ok":
+            missing.append(f"{name}{specifier}")
+    command = shlex.join([sys.executable, "-m", "pip", "install", *missing]) if missing else None
+    return {"complete": not missing, "command": command, "packages": packages}
 
 
-def status(wanted: SpecifierSet, found: str | None) -> str:
-    """``ok``, ``missing``, ``too old`` or ``too new``, for the version that was found."""
-    if found is None:
+def status(specifier: SpecifierSet, installed: str | None) -> str:
+    """``ok``, ``missing``, ``too old`` or ``too new``, for an installed version."""
+    if installed is None:
         return "missing"
     try:
-        version = Version(found)
+        version = Version(installed)
     except InvalidVersion:
         return "too old"
-    for bound in wanted:
+    for bound in specifier:
         if not bound.contains(version, prereleases=True):
             limit = Version(bound.version.removesuffix(".*"))
             return "too old" if bound.operator != "<" and version <= limit else "too new"
@@ -108,71 +112,70 @@ def status(wanted: SpecifierSet, found: str | None) -> str:
 
 
 def _versions(requirements: Iterable[Requirement]) -> dict[str, str]:
-    found = {}
+    versions = {}
     for requirement in requirements:
-        try:
-            found[requirement.name] = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            versions[requirement.name] = metadata.version(requirement.name)
+    return versions
 
 
 def _torch(memory_total: int | None) -> tuple[list[dict[str, Any]], int | None, str | None]:
-    """Its devices, its threads, and why it cannot be used."""
+    """The devices and threads of torch, and why it cannot be imported."""
     try:
-        # Only the room of training imports torch; a broken one lacks a library, which is an OSError.
+        # Only dagrec.training may import torch. A missing shared library raises OSError.
         import dagrec.training.seed  # noqa: F401
     except (ImportError, OSError) as error:
         return [], None, f"torch cannot be imported: {error}"
     torch: Any = sys.modules["torch"]
-    # Older versions of torch do not tell what a processor can.
-    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    flags = [able[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in able]
+    # Older versions of torch have no get_capabilities.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    flags = [capabilities[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in capabilities]
     devices = [
         {
             "name": "cpu",
-            "about": able.get("cpu_name") or platform.processor() or platform.machine(),
+            "about": capabilities.get("cpu_name") or platform.processor() or platform.machine(),
             "memory": memory_total,
             "bf16": any(flags) if flags else None,
         }
     ]
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        about = torch.cuda.get_device_properties(i)
-        # Of NVIDIA's from Ampere on; AMD's, which torch calls cuda too, all have it.
-        bf16 = torch.version.hip is not None or about.major >= 8
-        device = {"name": f"cuda:{i}", "about": about.name, "memory": about.total_memory, "bf16": bf16}
-        devices.append(device)
+        gpu = torch.cuda.get_device_properties(i)
+        # NVIDIA GPUs support bf16 since Ampere. All AMD GPUs, which torch also calls cuda, support it.
+        bf16 = torch.version.hip is not None or gpu.major >= 8
+        devices.append(
+            {"name": f"cuda:{i}", "about": gpu.name, "memory": gpu.total_memory, "bf16": bf16}
+        )
     return devices, torch.get_num_threads(), None
 
 
 def memory(meminfo: Path = Path("/proc/meminfo")) -> tuple[int | None, int | None]:
-    """Bytes of memory in all, and of those that a new process can have.
+    """Return the total memory and the memory that is available to a new process, in bytes.
 
-    From the kernel's own account, or without one from the numbers of pages, which take what files
-    only cache for used. None where this system tells neither.
+    They are read from ``meminfo``. Without it, they are computed from numbers of pages, and memory that
+    only caches files counts as used. None if the system provides neither.
     """
     try:
         text = meminfo.read_text(encoding="utf-8")
     except OSError:
         return _pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")
-    found = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
-    return found.get("MemTotal"), found.get("MemAvailable")
+    sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
+    return sizes.get("MemTotal"), sizes.get("MemAvailable")
 
 
 def _pages(name: str) -> int | None:
-    """Bytes in the pages that the system counts under this name."""
+    """The size in bytes of the pages that ``os.sysconf`` counts under this name."""
     if not {name, "SC_PAGE_SIZE"} <= getattr(os, "sysconf_names", {}).keys():
         return None
     return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cores() -> int | None:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _disk_free() -> int | None:
-    """Bytes that can be written in the working folder; None where it is gone."""
+    """The free disk space of the working folder in bytes; None if the folder does not exist."""
     try:
         return shutil.disk_usage(os.curdir).free
     except OSError:

@@ -1,4 +1,4 @@
-"""The vectors that a published model has learned, as a file of plain arrays and as a picture."""
+"""Export the learned vectors of a published model."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from dagrec.store.bundle import Bundle
 from dagrec.types import Floats
 
 MAX_POINTS = 1_000
-"""Points of a picture; t-SNE takes a quarter of a minute for so many."""
+"""Maximum number of points in a plot, for which t-SNE takes about 15 seconds."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The vectors of one model of a bundle.
+    """The learned vectors of a model.
 
-    keys: of all known nodes, services first; kinds: ``service`` or ``other``; counts: training examples
-    in which a node is the last of the context, or the service that follows; nodes: [keys, D] and
-    services: [services, H] (what each is scored with), where the model has them.
+    fingerprints: of data, vocabulary and graph; keys: [N] keys of all nodes, services first; kinds:
+    [N] ``service`` or ``other``; counts: [N] number of training examples in which a node is the last
+    of the context or the target; nodes: [N, D] input vectors of the nodes; services: [C, H] output
+    vectors of the services. Either is None if the model does not have it.
     """
 
     model: str
     recommender: str
     version: str
     fingerprints: dict[str, str]
-    """Of data, vocabulary and graph."""
     keys: tuple[str, ...]
     kinds: tuple[str, ...]
     counts: Floats
@@ -43,52 +43,50 @@ class Embeddings:
 
     @classmethod
     def of(cls, bundle: Bundle, label: str | None) -> Embeddings:
-        """Those of a model, or of the champion. Raises :class:`ConfigError` where it has none."""
+        """Those of a model, by default the champion. Raises :class:`ConfigError` if it has none."""
         label, fitted = bundle.model(label)
         model = fitted.recommender
-        found = model.embeddings()
-        if not found:
-            able = [name for name, other in bundle.models.items() if other.recommender.embeddings()]
-            raise ConfigError(
-                f"model {label!r} learns no vectors, so that it has no embeddings; choose one of "
-                f"{', '.join(able) or 'those that are trained by gradient, and train it'}"
-            )
-        words, manifest = bundle.vocabulary, bundle.manifest
+        vectors = model.embeddings()
+        if not vectors:
+            labels = [name for name, other in bundle.models.items() if other.recommender.embeddings()]
+            remedy = f"choose one of {', '.join(labels)}" if labels else "train one by gradient descent"
+            raise ConfigError(f"model {label!r}: must have embeddings, found none; {remedy}")
+        vocabulary, manifest = bundle.vocabulary, bundle.manifest
         counts = bundle.graph.frontier_counts[FIRST_SERVICE:].copy()
-        counts[: len(words.services)] += bundle.graph.popularity
+        counts[: len(vocabulary.services)] += bundle.graph.popularity
         data = str(manifest.data.get("fingerprint", ""))
         return cls(
             model=label,
             recommender=model.name,
             version=bundle.version,
             fingerprints={"data": data, "vocabulary": manifest.vocabulary, "graph": manifest.graph},
-            keys=(*words.services, *words.others),
-            kinds=("service",) * len(words.services) + ("other",) * len(words.others),
+            keys=(*vocabulary.services, *vocabulary.others),
+            kinds=("service",) * len(vocabulary.services) + ("other",) * len(vocabulary.others),
             counts=counts,
-            nodes=found.get("nodes"),
-            services=found.get("services"),
+            nodes=vectors.get("nodes"),
+            services=vectors.get("services"),
         )
 
-    def points(self, most: int = MAX_POINTS) -> Points:
-        """What a picture shows: the nodes, or the services where only these have vectors."""
+    def points(self, max_points: int = MAX_POINTS) -> Points:
+        """The most frequent nodes for a plot, or services if the model has no vectors of nodes."""
         vectors = self.services if self.nodes is None else self.nodes
         assert vectors is not None
         n = len(vectors)
-        shown = np.sort(np.argsort(-self.counts[:n], kind="stable")[:most])
-        keys, kinds = (tuple(values[i] for i in shown) for values in (self.keys, self.kinds))
-        return Points(vectors[shown], keys, kinds, self.counts[shown], n)
+        rows = np.sort(np.argsort(-self.counts[:n], kind="stable")[:max_points])
+        keys, kinds = (tuple(values[i] for i in rows) for values in (self.keys, self.kinds))
+        return Points(vectors[rows], keys, kinds, self.counts[rows], n)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Name -> array of the file. Texts are unicode arrays, so that nothing is pickled."""
+        """The arrays of the npz file. Strings are Unicode arrays, so that nothing is pickled."""
         texts = {"model": self.model, "recommender": self.recommender, "version": self.version}
         texts |= {f"{name}_fingerprint": value for name, value in self.fingerprints.items()}
-        found: dict[str, NDArray[np.generic]] = {name: np.array(text) for name, text in texts.items()}
-        found |= {"keys": np.array(self.keys), "kinds": np.array(self.kinds), "counts": self.counts}
+        arrays: dict[str, NDArray[np.generic]] = {name: np.array(text) for name, text in texts.items()}
+        arrays |= {"keys": np.array(self.keys), "kinds": np.array(self.kinds), "counts": self.counts}
         vectors = {"nodes": self.nodes, "services": self.services}
-        return found | {name: rows for name, rows in vectors.items() if rows is not None}
+        return arrays | {name: array for name, array in vectors.items() if array is not None}
 
     def write(self, path: Path) -> None:
-        """Write the npz file in one step. Raises :class:`DagrecError` if it cannot."""
+        """Write the npz file. Raises :class:`DagrecError` if it cannot be written."""
         content = BytesIO()
         np.savez(content, **self.arrays())  # type: ignore[arg-type]
         try:
@@ -99,14 +97,11 @@ class Embeddings:
             ) from None
 
     def summary(self) -> dict[str, Any]:
-        """As it goes into JSON; the vectors are in the file."""
+        """Return everything except for the vectors, as it is written to JSON."""
         shapes = {
-            name: None if rows is None else list(rows.shape)
-            for name, rows in (("nodes", self.nodes), ("services", self.services))
+            name: None if array is None else list(array.shape)
+            for name, array in (("nodes", self.nodes), ("services", self.services))
         }
         cosine = None if self.services is None else mean_cosine(self.services)
         about = {"model": self.model, "recommender": self.recommender, "version": self.version}
         return {**about, "fingerprints": self.fingerprints, **shapes, "service_cosine": cosine}
-
-
-__all__ = ["MAX_POINTS", "Embeddings"]

@@ -1,4 +1,4 @@
-"""Measure recommenders under a protocol; the result holds all that is needed to get it again."""
+"""Evaluate recommenders under a protocol. The result contains everything that reproduces it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.errors import ConfigError
-from dagrec.evaluation.evaluator import join, oracle_accuracy, reference_outcomes, row_weights
+from dagrec.evaluation.evaluator import join_outcomes, oracle_accuracy, reference_outcomes, row_weights
 from dagrec.evaluation.report import BOOTSTRAP_DRAWS, Grid, identical, summarise
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.experiment import RANDOM, Experiment, Plan
@@ -29,12 +29,12 @@ def evaluate(
     processes: int = 1,
     advance: Advance | None = None,
 ) -> dict[str, Any]:
-    """The result of measuring the configured models, as it goes into a JSON file.
+    """Evaluate the configured models, and return the result as it is written to JSON.
 
-    ``keep`` is a folder for finished runs: started again, the measurement is resumed.
+    ``keep`` is a folder for finished runs, from which an interrupted evaluation is resumed.
     """
     if not config.models:
-        raise ConfigError("there must be a model to measure, found none; name one with --model")
+        raise ConfigError("there must be a model to evaluate, found none; choose one with --model")
     configs = {
         label: config.model_copy(update={"models": {label: options}})
         for label, options in config.models.items()
@@ -49,7 +49,7 @@ def evaluate(
 def result_of(
     experiment: Experiment, mask: MaskPolicy, grids: Mapping[str, Grid], config: dict[str, Any]
 ) -> dict[str, Any]:
-    """Measured runs, with everything beside them that a reader needs."""
+    """The result of an experiment: its metrics, and everything that is needed to interpret them."""
     plan = experiment.plan
     reference, test_over_train = _reference(experiment, mask)
     models, comparisons = summarise(grids, plan.weight, test_over_train)
@@ -78,7 +78,7 @@ def _interval(plan: Plan) -> str:
 
 
 def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any], float]:
-    """Lines that every model must be read against, as means over the splits; and n_test / n_train."""
+    """The reference lines of the models as means over the splits, and the mean of n_test / n_train."""
     plan = experiment.plan
     values: dict[str, list[float]] = {}
     lines: dict[str, dict[str, list[float]]] = {}
@@ -89,7 +89,7 @@ def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any]
         ratios.append(len(examples) / len(split.splits[0].train))
         outcomes, new_links = reference_outcomes(split)
         for name, parts in outcomes.items():
-            outcome = join(examples, parts).reweighted(row_weights(examples, plan.weight))
+            outcome = join_outcomes(examples, parts).reweighted(row_weights(examples, plan.weight))
             for metric, function in METRICS.items():
                 lines.setdefault(name, {}).setdefault(metric, []).append(function(outcome))
         for name, value in (
@@ -107,19 +107,21 @@ def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any]
 
 def _warnings(models: Mapping[str, Any], plan: Plan, mask: MaskPolicy) -> list[str]:
     warnings = [
-        f"{a} and {b} have the same value of every metric in every repeat: two different models "
-        "do not, so one of them may not be what it says"
+        f"{a} and {b} have the same value of every metric in every repeat, so they are probably the "
+        "same model; check their configuration"
         for a, b in identical(models)
     ]
     if plan.protocol == "pairs":
         warnings.append(
-            "protocol pairs: pairs of one composition, and equal pairs, can be on both sides of a split"
+            "protocol pairs: pairs of one composition, and equal pairs, can be in both parts of a split"
         )
     if plan.protocol == "cold-services" and mask in (MaskPolicy.OBSERVED, MaskPolicy.CATALOGUE):
         warnings.append(
-            f"protocol cold-services: mask {mask.value} lets hidden services through where it lets all "
-            "through, after nodes that nothing ever followed, and nowhere else; use --mask none or soft"
+            f"protocol cold-services: mask {mask.value} allows cold services only after unknown "
+            "nodes and nodes without followers; use --mask none or soft"
         )
     if plan.repeats == 1 and plan.protocol in RANDOM:
-        warnings.append("a single random split: the interval does not show how much splits differ")
+        warnings.append(
+            "a single random split: the interval does not include the variance between splits"
+        )
     return warnings

@@ -1,4 +1,4 @@
-"""What is measured on what: a plan, the data under it, and the split of each repeat."""
+"""Experiments: the plan of an evaluation, its data, and the split of each repeat."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ PREQUENTIAL = "prequential"
 TEST_FILE = "test-file"
 ALL_PROTOCOLS = (*PROTOCOLS, PREQUENTIAL, TEST_FILE)
 RANDOM = ("pairs", "compositions", "cold-services")
-"""Protocols whose split is drawn; the others have one split, and repeats change the seed only."""
+"""Protocols with random splits. The others have one split, and repeats only change the seed."""
 
 
 class Plan(Options):
-    """How to measure."""
+    """The plan of an evaluation."""
 
     protocol: str = Field("pairs", description=f"one of {', '.join(ALL_PROTOCOLS)}")
-    repeats: int = Field(20, ge=1, description="splits; of a single split, trainings")
-    seeds: int = Field(1, ge=1, description="trainings on each split, whose values are averaged")
-    share: float = Field(0.3, gt=0, lt=1, description="of the data that is tested on")
-    weight: Weight = Field("pairs", description="what weighs the same")
+    repeats: int = Field(20, ge=1, description="number of splits; for a single split, of trainings")
+    seeds: int = Field(
+        1, ge=1, description="number of trainings on each split, whose metrics are averaged"
+    )
+    share: float = Field(0.3, gt=0, lt=1, description="fraction of the data to test on")
+    weight: Weight = Field("pairs", description="unit with equal weight in the metrics")
     every: int = Field(30, ge=1, description="prequential: test examples between two fits")
-    every_counting: int = Field(1, ge=1, description="prequential: the same where a fit only counts")
+    every_counting: int = Field(1, ge=1, description="prequential: the same for counting recommenders")
     catalogue: tuple[tuple[str, str], ...] | None = None
 
     @field_validator("protocol")
@@ -48,21 +50,23 @@ class Plan(Options):
 
     @property
     def single_split(self) -> bool:
-        """Whether all is measured on one split: then intervals come from its compositions."""
+        """Whether there is one split, so that intervals are estimated from its compositions."""
         return self.protocol not in RANDOM or self.repeats == 1
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Examples in memory, and the splits made of them. The last split of each kind is kept."""
+    """A plan, its examples, and the splits of the current repeat.
+
+    test_examples: examples of a separate test set, or None; about, test_about: source, fingerprint and
+    counts of the data, for the result.
+    """
 
     examples: tuple[Example, ...]
     test_examples: tuple[Example, ...] | None
-    """Those of a separate test set."""
     plan: Plan
     seed: int
     about: dict[str, Any]
-    """Source, fingerprint and counts of the data, for the result."""
     test_about: dict[str, Any] | None
     _splits: dict[tuple[int, MaskPolicy, int], EvaluationSplit] = field(
         default_factory=dict, repr=False
@@ -72,7 +76,7 @@ class Experiment:
     def of(
         cls, data: Dataset, config: RunConfig, plan: Plan, test: Dataset | None = None
     ) -> Experiment:
-        """The examples of a data set, and of a test set that replaces drawn test parts."""
+        """The experiment with the examples of a data set, and of a test set if there is one."""
         examples, _ = require_examples(data.compositions, config.examples)
         test_examples, test_about = None, None
         if test is not None:
@@ -83,7 +87,7 @@ class Experiment:
     def split(self, repeat: int, mask: MaskPolicy, *, every: int) -> EvaluationSplit:
         """The split of a repeat.
 
-        ``every`` matters to the prequential protocol only: the smallest size of a block.
+        ``every`` is the minimum number of test examples in a block of the prequential protocol.
         """
         repeat = 0 if self.plan.protocol not in RANDOM else repeat
         every = every if self.plan.protocol == PREQUENTIAL else 0

@@ -1,4 +1,4 @@
-"""Statistics of a data set, exact whatever the number of its paths."""
+"""Statistics of a data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from dagrec.data.vocabulary import Vocabulary
 
 
 def inspect(dataset: Dataset, options: ExampleOptions) -> dict[str, Any]:
-    """Counts of a data set. ``nodes`` and ``links`` are distinct keys and pairs of keys."""
+    """Return the statistics of a data set, which are exact for any number of paths.
+
+    ``nodes`` and ``links`` are the numbers of distinct keys and of distinct pairs of keys.
+    """
     examples, report = extract(dataset.compositions, options)
     compositions = dataset.compositions
     nodes = {node.key for c in compositions for node in c.nodes}

@@ -1,8 +1,8 @@
-"""The runs of an experiment: each (model, repeat, seed) measured once, kept, and never measured again.
+"""The runs of an experiment: each is one model on one split with one seed.
 
-The metrics of a run are kept in a file that is named by a hash of everything that decides them: data,
-protocol, configuration, repeat and seed. A changed configuration therefore never meets old results, and
-an interrupted measurement is resumed.
+The metrics of a run are stored in a file whose name is a hash of everything that determines them: data,
+protocol, configuration, repeat and seed. Thus an interrupted measurement is resumed, and results of
+another configuration are never used.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from dagrec.models.registry import family
 from dagrec.training.runtime import Runtime, current_runtime, is_first_process, use_runtime
 
 Advance = Callable[[str], None]
-"""Called with the label of each model that is done."""
+"""Called with the label of the model after each run."""
 
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One model to measure on one split. In their order, runs need each split once."""
+    """One model on one split. Runs are sorted by split, so that each split is made only once."""
 
     repeat: int
     label: str = field(compare=False)
@@ -46,8 +46,8 @@ class Run:
 class Measurement:
     """An experiment, and the models that are measured in it.
 
-    configs: label -> a configuration whose one model has that label; all read the same examples.
-    ``keep`` is a folder for the metrics of finished runs.
+    configs: label -> configuration with the one model of that label; all have the same examples;
+    keep: folder for the metrics of finished runs, or None.
     """
 
     experiment: Experiment
@@ -55,9 +55,9 @@ class Measurement:
     keep: Path | None = None
 
     def grids(self, processes: int = 1, advance: Advance | None = None) -> dict[str, Grid]:
-        """The metrics of all runs: label -> a row per repeat, a column per seed.
+        """The metrics of all runs: label -> one row per repeat, one column per seed.
 
-        With more than one process they are computed side by side; the values are the same.
+        They do not depend on the number of processes.
         """
         plan = self.experiment.plan
         runs = [
@@ -67,8 +67,8 @@ class Measurement:
             for seed in range(plan.seeds)
         ]
         metrics: dict[tuple[str, int, int], RunMetrics] = {}
-        for run, measured in self._all(runs, processes):
-            metrics[run.label, run.repeat, run.seed] = measured
+        for run, run_metrics in self._measure_all(runs, processes):
+            metrics[run.label, run.repeat, run.seed] = run_metrics
             if advance:
                 advance(run.label)
         return {
@@ -76,38 +76,38 @@ class Measurement:
             for label in self.configs
         }
 
-    def _all(self, runs: Sequence[Run], processes: int) -> Iterator[tuple[Run, RunMetrics]]:
+    def _measure_all(self, runs: Sequence[Run], processes: int) -> Iterator[tuple[Run, RunMetrics]]:
         missing = []
         for run in runs:
-            kept = _read(self._file(run))
-            if kept is None:
+            stored = _read(self._file(run))
+            if stored is None:
                 missing.append(run)
             else:
-                yield run, kept
+                yield run, stored
         if processes == 1 or len(missing) < 2:
             for run in missing:
                 yield run, self.measure(run)
             return
-        # Spawned and not forked: a fork of a process in which torch has run can hang.
+        # A forked process can hang if torch has been used before, so processes are spawned.
         context = multiprocessing.get_context("spawn")
         runtime = replace(current_runtime(), progress=None)
         with ProcessPoolExecutor(processes, context, _start, (self, runtime)) as pool:
-            waiting: dict[Future[RunMetrics], Run] = {pool.submit(_measure, r): r for r in missing}
+            pending: dict[Future[RunMetrics], Run] = {pool.submit(_measure, r): r for r in missing}
             try:
-                for done in as_completed(waiting):
-                    yield waiting[done], done.result()
+                for future in as_completed(pending):
+                    yield pending[future], future.result()
             except BrokenProcessPool:
                 raise DagrecError(
-                    "a measuring process was ended from outside (out of memory?); what was finished is "
-                    "kept: start the same command again, with fewer --processes"
+                    "a worker process was killed, perhaps because memory ran out; run the same command "
+                    "with fewer --processes to resume"
                 ) from None
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def measure(self, run: Run) -> RunMetrics:
-        """Fit and test one model; its metrics are kept where there is a folder for them."""
+        """Fit and test a model, and store its metrics in the folder ``keep``, if there is one."""
         config, plan = self.configs[run.label], self.experiment.plan
-        # Repeats of a single split differ by the seed of training alone.
+        # Repeats of a single split only differ in the seed.
         seed = config.seed + run.repeat * plan.seeds + run.seed
         counting = family(config.recommender(run.label).name) == "counting"
         every = plan.every_counting if counting else plan.every
@@ -119,39 +119,39 @@ class Measurement:
         metrics = RunMetrics.of(result, split.fingerprint, bootstrap, config.seed)
         if (file := self._file(run)) is not None and is_first_process():
             replace_file(file, metrics.model_dump_json())
-            current_runtime().remove_checkpoints()  # the metrics of their trainings are kept now
+            current_runtime().remove_checkpoints()
         return metrics
 
     def _file(self, run: Run) -> Path | None:
         if self.keep is None:
             return None
         config, plan = self.configs[run.label], self.experiment.plan
-        decides: dict[str, Any] = {
+        inputs: dict[str, Any] = {
             "data": self.experiment.about,
             "plan": plan.model_dump(mode="json", exclude={"repeats"}),
             "config": config.model_dump(mode="json"),
-            # With its defaults, which another version may have changed.
+            # All hyperparameters, because defaults can change with the version of dagrec.
             "model": config.recommender(run.label).config.model_dump(mode="json"),
             "single": plan.single_split,
             "repeat": run.repeat,
             "seed": run.seed,
         }
-        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+        name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
         return self.keep / f"{name}.json"
 
 
-_process: tuple[Measurement, Runtime] | None = None
-"""What a spawned process works with; set once when it starts."""
+_worker: tuple[Measurement, Runtime] | None = None
+"""The measurement and runtime of a worker process."""
 
 
 def _start(measurement: Measurement, runtime: Runtime) -> None:
-    global _process
-    _process = measurement, runtime
+    global _worker
+    _worker = measurement, runtime
 
 
 def _measure(run: Run) -> RunMetrics:
-    assert _process is not None
-    measurement, runtime = _process
+    assert _worker is not None
+    measurement, runtime = _worker
     with use_runtime(runtime):
         return measurement.measure(run)
 
@@ -162,6 +162,6 @@ def _read(file: Path | None) -> RunMetrics | None:
     try:
         metrics = RunMetrics.model_validate_json(file.read_bytes())
     except (ValidationError, OSError):
-        return None  # of another version, or damaged: measured again
-    whole = all(METRICS.keys() <= values.keys() for values in metrics.values.values())
-    return metrics if whole else None
+        return None  # damaged, or written by another version
+    is_complete = all(METRICS.keys() <= values.keys() for values in metrics.values.values())
+    return metrics if is_complete else None

@@ -2,12 +2,14 @@
 
 A hyperparameter has the same meaning wherever it occurs, so one table serves all recommenders; what is
 not in it keeps its value. Ranges are around a recommender's default where that differs from one to the
-next.
+next, and always hold it. A hyperparameter that is unset by default may stay so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dagrec.models.registry import recommender_class
@@ -28,16 +30,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two ends; an integer where both are."""
+    """A number between two ends, or the default beyond them; an integer where both are."""
 
     low: float
     high: float
     log: bool = False
 
-    def suggest(self, trial: optuna.Trial, name: str, _default: Any) -> Any:
+    def suggest(self, trial: optuna.Trial, name: str, default: Any) -> Any:
+        ends = [end for end in (self.low, self.high, default) if end is not None]
+        low, high = min(ends), max(ends)
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(name, self.low, self.high, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+            return trial.suggest_int(name, int(low), int(high), log=self.log)
+        return trial.suggest_float(name, low, high, log=self.log)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,6 @@ SPACE: dict[str, Choice | Range | Around] = {
     "heads": Choice((1, 2, 4)),
     "blocks": Range(1, 3),
     "kernel": Range(2, 4),
-    "steps": Range(1, 3),
     "rank": Around(4.0),
     "tied": YES_OR_NO,
     # regularisation
@@ -96,7 +99,7 @@ SPACE: dict[str, Choice | Range | Around] = {
     "teleport": Range(0.0, 0.5),
     "residual": Range(0.0, 0.5),
     "theta": Range(0.1, 1.5),
-    "pruned": Range(0.0, 0.4),
+    "pruned_share": Range(0.0, 0.4),
     "beta": Range(0.5, 8.0),
     "alpha0": Around(30.0),
     "nu": Range(0.0, 1.5),
@@ -114,19 +117,38 @@ SPACE: dict[str, Choice | Range | Around] = {
 }
 
 
-def tunable(name: str) -> dict[str, Choice | Range | Around]:
-    """The hyperparameters of a recommender that are searched, and their ranges."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+SET = "_is_set"
+"""Ends the name of the choice whether a hyperparameter is set that by default is not."""
+
+
+def tunable(name: str, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Choice | Range | Around]:
+    """The hyperparameters of a recommender that are searched beside ``fixed`` ones: ranges."""
     fields = recommender_class(name).Config.model_fields
-    return {key: SPACE[key] for key in fields if key in SPACE}
+    found = {key: SPACE[key] for key in fields if key in SPACE and key not in fixed}
+    if "loss" in fields and fixed.get("loss", fields["loss"].default) != "ce":
+        found.pop("label_smoothing", None)  # which is an option of ce alone
+    if "alphas" in fields and isinstance(fixed.get("alphas", fields["alphas"].default), list | tuple):
+        found.pop("layers", None)  # of which each has its own
+    return found
 
 
-def defaults(name: str) -> dict[str, Any]:
-    """Default values of what is searched; without those that a range cannot express."""
+def defaults(name: str, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """The default values of what is searched, as :func:`suggest` asks a trial for them."""
     fields = recommender_class(name).Config.model_fields
-    return {key: fields[key].default for key in tunable(name) if fields[key].default is not None}
+    values = {key: fields[key].default for key in tunable(name, fixed)}
+    unset = {key + SET: False for key, value in values.items() if value is None}
+    return unset | {key: value for key, value in values.items() if value is not None}
 
 
-def suggest(trial: optuna.Trial, name: str) -> dict[str, Any]:
-    """Hyperparameters of a recommender for one trial."""
+def suggest(trial: optuna.Trial, name: str, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """Hyperparameters of a recommender for one trial, ``fixed`` ones included."""
     fields = recommender_class(name).Config.model_fields
-    return {key: space.suggest(trial, key, fields[key].default) for key, space in tunable(name).items()}
+    chosen: dict[str, Any] = {}
+    for key, space in tunable(name, fixed).items():
+        default = fields[key].default
+        if default is None and not trial.suggest_categorical(key + SET, (False, True)):
+            chosen[key] = None
+        else:
+            chosen[key] = space.suggest(trial, key, default)
+    return {**chosen, **fixed}

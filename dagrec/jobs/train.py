@@ -1,4 +1,4 @@
-"""Train recommenders on all data and publish them together as one bundle."""
+"""Train recommenders on all data, and publish them as one bundle."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ from dagrec.training.runtime import current_runtime, is_first_process
 
 CHAMPION_METRIC = "mrr"
 Advance = Callable[[str], None]
-"""Called with the label of each model that was fitted, measuring included."""
+"""Called with the label of a model each time it was fitted."""
 Fit = Callable[[str, Recommender, TrainingData], tuple[Recommender, float]]
-"""A label, a new recommender and its data -> the fitted recommender, and the seconds it took."""
+"""Label, unfitted recommender and training data -> fitted recommender and seconds."""
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a training job did."""
+    """The result of a training job.
+
+    version: the published version, "" in all but the first process of a distributed training; entries:
+    the manifest's entry of each label; notes: remarks for the user, such as unused declared links.
+    """
 
     version: str
-    """Empty in a process that did not publish: of several that train together only the first does."""
     champion: str
     entries: Mapping[str, ModelEntry]
     notes: tuple[str, ...]
-    """What one should know about it, such as declared links that name a key which no example has."""
 
 
 def train(
@@ -56,12 +58,12 @@ def train(
     share: float = 0.2,
     advance: Advance | None = None,
 ) -> TrainReport:
-    """Fit the configured models to all data, publish them, and make the bundle live.
+    """Fit the configured models to all data, and publish them as the live bundle.
 
-    Before, each model is fitted ``measure`` times without a random ``share`` of the compositions and
-    measured on it: the means go into the manifest, the model with the best MRR is the champion, and
-    each gets the temperature under which the held-out parts are likeliest. With ``measure`` 0 nothing
-    is measured, temperatures are 1, and the first model is the champion.
+    First, each model is fitted ``measure`` times without a random ``share`` of the compositions, and
+    measured on that share. The means of the metrics are stored in the manifest, the model with the best
+    MRR is the champion, and each model gets the temperature that maximises the likelihood of the
+    held-out parts. With ``measure`` 0, temperatures are 1 and the first model is the champion.
     """
     candidates = candidates or Candidates()
     check_models(config)
@@ -94,14 +96,14 @@ def train(
 
 
 def check_models(config: RunConfig) -> None:
-    """Raise :class:`ConfigError` where there is no model to train, or a label that is no plain name."""
+    """Raise :class:`ConfigError` if there is no model to train, or a label is not a plain name."""
     if not config.models:
-        raise ConfigError("there must be a model to train, found none; name one with --model")
+        raise ConfigError("there must be a model to train, found none; choose one with --model")
     check_labels(config.models)
 
 
 def timed_fit(_label: str, new: Recommender, data: TrainingData) -> tuple[Recommender, float]:
-    """A recommender fitted to these data, and the seconds it took."""
+    """Fit a recommender; return it, and the seconds that it took."""
     start = time.perf_counter()
     return new.fit(data), time.perf_counter() - start
 
@@ -116,7 +118,7 @@ def fit_bundle(
     fit: Fit = timed_fit,
     about: Mapping[str, object] | None = None,
 ) -> Bundle:
-    """The configured models fitted to all examples. ``about`` is added to the stored configuration."""
+    """Fit the configured models to all examples. ``about`` is added to the stored configuration."""
     training = candidates.training(examples)
     models: dict[str, Fitted] = {}
     seconds: dict[str, float] = {}
@@ -136,17 +138,15 @@ def fit_bundle(
 
 
 def fit_notes(bundle: Bundle) -> tuple[str, ...]:
-    """What one should know about a bundle that was just fitted."""
+    """Remarks for the user about a newly fitted bundle."""
     notes = [note for fitted in bundle.models.values() for note in fitted.recommender.notes]
     if count := bundle.graph.unknown_links:
-        notes.append(
-            f"{count} declared links name a node or service that no example has; they were left out"
-        )
+        notes.append(f"{count} declared links were ignored: no example contains their node or service")
     return tuple(notes)
 
 
 def best_label(quality: Mapping[str, Quality]) -> str:
-    """The label that is best on held-out parts; the first where nothing was measured."""
+    """The label with the best MRR on held-out parts; the first one if nothing was measured."""
     return max(quality, key=lambda label: quality[label].metrics.get(CHAMPION_METRIC, 0.0))
 
 
@@ -157,7 +157,7 @@ def held_out_parts(
     count: int,
     share: float,
 ) -> list[TestPart]:
-    """Random parts of the compositions, each with what is left to learn from."""
+    """Random test parts of the compositions, each with the others as training data."""
     parts = []
     for repeat in range(count):
         split = hold_out(examples, share, random.Random(f"measure:{config.seed}:{repeat}"))
@@ -169,10 +169,10 @@ def held_out_parts(
 def measure_quality(
     label: str, config: RunConfig, parts: Sequence[TestPart], advance: Advance | None = None
 ) -> Quality:
-    """A model fitted for each part, and measured on it.
+    """Fit a model without each part, and measure it on the part.
 
-    Each part is answered with the temperature that the other parts ask for; the model gets the mean of
-    all, on a logarithmic scale.
+    The temperature for each part is the geometric mean of those fitted to the other parts; the
+    temperature of the result is that of all parts.
     """
     models = []
     for repeat, part in enumerate(parts):
@@ -180,18 +180,20 @@ def measure_quality(
         models.append(model.fit(part.data))
         if advance:
             advance(label)
-    logs = np.log([part.temperature(model) for part, model in zip(parts, models, strict=True)])
+    log_temperatures = np.log(
+        [part.temperature(model) for part, model in zip(parts, models, strict=True)]
+    )
     values: dict[str, list[float]] = {name: [] for name in METRICS} if parts else {}
     for i, (part, model) in enumerate(zip(parts, models, strict=True)):
-        others = np.delete(logs, i)
+        others = np.delete(log_temperatures, i)
         temperature = float(np.exp(others.mean())) if len(others) else 1.0
         outcome = part.outcome(part.fitted(model, temperature).probabilities)
         for name, metric in METRICS.items():
             values[name].append(metric(outcome))
-    sizes = [len(part.examples) / len(part.data.examples) for part in parts]
-    estimates = {name: mean_over_splits(each, float(np.mean(sizes))) for name, each in values.items()}
+    ratios = [len(part.examples) / len(part.data.examples) for part in parts]
+    estimates = {name: mean_over_splits(each, float(np.mean(ratios))) for name, each in values.items()}
     return Quality(
         metrics={name: estimate.mean for name, estimate in estimates.items()},
         intervals={name: (e.low, e.high) for name, e in estimates.items() if len(parts) > 1},
-        temperature=float(np.exp(logs.mean())) if len(logs) else 1.0,
+        temperature=float(np.exp(log_temperatures.mean())) if parts else 1.0,
     )

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +23,28 @@ from pydantic import Field
 from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import require_examples
-from dagrec.errors import ConfigError, DagrecError, NumericalError, missing_package
+from dagrec.errors import (
+    ConfigError,
+    DagrecError,
+    NumericalError,
+    did_you_mean,
+    missing_package,
+)
 from dagrec.evaluation.evaluator import TestPart
+from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.search_space import defaults, suggest, tunable
 from dagrec.jobs.train import held_out_parts
 from dagrec.metrics.ranking import METRICS
-from dagrec.models.registry import create, recommender_name
+from dagrec.models.registry import RECOMMENDER, create, recommender_class, recommender_name
 from dagrec.training.data import Candidates
 from dagrec.types import Options
 
 if TYPE_CHECKING:
     import optuna
 
+MAX_TRIALS = 10_000
+OPTIONS, FAILED = "options", "failed"
+"""What is kept of each trial beside Optuna's own values."""
 LOWER_IS_BETTER = ("mean_rank", "nll", "brier", "ece")
 Advance = Callable[[int, float | None], None]
 """Called after each trial with the number of finished trials and the best value so far."""
@@ -41,7 +53,9 @@ Advance = Callable[[int, float | None], None]
 class TuneOptions(Options):
     """How the search is done."""
 
-    trials: int = Field(50, ge=1, le=10_000, description="settings that are tried, the defaults first")
+    trials: int = Field(
+        50, ge=1, le=MAX_TRIALS, description="settings that are tried, the defaults first"
+    )
     metric: str = Field("mrr", description="what is improved on the held-out parts")
     parts: int = Field(3, ge=1, le=50, description="held-out parts of the compositions")
     share: float = Field(0.2, gt=0, lt=1, description="of the compositions in each held-out part")
@@ -100,19 +114,24 @@ class TuneResult:
     def to_toml(self) -> str:
         """The best setting as a file that ``dagrec train --config`` takes."""
         best, about = self.best, self.options
-        examples = self.config.examples.model_dump(exclude_defaults=True)
+        fields = recommender_class(self.model).Config.model_fields
+        unset = {key for key, value in best.options.items() if value is None}
         lines = [
             f"# {self.model}: {about.metric} {best.value:.4f} on {about.parts} held-out parts",
             f"# ({_shown(self.default_value)} with the defaults), best of {len(self.trials)} trials",
-            f"# data: {self.data['path']}, fingerprint {self.data['fingerprint']}, "
-            f"seed {self.config.seed}",
+            _comment(f"data: {self.data['path']}, fingerprint {self.data['fingerprint']}"),
+            *(
+                f"# TOML has no null: add --set {self.model}.{key}=null"
+                for key in sorted(unset)
+                if fields[key].default is not None
+            ),
             f"seed = {self.config.seed}",
             f'mask = "{self.config.mask.value}"',
-            *(["", "[examples]"] if examples else []),
-            *(f"{key} = {json.dumps(value)}" for key, value in examples.items()),
+            *_toml_table("read", self.config.read.model_dump(exclude_defaults=True)),
+            *_toml_table("examples", self.config.examples.model_dump(exclude_defaults=True)),
             "",
             f"[models.{self.model}]",
-            *(f"{key} = {json.dumps(value)}" for key, value in best.options.items()),
+            *(f"{key} = {_toml(best.options[key])}" for key in best.options if key not in unset),
         ]
         return "\n".join(lines) + "\n"
 
@@ -128,104 +147,158 @@ def tune(
     """Search the hyperparameters of the one model of ``config``; those that it sets stay as they are.
 
     ``study`` is the file in which trials are kept. Raises :class:`ConfigError` for a metric that does
-    not exist, a recommender without hyperparameters, and where Optuna is not installed.
+    not exist, a recommender without hyperparameters, and where Optuna is not installed, and
+    :class:`DagrecError` for a study file that cannot be used.
     """
+    (label,) = config.models
+    name, fixed = recommender_name(label, config.models[label]), dict(config.models[label])
+    fixed.pop(RECOMMENDER, None)
+    if options.metric not in METRICS:
+        nearest = did_you_mean(options.metric, METRICS) or f"; there are {', '.join(METRICS)}"
+        raise ConfigError(f"no metric {options.metric!r}{nearest}")
+    if not tunable(name, fixed):
+        raise ConfigError(
+            f"recommender {name!r} has no hyperparameter to search; choose another one, or train it"
+        )
+    if config.mask is MaskPolicy.CATALOGUE:
+        raise ConfigError(
+            "tune: mask must be observed, soft or none, found 'catalogue'; a search takes no catalogue"
+        )
     try:
         import optuna
     except ModuleNotFoundError as error:
         raise missing_package("tuning", error, "tune") from None
-    (label,) = config.models
-    name, fixed = recommender_name(label, config.models[label]), dict(config.models[label])
-    fixed.pop("recommender", None)
-    if options.metric not in METRICS:
-        raise ConfigError(f"no metric {options.metric!r}; there are {', '.join(METRICS)}")
-    if not set(tunable(name)) - set(fixed):
-        raise ConfigError(
-            f"recommender {name!r} has no hyperparameter to search; choose another one, or train it"
-        )
     examples, _ = require_examples(data.compositions, config.examples)
     parts = held_out_parts(examples, config, Candidates(), options.parts, options.share)
-    search = _study(_study_name(data, config, options, name), options, study)
-    if not search.trials:
-        start = {key: value for key, value in defaults(name).items() if key not in fixed}
-        search.enqueue_trial(start)
-
-    def objective(trial: optuna.Trial) -> float:
-        chosen = suggest(trial, name) | fixed
-        return _value(trial, name, chosen, config, parts, options)
-
-    while len(finished := _finished(search)) < options.trials:
-        # A sampler of its own for each trial: a resumed search goes on as it would have.
-        seed = config.seed * options.trials + len(finished)
-        search.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
-        search.optimize(objective, n_trials=1, catch=(NumericalError,))
-        if advance:
-            values = [trial.value for trial in _finished(search) if trial.value is not None]
-            sign = min if options.metric in LOWER_IS_BETTER else max
-            advance(len(finished) + 1, sign(values) if values else None)
-    trials = tuple(_trial(trial, fixed) for trial in _finished(search)[: options.trials])
+    with _quiet_optuna(), _study_errors(study):
+        search = _study(_study_name(data, config, options, name, fixed), options, study)
+        while (done := len(_finished(search))) < options.trials:
+            # A sampler of its own for each trial: a resumed search goes on as it would have.
+            seed = config.seed * MAX_TRIALS + done
+            search.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
+            if not done and not _is_waiting(search):
+                search.enqueue_trial(defaults(name, fixed))
+            trial = search.ask()
+            chosen = suggest(trial, name, fixed)
+            trial.set_user_attr(OPTIONS, chosen)
+            _run(search, trial, name, chosen, config, parts, options)
+            if advance:
+                values = [
+                    each.value for each in map(_trial, _finished(search)) if each.value is not None
+                ]
+                best = min if options.metric in LOWER_IS_BETTER else max
+                advance(done + 1, best(values) if values else None)
+        finished = _finished(search)[: options.trials]
+    # Numbered anew: a trial in which a process was killed has used up a number.
+    trials = tuple(replace(_trial(trial), number=number) for number, trial in enumerate(finished))
     return TuneResult(name, options, config, data.about(examples), trials)
 
 
-def _value(
+def _run(
+    search: optuna.Study,
     trial: optuna.Trial,
     name: str,
     chosen: dict[str, Any],
     config: RunConfig,
     parts: list[TestPart],
     options: TuneOptions,
-) -> float:
-    import optuna
+) -> None:
+    """Measure one setting on the parts, and finish its trial."""
+    from optuna.trial import TrialState
 
     values: list[float] = []
     for number, part in enumerate(parts):
         try:
             model = create(name, chosen, seed=config.seed + number).fit(part.data)
-        except ConfigError as error:  # values that do not fit each other
-            trial.set_user_attr("failed", str(error))
-            raise optuna.TrialPruned from None
-        except NumericalError as error:
-            trial.set_user_attr("failed", str(error))
-            raise
-        outcome = part.outcome(part.fitted(model).probabilities)
+            outcome = part.outcome(part.fitted(model).probabilities)
+        except (ConfigError, NumericalError) as error:  # values that do not fit each other, or learn
+            trial.set_user_attr(FAILED, str(error))
+            search.tell(trial, state=TrialState.FAIL)
+            return
         values.append(METRICS[options.metric](outcome))
-        trial.report(float(np.mean(values)), number)
+        mean = float(np.mean(values))
+        if not math.isfinite(mean):
+            trial.set_user_attr(FAILED, f"{options.metric} must be finite, found {mean}")
+            search.tell(trial, state=TrialState.FAIL)
+            return
+        trial.report(mean, number)
         if number + 1 < len(parts) and trial.should_prune():
-            raise optuna.TrialPruned
-    return float(np.mean(values))
+            search.tell(trial, state=TrialState.PRUNED)
+            return
+    search.tell(trial, mean)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Optuna logs nothing inside, and what it did before afterwards."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _study_errors(file: Path | None) -> Iterator[None]:
+    """Errors of the file with the trials as :class:`DagrecError`."""
+    try:
+        yield
+    except OSError as error:
+        if file is None:
+            raise
+        raise DagrecError(
+            f"{file}: the trials cannot be kept there: {error.strerror}; choose another study"
+        ) from error
 
 
 def _study(name: str, options: TuneOptions, file: Path | None) -> optuna.Study:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = None
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _require_journal(file)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        load_if_exists=True,
+        direction="minimize" if options.metric in LOWER_IS_BETTER else "maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
+    )
+
+
+def _require_journal(file: Path) -> None:
+    """Raise :class:`DagrecError` for a file of anything else than trials, which is left as it is."""
+    content = file.read_bytes() if file.exists() else b""
+    whole, _, cut_off = content.rpartition(b"\n")
     try:
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
-        search = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            load_if_exists=True,
-            direction="minimize" if options.metric in LOWER_IS_BETTER else "maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
-        )
-    except OSError as error:
+        good = all("op_code" in json.loads(line) for line in whole.splitlines())
+    except (ValueError, TypeError):
+        good = False
+    if good and whole and cut_off:  # by what ended the last process
+        with file.open("r+b") as journal:
+            journal.truncate(len(whole) + 1)
+    elif not good or cut_off:
         raise DagrecError(
-            f"{file}: the trials cannot be kept there: {error.strerror}; choose another --study"
-        ) from None
-    return search
+            f"{file}: a study must be a file with the trials of earlier searches, found another file; "
+            "choose another study"
+        )
 
 
-def _study_name(data: Dataset, config: RunConfig, options: TuneOptions, name: str) -> str:
+def _study_name(
+    data: Dataset, config: RunConfig, options: TuneOptions, name: str, fixed: dict[str, Any]
+) -> str:
     """A hash of everything that decides the value of a trial: other searches share the file."""
     decides = {
         "data": data.fingerprint,
         "config": config.model_dump(mode="json"),
         "options": options.model_dump(mode="json", exclude={"trials"}),
-        "space": {key: repr(space) for key, space in tunable(name).items()},
+        "space": {key: repr(space) for key, space in tunable(name, fixed).items()},
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return f"{name}-{digest[:16]}"
@@ -233,14 +306,38 @@ def _study_name(data: Dataset, config: RunConfig, options: TuneOptions, name: st
 
 def _finished(search: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Trials that were ended, in their order; one that a killed process left open is done again."""
-    return [trial for trial in search.trials if trial.state.is_finished()]
+    return [trial for trial in search.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
-def _trial(trial: optuna.trial.FrozenTrial, fixed: dict[str, Any]) -> Trial:
+def _is_waiting(search: optuna.Study) -> bool:
+    return any(trial.state.name == "WAITING" for trial in search.get_trials(deepcopy=False))
+
+
+def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
     completed = trial.state.name == "COMPLETE"
-    failed = trial.user_attrs.get("failed")
-    return Trial(trial.number, {**trial.params, **fixed}, trial.value if completed else None, failed)
+    attributes = trial.user_attrs
+    value = trial.value if completed else None
+    return Trial(trial.number, attributes[OPTIONS], value, attributes.get(FAILED))
 
 
 def _shown(value: float | None) -> str:
     return "not finished" if value is None else f"{value:.4f}"
+
+
+def _toml_table(name: str, values: dict[str, Any]) -> list[str]:
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+    return ["", f"[{name}]", *lines] if lines else []
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML: what JSON writes the same, and tables."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comment(text: str) -> str:
+    return "# " + "".join(char if char.isprintable() else " " for char in text)

@@ -1,4 +1,4 @@
-"""The finished steps of a job, kept in files, so that an interrupted job is resumed."""
+"""The results of the finished steps of a job, from which an interrupted job is resumed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
 class WorkFolder:
-    """The folder of one job; a step whose result is found there is not repeated.
+    """The folder of a job. Steps with a stored result are not repeated.
 
-    Results are written under another name first: a crash leaves whole ones, or none.
+    Results are replaced atomically, so that a crash never leaves an incomplete one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def result(self, name: str, class_: type[ResultT], compute: Callable[[], ResultT]) -> ResultT:
-        """The result of a step, computed now or before."""
+        """The stored result of a step, or else the computed one, which is then stored."""
         file = self.folder / f"{name}.json"
         try:
             return class_.model_validate_json(file.read_bytes())
@@ -43,27 +43,27 @@ class WorkFolder:
         return result
 
     def fit(self, name: str, new: Recommender, data: TrainingData) -> tuple[Recommender, float]:
-        """``new`` fitted to these data, now or before, and in how many seconds."""
+        """The stored recommender of a step, or else ``new`` fitted to data; and the seconds it took."""
         folder = self.folder / name
         try:
             about = json.loads((folder / "model.json").read_bytes())
             seconds = float((folder / "seconds").read_text(encoding="utf-8"))
             return new.load(folder, about, data.vocabulary, data.graph), seconds
         except (OSError, ValueError, StoreError):
-            pass  # never done, or damaged
+            pass  # missing or damaged
         start = time.perf_counter()
-        model = new.fit(data)
+        recommender = new.fit(data)
         seconds = time.perf_counter() - start
         draft = folder.with_name(f".{folder.name}")
         try:
             shutil.rmtree(draft, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
-            model.save(draft, data.vocabulary)
+            recommender.save(draft, data.vocabulary)
             (draft / "seconds").write_text(str(seconds), encoding="utf-8")
             draft.rename(folder)
         except (OSError, SafetensorError) as error:
             raise _cannot_write(folder, error) from error
-        return model, seconds
+        return recommender, seconds
 
     def remove(self) -> None:
         """Remove all results."""
@@ -71,5 +71,5 @@ class WorkFolder:
 
 
 def _cannot_write(path: Path, error: Exception) -> StoreError:
-    why = error.strerror if isinstance(error, OSError) else error
-    return StoreError(f"{path}: cannot be written: {why}; check space and permissions")
+    reason = error.strerror if isinstance(error, OSError) else error
+    return StoreError(f"{path}: cannot be written: {reason}; check space and permissions")

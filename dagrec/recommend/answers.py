@@ -1,4 +1,4 @@
-"""What a prediction answers: the same over HTTP, on the command line and in Python."""
+"""The answer to a prediction request: the same over HTTP, on the command line and in Python."""
 
 from __future__ import annotations
 
@@ -14,44 +14,46 @@ Strategy = Literal["model", "back-off", "popularity"]
 
 
 class Prediction(Options):
-    """One service of an answer."""
+    """One recommended service."""
 
     rank: int
     service: str
     probability: float
-    support: int = Field(description="training examples in which it followed this node")
+    support: int = Field(description="training examples in which the service followed this node")
 
 
 PREDICTIONS = TypeAdapter(list[Prediction])
 
 
 class Answer(Options):
-    """Ranked services of one model after one node, and everything needed to read them."""
+    """The services that one model ranks after one node, and how the ranking came about."""
 
     model: str
     version: str
-    at: str | None = Field(description="id of the composition's node that is extended; null: a path")
+    at: str | None = Field(description="id of the extended node of the composition; null for a path")
     mask: MaskPolicy
-    candidates: int = Field(description="services that the mask and the filters allow")
+    candidates: int = Field(description="number of services that the mask and the filters allow")
     strategy: Strategy = Field(
-        description="model: all of the context is known; back-off: unknown nodes were passed over; "
-        "popularity: nothing of it is known"
+        description="model: every node of the context is known; back-off: unknown nodes were skipped; "
+        "popularity: no node is known"
     )
     why: str | None = Field(
-        description="why the model or the mask fell back; null: neither of them did"
+        description="why the model or the mask fell back, or no service is left; otherwise null"
     )
     mask_fallback: bool = Field(
-        description="the mask allows no service after this node, so that all services are ranked"
+        description="the mask allows no service after this node, so all services are ranked"
     )
-    terminal: bool = Field(description="the node is known, and nothing ever followed it")
-    unknown: list[str] = Field(description="keys that training never saw")
+    terminal: bool = Field(
+        description="the node is known, but no service followed it in the training data"
+    )
+    unknown: list[str] = Field(description="keys that do not occur in the training data")
     predictions: list[Prediction]
-    explanation: Explanation | None = Field(None, description="where the request asked for it")
+    explanation: Explanation | None = Field(None, description="null unless the request asks for it")
     took_ms: float = Field(description="milliseconds from the parsed request to this answer")
 
 
 class Answers(Options):
-    """Answers side by side: of several models, or at several open ends (all models at the first)."""
+    """The answers of several models or for several open ends, ordered by end, then by model."""
 
     answers: list[Answer]
-    took_ms: float = Field(description="milliseconds for all of them")
+    took_ms: float = Field(description="milliseconds for all answers")

@@ -1,4 +1,4 @@
-"""The last questions to a bundle before anybody is answered from it: does every model answer at all?"""
+"""A smoke test of a bundle before it goes live: every model must give valid probabilities."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dagrec.store.bundle import Bundle
 
 
 def self_check(bundle: Bundle, labels: Iterable[str] | None = None) -> None:
-    """Have models (None: all) answer canned contexts with probabilities that add up to at most 1.
+    """Check that models (None: all) give probabilities that add up to at most 1 for fixed contexts.
 
-    The contexts: nothing, an unknown node, a known node, and the longest path that a context keeps.
+    The contexts are an empty path, an unknown node, a known node, and a path of the maximum length.
     Raises :class:`StoreError`, or :class:`NumericalError` for scores that are not finite.
     """
     predictor = Predictor(bundle)
     for label in bundle.models if labels is None else labels:
-        for path, mask in _questions(bundle):
-            # Explained, too: what is made when it is first asked for is made before anybody waits.
+        for path, mask in _contexts(bundle):
+            # Explanations, too, so that everything computed lazily is ready for the first request.
             request = PredictRequest(path=path, k=MAX_K, model=label, mask=mask, explain=True)
             answer = predictor.answer(request)
             assert isinstance(answer, Answer)
@@ -34,7 +34,7 @@ def self_check(bundle: Bundle, labels: Iterable[str] | None = None) -> None:
                 )
 
 
-def _questions(bundle: Bundle) -> Iterator[tuple[list[str], MaskPolicy | None]]:
+def _contexts(bundle: Bundle) -> Iterator[tuple[list[str], MaskPolicy | None]]:
     keys = (*bundle.vocabulary.others, *bundle.vocabulary.services)
     longest = [keys[i % len(keys)] for i in range(MAX_CONTEXT_LENGTH)]
     for path in ([], ["\0unknown"], list(keys[:1]), longest):

@@ -1,4 +1,4 @@
-"""Why these services: the training compositions behind them, and what the recommender weighed how."""
+"""Explanations of answers: supporting training compositions, similar contexts and model weights."""
 
 from __future__ import annotations
 
@@ -19,63 +19,65 @@ from dagrec.recommend.request import PredictRequest, resolve
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats, Options
 
-MAX_FOLLOWING = 5
+MAX_NEXT = 5
 
 
-class MadeStep(Options):
-    """How often training made the step to one of the answered services."""
+class StepSupport(Options):
+    """The training compositions in which an answered service followed the end of the path."""
 
     service: str
     after: list[str] = Field(
-        description="the longest end of the path after which it came; empty where it never came after "
-        "the last node"
+        description="the longest suffix of the path that the service followed; empty if it never "
+        "followed the last node"
     )
-    compositions: int = Field(description="training compositions that made the step after this end")
-    examples: list[str] = Field(description="ids of the first three of them")
+    compositions: int = Field(description="training compositions in which it followed this suffix")
+    examples: list[str] = Field(description="ids of the first three of these compositions")
 
 
-class Followed(Options):
-    """A service that came next, and in how many compositions."""
+class NextService(Options):
+    """A service that followed a path, and the number of compositions in which it did."""
 
     service: str
     compositions: int
 
 
 class NearestContext(Options):
-    """A path of training that is like the one that was asked about."""
+    """A path of the training data that is similar to the requested one."""
 
     path: list[str]
-    similarity: float = Field(description="nodes that both have, among those that either has")
+    similarity: float = Field(description="Jaccard similarity of the two sets of nodes")
     compositions: int
-    next: list[Followed] = Field(description="what followed it, the most frequent five")
+    next: list[NextService] = Field(description="the five services that followed it most often")
 
 
 class Weight(Options):
-    """What the recommender weighed, and how much."""
+    """The weight of one node or one component in the score."""
 
-    of: str = Field(description="a node that it looked at, or a part that it is mixed from")
+    of: str = Field(description="a node that the model attends to, or a component of a mixture")
     weight: float
 
 
 class Explanation(Options):
-    """Why an answer is what it is, as far as training data and weights can tell."""
+    """The evidence for an answer in the training data, and the weights that the model used."""
 
-    steps: list[MadeStep] = Field(description="for each answered service, in their order")
-    nearest: list[NearestContext] = Field(description="the three most like this one, the nearest first")
+    steps: list[StepSupport] = Field(description="one for each answered service, in order")
+    nearest: list[NearestContext] = Field(
+        description="the three most similar training contexts, the nearest first"
+    )
     weights: list[Weight] | None = Field(
-        description="of attention to nodes, or of the parts of a mixture; null: it has none"
+        description="attention to nodes, or weights of a mixture's components; null for other models"
     )
 
 
 def explain(bundle: Bundle, label: str, context: Context, services: Sequence[str]) -> Explanation:
-    """The explanation of an answer in which a model of the bundle ranked these services."""
+    """Explain an answer in which a model of the bundle ranked these services."""
     vocabulary, evidence = bundle.vocabulary, bundle.evidence
-    words = ("", "", *vocabulary.services, *vocabulary.others)
+    keys = ("", "", *vocabulary.services, *vocabulary.others)
     path = [vocabulary.ids.get(key, UNKNOWN) for key in context.path]
     steps = evidence.steps(path, [vocabulary.columns[service] for service in services])
     return Explanation(
         steps=[
-            MadeStep(
+            StepSupport(
                 service=service,
                 after=list(context.path[len(path) - step.nodes :]),
                 compositions=step.compositions,
@@ -85,12 +87,12 @@ def explain(bundle: Bundle, label: str, context: Context, services: Sequence[str
         ],
         nearest=[
             NearestContext(
-                path=[words[node] for node in near.path],
+                path=[keys[node] for node in near.path],
                 similarity=near.similarity,
                 compositions=near.compositions,
                 next=[
-                    Followed(service=vocabulary.services[column], compositions=count)
-                    for column, count in near.following[:MAX_FOLLOWING]
+                    NextService(service=vocabulary.services[column], compositions=count)
+                    for column, count in near.following[:MAX_NEXT]
                 ],
             )
             for near in evidence.nearest(path)
@@ -100,8 +102,8 @@ def explain(bundle: Bundle, label: str, context: Context, services: Sequence[str
 
 
 def _weights(bundle: Bundle, model: Recommender, context: Context) -> list[Weight] | None:
-    if looked := _look(bundle, model, context):
-        pairs = zip(looked.attention.nodes, looked.focus.tolist(), strict=True)
+    if view := _attention_view(bundle, model, context):
+        pairs = zip(view.attention.nodes, view.focus.tolist(), strict=True)
         return [Weight(of=node, weight=weight) for node, weight in pairs]
     if isinstance(model, SupportsShares) and context.path:
         shares = model.shares(bundle.vocabulary.encode([context]))
@@ -110,50 +112,50 @@ def _weights(bundle: Bundle, model: Recommender, context: Context) -> list[Weigh
 
 
 @dataclass(frozen=True)
-class Look:
-    """The attention with which a context was read, and the DAG that it was about.
+class AttentionView:
+    """The attention weights of a model for one context, and the DAG upstream of the frontier.
 
-    ``place``: position of the frontier among the nodes that were read.
+    ``frontier`` is the position of the frontier in ``attention.nodes``.
     """
 
     attention: Attention
-    place: int
+    frontier: int
     upstream: Upstream
 
     @classmethod
-    def of(cls, model: SupportsAttention, context: Context) -> Look:
+    def of(cls, model: SupportsAttention, context: Context) -> AttentionView:
         attention = model.attention(context)
-        # The frontier is the last of its key, since everything else lies before it.
-        places = [i for i, node in enumerate(attention.nodes) if node == context.path[-1]]
-        place = places[-1] if places else len(attention.nodes) - 1
-        return cls(attention, place, Upstream.of(context))
+        # All other nodes lie upstream of the frontier, so it is the last node with its key.
+        positions = [i for i, node in enumerate(attention.nodes) if node == context.path[-1]]
+        frontier = positions[-1] if positions else len(attention.nodes) - 1
+        return cls(attention, frontier, Upstream.of(context))
 
     @property
     def focus(self) -> Floats:
-        """[n] what the frontier took from each node in the last layer, mean over the heads."""
-        last: Floats = self.attention.weights[-1, :, self.place].mean(axis=0, dtype=np.float64)
-        return last
+        """[n] attention of the frontier to each node in the last layer, averaged over the heads."""
+        weights: Floats = self.attention.weights[-1, :, self.frontier].mean(axis=0, dtype=np.float64)
+        return weights
 
     def summary(self) -> dict[str, Any]:
-        """As it goes into JSON."""
+        """Return the view as it is written to JSON."""
         return {
             "nodes": list(self.attention.nodes),
-            "frontier": self.place,
+            "frontier": self.frontier,
             "focus": self.focus.tolist(),
             "weights": self.attention.weights.tolist(),
         }
 
 
-def look(bundle: Bundle, request: PredictRequest) -> Look | None:
-    """The attention with which a model of a bundle reads a request, at its first node to extend.
+def attention_view(bundle: Bundle, request: PredictRequest) -> AttentionView | None:
+    """The attention of the requested model at the first frontier of a request.
 
-    None where the model has no attention, or nothing of the context is known.
+    None if the model has no attention, or no node of the context is known.
     Raises :class:`RequestError` for a request that cannot be answered.
     """
     contexts, labels, _ = resolve(request, bundle)
-    return _look(bundle, bundle.models[labels[0]].recommender, contexts[0])
+    return _attention_view(bundle, bundle.models[labels[0]].recommender, contexts[0])
 
 
-def _look(bundle: Bundle, model: Recommender, context: Context) -> Look | None:
+def _attention_view(bundle: Bundle, model: Recommender, context: Context) -> AttentionView | None:
     known = any(key in bundle.vocabulary.ids for key in context.path)
-    return Look.of(model, context) if known and isinstance(model, SupportsAttention) else None
+    return AttentionView.of(model, context) if known and isinstance(model, SupportsAttention) else None

@@ -1,4 +1,4 @@
-"""Requests into ranked services: the same for Python, the command line and the service."""
+"""Answer prediction requests from a bundle, for Python, the command line and the service."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from dagrec.recommend.rerank import allowed_services, rank, restrict
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats, Mask
 
-MAX_QUESTIONS = 300
-"""Contexts times models that are answered together."""
+MAX_QUERIES = 300
+"""Maximum number of contexts times models in one batch."""
 ROWS_PER_PASS = 16
-"""Contexts that a model scores in one pass; between passes the time is checked."""
+"""Contexts that a model scores in one pass; the timeout is checked between passes."""
 MAX_CACHED_LENGTH = 20_000
-"""Characters of a context that is cached, at most; a bound on memory."""
+"""Longer contexts (in characters) are not cached, which limits memory."""
 
 
 def predict(bundle: Bundle, request: PredictRequest) -> Answer | Answers:
-    """The answer of a bundle; see :meth:`Predictor.answer`."""
+    """Answer a request from a bundle; see :meth:`Predictor.answer`."""
     return Predictor(bundle).answer(request)
 
 
 def predict_lines(
     bundle: Bundle, lines: Iterable[str], defaults: dict[str, Any]
 ) -> Iterator[Answer | Answers | RequestError]:
-    """An answer, or the error in its place, for each line of JSON that is not blank, in order.
+    """Yield the answer or the error for each line of JSON, in order; blank lines are skipped.
 
-    ``defaults`` are the fields that a line may leave out.
+    ``defaults`` are the values of fields that a line leaves out.
     """
     predictor = Predictor(bundle)
     for number, line in enumerate(lines, start=1):
@@ -61,8 +61,8 @@ def predict_lines(
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """One model asked about one context."""
+class _Query:
+    """One context of a request, to be ranked by one model."""
 
     request: PredictRequest
     context: Context
@@ -72,9 +72,10 @@ class _Question:
 
 @dataclass(slots=True)
 class _Distribution:
-    """A model's probabilities after the mask, before a request's filters and order.
+    """A model's probabilities under the mask, before the filters and re-ranking of a request.
 
-    log_probabilities, allowed: [C]; candidates: how many are allowed; last: node id of the frontier.
+    log_probabilities, allowed: [C]; candidates: number of allowed services; last: node id of the
+    frontier; ranked: the k of the last request without filters and re-ranking, and its ranking.
     """
 
     log_probabilities: Floats
@@ -86,47 +87,46 @@ class _Distribution:
     unknown: list[str]
     strategy: Strategy
     ranked: tuple[int, list[Prediction]] | None = None
-    """The ranking without filters and re-ranking, for the last k that was asked for."""
 
 
-class _Clock:
-    """How long an answer took, and whether that is too long."""
+class _Timer:
+    """The elapsed time of an answer, and its limit in seconds."""
 
     def __init__(self, timeout: float | None) -> None:
         self._start = time.perf_counter()
         self._timeout = timeout
 
-    def took_ms(self) -> float:
+    def elapsed_ms(self) -> float:
         return round((time.perf_counter() - self._start) * 1000, 3)
 
     def check(self) -> None:
-        """Raise :class:`RequestError` when the time is over."""
+        """Raise :class:`RequestError` if the time limit is exceeded."""
         if self._timeout is not None and time.perf_counter() - self._start > self._timeout:
             raise RequestError(
-                f"an answer may take {self._timeout:g} s, found it unfinished then; name fewer models, "
-                "or `at`, or send smaller or fewer requests"
+                f"an answer must take at most {self._timeout:g} s, found it unfinished after that; "
+                "request fewer models, choose a node with `at`, or send smaller or fewer requests"
             )
 
 
 class Predictor:
-    """Answers from one bundle. Threads may share it.
+    """Answers requests from one bundle; it can be shared by threads.
 
-    The distributions of up to ``cache`` contexts are kept, and the least recently used are dropped;
-    ``hits`` and ``misses`` count how often one was found there. Answers are the same without a cache.
+    The distributions of the ``cache`` most recently used contexts are cached. ``hits`` and ``misses``
+    count the look-ups. Answers are the same with and without the cache.
     """
 
     def __init__(self, bundle: Bundle, *, cache: int = 0) -> None:
         self.bundle = bundle
         self.cache = cache
         self.hits = self.misses = 0
-        self._cached: OrderedDict[tuple[str, MaskPolicy, Context], _Distribution] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, MaskPolicy, Context], _Distribution] = OrderedDict()
         self._lock = Lock()
 
     def answer(self, request: PredictRequest, *, timeout: float | None = None) -> Answer | Answers:
-        """One answer; or several, where the request names ``models`` or leaves several ends open.
+        """Return one answer, or several if the request has ``models`` or more than one open end.
 
-        Raises :class:`RequestError` for a composition, node, model or mask that does not exist or does
-        not hold together, for too much at once, and for what takes longer than ``timeout`` seconds.
+        Raises :class:`RequestError` for an invalid composition, for a node, model or mask that does not
+        exist, for too many queries, and if the answer takes longer than ``timeout`` seconds.
         """
         (answer,) = self.batch([request], timeout=timeout)
         if isinstance(answer, RequestError):
@@ -136,59 +136,59 @@ class Predictor:
     def batch(
         self, requests: Sequence[PredictRequest], *, timeout: float | None = None
     ) -> list[Answer | Answers | RequestError]:
-        """The :meth:`answer` to each, or the error in its place. Models score contexts together.
+        """Return the :meth:`answer` or the error of each request. Models score contexts in batches.
 
-        Raises :class:`RequestError` where all together are too much, or take too long.
+        Raises :class:`RequestError` if all requests together have too many queries or take too long.
         """
-        clock = _Clock(timeout)
-        questions: list[_Question] = []
+        timer = _Timer(timeout)
+        queries: list[_Query] = []
         errors: dict[int, RequestError] = {}
         counts = []
         for i, request in enumerate(requests):
-            clock.check()
-            before = len(questions)
+            timer.check()
+            before = len(queries)
             try:
                 contexts, labels, mask = resolve(request, self.bundle)
-                questions += [_Question(request, c, label, mask) for c in contexts for label in labels]
+                queries += [_Query(request, c, label, mask) for c in contexts for label in labels]
             except RequestError as error:
                 errors[i] = error
-            counts.append(len(questions) - before)
-            if len(questions) > MAX_QUESTIONS:
+            counts.append(len(queries) - before)
+            if len(queries) > MAX_QUERIES:
                 raise RequestError(
-                    f"models times nodes to extend may be {MAX_QUESTIONS} at once, found more; name "
-                    "fewer models, or `at`, or send fewer requests"
+                    f"models times nodes to extend must be at most {MAX_QUERIES} at once, found more; "
+                    "request fewer models, choose a node with `at`, or send fewer requests"
                 )
-        pairs = iter(zip(questions, self._distributions(questions, clock), strict=True))
+        pairs = iter(zip(queries, self._distributions(queries, timer), strict=True))
         results: list[Answer | Answers | RequestError] = []
         for i, (request, count) in enumerate(zip(requests, counts, strict=True)):
-            answers = [self._answer(q, distribution, clock) for q, distribution in islice(pairs, count)]
+            answers = [self._answer(q, distribution, timer) for q, distribution in islice(pairs, count)]
             if i in errors:
                 results.append(errors[i])
             elif count == 1 and request.models is None:
                 results.append(answers[0])
             else:
-                results.append(Answers(answers=answers, took_ms=clock.took_ms()))
+                results.append(Answers(answers=answers, took_ms=timer.elapsed_ms()))
         return results
 
-    def _distributions(self, questions: Sequence[_Question], clock: _Clock) -> list[_Distribution]:
-        """The models' distributions, in the order of the questions."""
+    def _distributions(self, queries: Sequence[_Query], timer: _Timer) -> list[_Distribution]:
+        """The distribution of each query, from the cache or computed in batches by model and mask."""
         distributions: dict[int, _Distribution] = {}
         missing: dict[tuple[str, MaskPolicy], list[int]] = {}
-        for i, q in enumerate(questions):
-            cached = self._from_cache(q)
+        for i, query in enumerate(queries):
+            cached = self._from_cache(query)
             if cached is None:
-                missing.setdefault((q.label, q.mask), []).append(i)
+                missing.setdefault((query.label, query.mask), []).append(i)
             else:
                 distributions[i] = cached
         for (label, mask), rows in missing.items():
             for start in range(0, len(rows), ROWS_PER_PASS):
-                clock.check()
-                part = rows[start : start + ROWS_PER_PASS]
-                contexts = [questions[i].context for i in part]
-                for i, computed in zip(part, self._compute(label, mask, contexts), strict=True):
+                timer.check()
+                batch = rows[start : start + ROWS_PER_PASS]
+                contexts = [queries[i].context for i in batch]
+                for i, computed in zip(batch, self._compute(label, mask, contexts), strict=True):
                     distributions[i] = computed
-                    self._to_cache(questions[i], computed)
-        return [distributions[i] for i in range(len(questions))]
+                    self._to_cache(queries[i], computed)
+        return [distributions[i] for i in range(len(queries))]
 
     def _compute(
         self, label: str, mask: MaskPolicy, contexts: Sequence[Context]
@@ -211,109 +211,107 @@ class Predictor:
                 "back-off" if unknown and known[row] else "model" if known[row] else "popularity",
             )
 
-    def _from_cache(self, question: _Question) -> _Distribution | None:
+    def _from_cache(self, query: _Query) -> _Distribution | None:
         if not self.cache:
             return None
-        key = (question.label, question.mask, question.context)
+        key = (query.label, query.mask, query.context)
         with self._lock:
-            cached = self._cached.get(key)
+            cached = self._cache.get(key)
             if cached is None:
                 self.misses += 1
             else:
                 self.hits += 1
-                self._cached.move_to_end(key)
+                self._cache.move_to_end(key)
         return cached
 
-    def _to_cache(self, question: _Question, distribution: _Distribution) -> None:
-        if self.cache and _length(question.context) <= MAX_CACHED_LENGTH:
+    def _to_cache(self, query: _Query, distribution: _Distribution) -> None:
+        if self.cache and _length(query.context) <= MAX_CACHED_LENGTH:
             with self._lock:
-                self._cached[question.label, question.mask, question.context] = distribution
-                if len(self._cached) > self.cache:
-                    self._cached.popitem(last=False)
+                self._cache[query.label, query.mask, query.context] = distribution
+                if len(self._cache) > self.cache:
+                    self._cache.popitem(last=False)
 
-    def _answer(self, question: _Question, distribution: _Distribution, clock: _Clock) -> Answer:
-        clock.check()
-        request = question.request
+    def _answer(self, query: _Query, distribution: _Distribution, timer: _Timer) -> Answer:
+        timer.check()
+        request = query.request
         candidates = distribution.candidates
         if request.has_filters or request.diversity or request.novelty:
-            predictions, candidates = self._reranked(question, distribution)
+            predictions, candidates = self._rerank(query, distribution)
         elif distribution.ranked is not None and distribution.ranked[0] == request.k:
             predictions = distribution.ranked[1]
         else:
-            predictions = self._ranked(request, distribution.log_probabilities, distribution.last)
+            predictions = self._rank(request, distribution.log_probabilities, distribution.last)
             distribution.ranked = request.k, predictions
         explanation = None
         if request.explain:
             services = [prediction.service for prediction in predictions]
-            explanation = explain(self.bundle, question.label, question.context, services)
+            explanation = explain(self.bundle, query.label, query.context, services)
         return Answer(
-            model=question.label,
+            model=query.label,
             version=self.bundle.version,
-            at=question.context.at,
-            mask=question.mask,
+            at=query.context.at,
+            mask=query.mask,
             candidates=candidates,
             strategy=distribution.strategy,
-            why=_why(question, distribution, bool(predictions)),
+            why=_why(query, distribution, bool(predictions)),
             mask_fallback=distribution.mask_fallback,
             terminal=distribution.terminal,
             unknown=distribution.unknown,
             predictions=predictions,
             explanation=explanation,
-            took_ms=clock.took_ms(),
+            took_ms=timer.elapsed_ms(),
         )
 
-    def _reranked(
-        self, question: _Question, distribution: _Distribution
-    ) -> tuple[list[Prediction], int]:
-        """The ranking under the request's filters and order, and the number of services left."""
-        request = question.request
+    def _rerank(self, query: _Query, distribution: _Distribution) -> tuple[list[Prediction], int]:
+        """Apply filters, diversity and novelty; return the ranking and the number of candidates."""
+        request = query.request
         allowed = allowed_services(
             self.bundle.vocabulary,
             allow=None if request.allow is None else frozenset(request.allow),
             deny=request.deny,
-            used=present_keys(question.context) if request.no_repeats else (),
+            used=present_keys(query.context) if request.no_repeats else (),
         )
         log_p = restrict(distribution.log_probabilities, allowed)
-        left = int((distribution.allowed & allowed).sum())
-        return self._ranked(request, log_p, distribution.last), left
+        candidates = int((distribution.allowed & allowed).sum())
+        return self._rank(request, log_p, distribution.last), candidates
 
-    def _ranked(self, request: PredictRequest, log_p: Floats, last: int) -> list[Prediction]:
+    def _rank(self, request: PredictRequest, log_p: Floats, last: int) -> list[Prediction]:
         graph, services = self.bundle.graph, self.bundle.vocabulary.services
         best = rank(log_p, request.k, graph, diversity=request.diversity, novelty=request.novelty)
         support = graph.support(last)[best].astype(np.int64).tolist()
         rows = zip(best.tolist(), np.exp(log_p[best]).tolist(), support, strict=True)
-        # One call of pydantic for all of them takes half the time of one for each.
+        # Validating the whole list at once takes half the time of validating each prediction.
         predictions: list[Prediction] = PREDICTIONS.validate_python(
             [
-                {"rank": number, "service": services[column], "probability": p, "support": count}
-                for number, (column, p, count) in enumerate(rows, start=1)
+                {"rank": rank_, "service": services[column], "probability": p, "support": count}
+                for rank_, (column, p, count) in enumerate(rows, start=1)
             ]
         )
         return predictions
 
 
-def _why(question: _Question, distribution: _Distribution, any_left: bool) -> str | None:
-    """Why the answer is not the model's own ranking of what may follow, in words; None where it is."""
+def _why(query: _Query, distribution: _Distribution, has_predictions: bool) -> str | None:
+    """Describe why the model or the mask fell back, or why the answer is empty; None otherwise."""
     reasons = []
-    path = question.context.path
     if distribution.strategy == "popularity":
-        reasons.append("no node is known to training: services are ranked by how often they occur")
+        reasons.append("no node occurs in the training data: services are ranked by frequency")
     elif distribution.strategy == "back-off":
         count = len(distribution.unknown)
-        reasons.append(f"{count} unknown {'node was' if count == 1 else 'nodes were'} passed over")
+        reasons.append(f"{count} unknown {'node was' if count == 1 else 'nodes were'} skipped")
     if distribution.mask_fallback:
-        known = distribution.terminal
-        why = f"nothing ever followed {path[-1]}" if known else "the node to extend is unknown"
-        reasons.append(f"{why}: the mask allows every service")
-    if not any_left:
+        reason = "the node to extend is unknown"
+        if distribution.terminal:
+            reason = f"no service ever followed {query.context.path[-1]}"
+        reasons.append(f"{reason}: the mask allows every service")
+    if not has_predictions:
         reasons.append("allow, deny and no_repeats leave no service")
     return "; ".join(reasons) or None
 
 
 def _length(context: Context) -> int:
-    """Roughly, the characters of a context."""
+    """The approximate number of characters of a context."""
     if context.history:
-        return MAX_CACHED_LENGTH + 1  # hardly ever asked about twice
+        return MAX_CACHED_LENGTH + 1  # not cached: such contexts hardly ever recur
     total = sum(map(len, context.path))
     if context.composition is not None:
         for node in context.composition.nodes:

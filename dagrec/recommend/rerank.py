@@ -1,8 +1,7 @@
-"""What a user asks of a ranking beyond the model's: filters, diversity, novelty. Neutral: the ranking
-as is.
+"""Filters, diversity and novelty of a ranking. The defaults leave the model's ranking unchanged.
 
-Filters come first, on whatever path an answer was found (model, back-off, popularity): what they remove
-is no candidate, and the probabilities are of the services that are left.
+Filters are applied first, whatever the strategy of the answer (model, back-off, popularity). A removed
+service is no candidate, and the probabilities of the remaining services are normalised again.
 """
 
 from __future__ import annotations
@@ -23,24 +22,25 @@ def allowed_services(
     deny: Collection[str] = (),
     used: Collection[str] = (),
 ) -> Mask:
-    """[C], True for services that may be answered: those in ``allow`` (None: all), and in neither
-    ``deny`` nor ``used``."""
-    kept = np.array([allow is None or service in allow for service in vocabulary.services])
+    """[C], True for services in ``allow`` (None: all) that are in neither ``deny`` nor ``used``."""
+    allowed = np.array([allow is None or service in allow for service in vocabulary.services])
     for keys in (deny, used):
         for key in keys:
             if key in vocabulary.columns:
-                kept[vocabulary.columns[key]] = False
-    return kept
+                allowed[vocabulary.columns[key]] = False
+    return allowed
 
 
 def restrict(log_probabilities: Floats, allowed: Mask) -> Floats:
-    """[C] of the services that are kept, adding up to 1 again where any of them had probability."""
+    """[C] log-probabilities of the allowed services, normalised; -inf for all other services.
+
+    If the allowed services have probability 0, all values are -inf.
+    """
     if allowed.all():
         return log_probabilities
-    left = np.where(allowed, log_probabilities, -np.inf)
-    total = np.logaddexp.reduce(left)
-    found: Floats = left - total if np.isfinite(total) else left
-    return found
+    restricted: Floats = np.where(allowed, log_probabilities, -np.inf)
+    total = np.logaddexp.reduce(restricted)
+    return restricted - total if np.isfinite(total) else restricted
 
 
 def rank(
@@ -51,38 +51,39 @@ def rank(
     diversity: float = 0.0,
     novelty: float = 0.0,
 ) -> Ids:
-    """The columns of the best k services of probability above 0, the best first.
+    """The columns of the best k services with a probability above 0, the best first.
 
     ``novelty`` g adds g bits of self-information to the logarithm of a service's probability:
 
         r(y) = log p(y) + g (-log2 P(y)),   P(y) = (N(y) + 1) / (N + C)
 
-    ``diversity`` d takes by maximal marginal relevance (Carbonell and Goldstein 1998) the services that
+    ``diversity`` d selects services one after another by maximal marginal relevance (Carbonell and
+    Goldstein 1998). The next service y maximises
 
-        (1 - d) exp(r(y) - max r) - d max over those taken of cos(y, z)
+        (1 - d) exp(r(y) - max r) - d max_z cos(y, z),   z selected before
 
-    is largest for, one after the other, where cos compares after which nodes two services came in
-    training, and how often. The first service is the one of largest r whatever d is. Equal values keep
-    vocabulary order. With both 0 the order is that of the probabilities.
+    where cos is the cosine similarity of the numbers of training examples in which two services
+    followed each node. The first service is the one with the largest r for every d. Ties keep
+    vocabulary order. If both are 0, services are ordered by probability.
     """
-    worth = log_probabilities.copy()
+    relevance = log_probabilities.copy()
     if novelty:
         counts = graph.popularity
-        worth += novelty * -np.log2((counts + 1) / (counts.sum() + len(counts)))
-    # A stable sort: equal values keep vocabulary order, so one request has one answer.
-    order = np.argsort(-worth, kind="stable")
-    order = order[: np.count_nonzero(np.isfinite(worth))]  # what is -inf comes last
+        relevance += novelty * -np.log2((counts + 1) / (counts.sum() + len(counts)))
+    # A stable sort keeps ties in vocabulary order, so that answers are deterministic.
+    order = np.argsort(-relevance, kind="stable")
+    order = order[: np.count_nonzero(np.isfinite(relevance))]  # services of probability 0 come last
     if not diversity or not len(order):
         return order[:k]
-    relevance = np.exp(worth[order] - worth[order[0]])
-    nearest = np.zeros(len(order))
-    taken: list[int] = []
-    left = np.ones(len(order), dtype=np.bool_)
-    while len(taken) < min(k, len(order)):
-        value = (1 - diversity) * relevance - diversity * nearest if taken else relevance
-        best = int(np.where(left, value, -np.inf).argmax())
-        taken.append(best)
-        left[best] = False
-        nearest = np.maximum(nearest, graph.similarities(int(order[best]))[order])
-    best_first: Ids = order[np.array(taken)]
-    return best_first
+    relative = np.exp(relevance[order] - relevance[order[0]])
+    similarity = np.zeros(len(order))
+    selected: list[int] = []
+    remaining = np.ones(len(order), dtype=np.bool_)
+    while len(selected) < min(k, len(order)):
+        value = (1 - diversity) * relative - diversity * similarity if selected else relative
+        best = int(np.where(remaining, value, -np.inf).argmax())
+        selected.append(best)
+        remaining[best] = False
+        similarity = np.maximum(similarity, graph.similarities(int(order[best]))[order])
+    columns: Ids = order[np.array(selected)]
+    return columns

@@ -1,10 +1,10 @@
-"""A bundle: a folder with everything that answers predictions, and nothing that runs code.
+"""A bundle: a folder with everything that is needed to answer requests, without executable code.
 
 manifest.json        format, fingerprints, configuration, metrics, SHA-256 of every other file
-vocabulary.json      services and other nodes
-graph.safetensors    links seen in training, and declared ones
-evidence.safetensors which training compositions made which step
-models/<label>/      model.json (name first, then configuration) and tensors.safetensors
+vocabulary.json      keys of the services and of the other nodes
+graph.safetensors    links of the training data, and declared links
+evidence.safetensors training compositions of each step
+models/<label>/      model.json (recommender, then its configuration) and tensors.safetensors
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
@@ -40,18 +41,18 @@ MANIFEST = "manifest.json"
 
 
 class Quality(Options):
-    """What held-out parts of the training data say of a model."""
+    """The quality of a model on held-out parts of the training data."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
     """Means over the held-out parts."""
     intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    """95 % intervals of these means; none where there were fewer than two parts."""
+    """95 % intervals of the means; empty for fewer than two parts."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Divides scores before they become probabilities."""
+    """Divides the scores before the softmax."""
 
 
 class ModelEntry(Quality):
-    """What the manifest says of one model."""
+    """The entry of a model in the manifest."""
 
     recommender: str
     parameters: int
@@ -59,14 +60,14 @@ class ModelEntry(Quality):
 
 
 class Manifest(Options):
-    """The description of a bundle; its presence means that the folder is whole."""
+    """The description of a bundle. It is written last, so a folder with a manifest is complete."""
 
     format: int
     version: str
     created: str
     dagrec: str
     data: dict[str, Any]
-    """path, fingerprint, and counts of compositions and examples."""
+    """Path, fingerprint, and numbers of compositions and examples."""
     vocabulary: str
     graph: str
     mask: MaskPolicy
@@ -74,12 +75,12 @@ class Manifest(Options):
     champion: str
     models: dict[str, ModelEntry]
     files: dict[str, str] = Field(default_factory=dict)
-    """Relative path -> SHA-256, of all files but this one; empty until it is written."""
+    """Relative path -> SHA-256 of all other files; empty until the bundle is written."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Fitted models over one vocabulary and one graph, and the evidence for their answers."""
+    """Fitted models with a common vocabulary and graph, and the evidence for their answers."""
 
     manifest: Manifest
     graph: ServiceGraph
@@ -98,9 +99,9 @@ class Bundle:
         quality: Mapping[str, Quality] | None = None,
         fit_seconds: Mapping[str, float] | None = None,
     ) -> Bundle:
-        """A bundle of fitted models, which share a graph and a mask.
+        """Return a new bundle of fitted models with the same graph and mask.
 
-        ``data`` is what :meth:`Dataset.about` says; ``config`` is kept for the reader. Raises
+        ``data`` is the result of :meth:`Dataset.about`; ``config`` is stored for reference. Raises
         :class:`ConfigError` for a label that cannot be the name of a folder.
         """
         check_labels(models)
@@ -130,10 +131,10 @@ class Bundle:
             champion=champion,
             models=entries,
         )
-        return cls(manifest, fitted.graph, evidence, models).stamped()
+        return cls(manifest, fitted.graph, evidence, models).with_new_version()
 
-    def stamped(self) -> Bundle:
-        """The same bundle, created now, under a version of its own."""
+    def with_new_version(self) -> Bundle:
+        """The same bundle with the current time and a new version."""
         now = datetime.now(UTC)
         version = f"{now:%Y%m%dT%H%M%S%f}-{self.graph.fingerprint[:8]}"
         created = now.isoformat(timespec="seconds")
@@ -151,11 +152,11 @@ class Bundle:
 
     @property
     def mask(self) -> MaskPolicy:
-        """The mask that the models answer under where a request names none."""
+        """The mask of requests that have none."""
         return self.manifest.mask
 
     def model(self, label: str | None) -> tuple[str, Fitted]:
-        """A model by its label, or the champion. Raises :class:`ConfigError` with the choices."""
+        """Return a label and its model, by default the champion. Raises :class:`ConfigError`."""
         label = self.manifest.champion if label is None else label
         if label not in self.models:
             raise ConfigError(f"model must be one of {', '.join(self.models)}, found {label!r}")
@@ -163,12 +164,12 @@ class Bundle:
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Raise :class:`ConfigError` for a label that is no plain name: it becomes a folder."""
+    """Raise :class:`ConfigError` for a label that is not a plain name: each becomes a folder."""
     for label in labels:
         if not re.fullmatch(r"[^./\\\0][^/\\\0]{0,99}", label):
             raise ConfigError(
-                f"a model's label must be a plain name of at most 100 characters, without slashes and "
-                f"no dot in front, found {label!r}; rename it"
+                f"a model's label must be a plain name of at most 100 characters, without slashes or a "
+                f"leading dot, found {label!r}; rename it"
             )
 
 
@@ -183,95 +184,114 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     for label, fitted in bundle.models.items():
         fitted.recommender.save(folder / "models" / label, vocabulary)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in paths:
+        path.chmod(0o644)  # safetensors lets nobody but their owner read them
     files = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
     manifest = bundle.manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write a bundle to a folder of its own, replacing a bundle that is there in one step.
+    """Write a bundle to a new folder, or replace the bundle in a folder once all files are written.
 
-    Raises :class:`StoreError` for a folder that holds anything else, or that cannot be written.
+    Raises :class:`StoreError` for a folder with other content, or if it cannot be written.
     """
-    if (
-        folder.exists()
-        and not (folder / MANIFEST).is_file()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
-        raise StoreError(
-            f"{folder}: a model is saved to a new folder, or over one that was saved before, found "
-            "something else there; choose another folder"
-        )
     try:
+        if (
+            folder.exists()
+            and not (folder / MANIFEST).is_file()
+            and (not folder.is_dir() or any(folder.iterdir()))
+        ):
+            raise StoreError(
+                f"{folder}: must be a new folder or one with a saved model, found other content; "
+                "choose another folder"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             write_bundle(draft, bundle)
             draft.chmod(0o755)
             if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-                folder.rename(old / "old")
-                draft.rename(folder)
-                shutil.rmtree(old)
+                _replace_folder(folder, draft)
             else:
                 draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise StoreError(f"{folder}: cannot be written: {why}; check space and permissions") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(
+            f"{folder}: cannot be written: {reason}; check space and permissions"
+        ) from error
+
+
+def _replace_folder(folder: Path, draft: Path) -> None:
+    """Replace a folder by a draft. If that fails, the folder is unchanged."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.rename(aside / "old")
+        try:
+            draft.rename(folder)
+        except BaseException:
+            (aside / "old").rename(folder)
+            raise
+    except BaseException:
+        with suppress(OSError):
+            aside.rmdir()  # only where it is empty
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read and check a whole bundle. Raises :class:`StoreError` naming the file and what is wrong."""
+    """Load and check a bundle. Raises :class:`StoreError` with the file and its defect."""
     manifest = read_manifest(folder)
     for name in _files_of(manifest):
         if name not in manifest.files:
-            raise StoreError(f"{folder / MANIFEST}: must list {name}, found it missing; publish again")
+            raise StoreError(f"{folder / MANIFEST}: must list {name}, which is missing; publish again")
     for name, expected in manifest.files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            raise StoreError(f"{path}: the manifest lists it, found no such file; publish again")
+            raise StoreError(f"{path}: must exist, found no such file; publish again")
         if _sha256(path) != expected:
-            raise StoreError(f"{path}: must be as it was published, found other content; publish again")
+            raise StoreError(
+                f"{path}: must not change after publication, found another hash; publish again"
+            )
     try:
         keys = json.loads((folder / "vocabulary.json").read_bytes())
         vocabulary = Vocabulary(tuple(keys["services"]), tuple(keys["others"]))
         graph = ServiceGraph.restore(load_file(folder / "graph.safetensors"), vocabulary)
         evidence = Evidence.restore(load_file(folder / "evidence.safetensors"), vocabulary)
-        abouts = {
+        model_files = {
             label: json.loads((folder / "models" / label / "model.json").read_bytes())
             for label in manifest.models
         }
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise StoreError(
-            f"{folder}: its files must be whole, found {error!r}; publish again"
-        ) from error
+        raise StoreError(f"{folder}: files must be readable, found {error!r}; publish again") from error
     if (vocabulary.fingerprint, graph.fingerprint) != (manifest.vocabulary, manifest.graph):
-        raise StoreError(f"{folder}: vocabulary and graph must be the manifest's, found others")
-    if manifest.champion not in abouts:
-        raise StoreError(f"{folder}: champion {manifest.champion!r} must be one of {list(abouts)}")
+        raise StoreError(f"{folder}: fingerprints of vocabulary and graph must match the manifest")
+    if manifest.champion not in manifest.models:
+        labels = ", ".join(manifest.models)
+        raise StoreError(f"{folder}: champion must be one of {labels}, found {manifest.champion!r}")
     models = {}
-    for label, about in abouts.items():
-        entry = manifest.models[label]
+    for label, entry in manifest.models.items():
+        about = model_files[label]
         recommender = _load_model(folder / "models" / label, entry, about, vocabulary, graph)
         models[label] = Fitted(recommender, graph, manifest.mask, entry.temperature)
     return Bundle(manifest, graph, evidence, models)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The checked manifest of a bundle."""
+    """Read the manifest of a bundle. Raises :class:`StoreError`."""
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}; is this a bundle?") from None
     try:
-        # First of all, because another format may have other fields.
-        found = _AnyFormat.model_validate_json(text).format
-        if found != FORMAT:
+        # The format is checked first, because another format may have other fields.
+        format_ = _AnyFormat.model_validate_json(text).format
+        if format_ != FORMAT:
             raise StoreError(
-                f"{path}: format must be {FORMAT}, found {found}; publish it again with this dagrec"
+                f"{path}: format must be {FORMAT}, found {format_}; publish again with this dagrec"
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -283,10 +303,10 @@ class _AnyFormat(BaseModel):
 
 
 def _files_of(manifest: Manifest) -> list[str]:
-    """The files that a bundle of these models is read from."""
+    """The files from which a bundle is loaded."""
     names = ("model.json", "tensors.safetensors")
-    own = [f"models/{label}/{name}" for label in manifest.models for name in names]
-    return ["vocabulary.json", "graph.safetensors", "evidence.safetensors", *own]
+    model_files = [f"models/{label}/{name}" for label in manifest.models for name in names]
+    return ["vocabulary.json", "graph.safetensors", "evidence.safetensors", *model_files]
 
 
 def _load_model(
@@ -295,7 +315,7 @@ def _load_model(
     name = about.get("recommender") if isinstance(about, dict) else None
     if name != entry.recommender:
         raise StoreError(
-            f"{folder / 'model.json'}: recommender must be {entry.recommender!r} as in the manifest, "
+            f"{folder / 'model.json'}: recommender must be {entry.recommender!r}, as in the manifest, "
             f"found {name!r}; publish again"
         )
     try:

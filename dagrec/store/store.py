@@ -1,13 +1,13 @@
-"""The store: published bundles side by side, and one pointer to the live one.
+"""The store: a folder of published bundles, and a pointer to the live one.
 
-    STORE/bundles/<version>/    whole bundles
-    STORE/current               a text file with the live version, replaced in one step
-    STORE/lock                  held by the one job that trains for this store
-    STORE/lock.holder           says which process that is
-    STORE/current.lock          held for the moment in which the pointer moves, or versions are removed
+    STORE/bundles/<version>/    published bundles
+    STORE/current               pointer: a text file with the live version, replaced atomically
+    STORE/lock                  lock of the one job that trains for this store
+    STORE/lock.holder           process that holds this lock
+    STORE/current.lock          lock while the pointer is replaced or versions are removed
 
-A bundle is written under a name that starts with a dot, its manifest last; then the folder is renamed
-and the pointer replaced. Whatever moment it stops at, the pointer names a whole bundle.
+A bundle is written to a hidden folder, its manifest last; then the folder is renamed and the pointer is
+replaced. The pointer names a complete bundle at any time, even after a crash.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from dagrec.store.bundle import MANIFEST, Bundle, load_bundle, read_manifest, wr
 from dagrec.types import Options
 
 
-class BundleAbout(Options):
-    """One published bundle, as it is listed."""
+class BundleInfo(Options):
+    """A published bundle in a list.
+
+    broken: why the bundle cannot be read; metrics: of the champion; fingerprint: of the data.
+    """
 
     version: str
     live: bool
@@ -40,15 +43,13 @@ class BundleAbout(Options):
     created: str = ""
     champion: str = ""
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Of the champion."""
     models: list[str] = Field(default_factory=list)
     compositions: int = 0
     fingerprint: str = ""
-    """Of the data."""
     bytes: int = 0
 
     @classmethod
-    def of(cls, folder: Path, *, live: bool) -> BundleAbout:
+    def of(cls, folder: Path, *, live: bool) -> BundleInfo:
         try:
             manifest = read_manifest(folder)
         except StoreError as error:
@@ -66,9 +67,9 @@ class BundleAbout(Options):
         )
 
 
-DRAFT = ".draft-"
-ABANDONED_AFTER = 86_400
-"""Seconds."""
+DRAFT_PREFIX = ".draft-"
+MAX_DRAFT_AGE = 86_400
+"""Seconds after which a draft is removed, because its process must have been killed."""
 
 
 class Store:
@@ -80,26 +81,26 @@ class Store:
         self.pointer = root / "current"
 
     def versions(self) -> list[str]:
-        """All published versions, the oldest first."""
+        """The published versions, the oldest first."""
         if not self.bundles.is_dir():
             return []
         return sorted(p.name for p in self.bundles.iterdir() if not p.name.startswith("."))
 
-    def listing(self) -> list[BundleAbout]:
-        """What is known of each version, the oldest first; broken ones say why."""
+    def list_bundles(self) -> list[BundleInfo]:
+        """The published bundles, the oldest first, including broken ones."""
         try:
             live = self.current()
         except StoreError:
             live = ""
-        return [BundleAbout.of(self.bundles / v, live=v == live) for v in self.versions()]
+        return [BundleInfo.of(self.bundles / v, live=v == live) for v in self.versions()]
 
     def current(self) -> str:
-        """The live version. Raises :class:`StoreError` when nothing was published."""
+        """The live version. Raises :class:`StoreError` if there is none."""
         try:
             version = self.pointer.read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             raise StoreError(
-                f"{self.root}: a store must hold a published bundle, found none; "
+                f"{self.root}: a store must contain a published bundle, found none; "
                 f"run `dagrec train DATA --store {self.root}`"
             ) from None
         if version not in self.versions():
@@ -109,7 +110,7 @@ class Store:
         return version
 
     def load(self, version: str | None = None) -> Bundle:
-        """A bundle in memory, the live one unless a version is named."""
+        """Load a bundle, by default the live one."""
         return load_bundle(self.bundles / (version or self.current()))
 
     def publish(
@@ -117,18 +118,18 @@ class Store:
         bundle: Bundle,
         *,
         check: Callable[[Bundle], None] | None = None,
-        instead_of: str | None = None,
+        expected_live: str | None = None,
     ) -> str:
         """Write a bundle under a new version, load it again, and make it live. Returns the version.
 
-        ``check`` is called with the bundle as it was read back. ``instead_of``: the version that must
-        be live until then; raises :class:`StoreError` where another one is.
+        ``check`` is called with the loaded bundle. Raises :class:`StoreError` if the bundle cannot be
+        written, or if a version other than ``expected_live`` is live by then.
         """
-        bundle = bundle.stamped()
+        bundle = bundle.with_new_version()
         try:
             self.bundles.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
-            draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.bundles))
+            draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=self.bundles))
             try:
                 write_bundle(draft, bundle)
                 written = load_bundle(draft)
@@ -138,25 +139,25 @@ class Store:
                 for path in (*draft.rglob("*"), draft):
                     sync(path)
                 with self._pointer_lock():
-                    if instead_of is not None and self.current() != instead_of:
+                    if expected_live is not None and self.current() != expected_live:
                         raise StoreError(
-                            f"{self.root}: {instead_of} was live when this began, found "
-                            f"{self.current()} now, and leaves that live; start again"
+                            f"{self.root}: {expected_live} must still be live, found {self.current()}, "
+                            "which stays live; start again"
                         )
                     self._make_live(draft, bundle.version)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         except (OSError, SafetensorError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
+            reason = error.strerror if isinstance(error, OSError) else error
             raise StoreError(
-                f"{self.root}: a bundle cannot be written there: {why}; "
+                f"{self.root}: a bundle cannot be written: {reason}; "
                 "check space and permissions; the live bundle is unchanged"
             ) from error
         return bundle.version
 
     def _make_live(self, draft: Path, version: str) -> None:
-        """Give a draft its name, and point to it; where the one cannot be, the other is not left."""
+        """Rename a draft to its version, and replace the pointer; undo the renaming if that fails."""
         folder = self.bundles / version
         draft.rename(folder)
         try:
@@ -167,19 +168,19 @@ class Store:
             raise
 
     def rollback(self, to: str | None = None, *, check: Callable[[Bundle], None] | None = None) -> str:
-        """Make another version live: the one published before the live one where none is named.
+        """Make another version live, by default the one before the live version. Returns the version.
 
-        It is loaded whole before, and ``check`` asked about it. Raises :class:`StoreError` where it is
-        none, or broken.
+        The bundle is loaded first, and passed to ``check``. Raises :class:`StoreError` if the version
+        does not exist or the bundle is broken.
         """
         try:
             live = self.current()
         except StoreError:
-            live = ""  # a broken pointer must not keep anybody from mending it
+            live = ""  # a rollback also repairs a broken pointer
         earlier = [version for version in self.versions() if not live or version < live]
         if to is None and not earlier:
             raise StoreError(
-                f"{self.root}: rolling back needs a version before {live or 'the live one'}, found none"
+                f"{self.root}: a rollback needs a version before {live or 'the live one'}, found none"
             )
         version = earlier[-1] if to is None else to
         if version not in self.versions():
@@ -193,7 +194,9 @@ class Store:
         try:
             with self._pointer_lock():
                 if version not in self.versions():
-                    raise StoreError(f"{self.bundles / version}: was removed meanwhile; choose another")
+                    raise StoreError(
+                        f"{self.bundles / version}: was removed meanwhile; choose another version"
+                    )
                 replace_file(self.pointer, version + "\n")
         except OSError as error:
             raise StoreError(
@@ -202,33 +205,33 @@ class Store:
         return version
 
     def prune(self, keep: int, *, dry_run: bool = False) -> list[str]:
-        """Remove the oldest versions until ``keep`` are left; returns those removed.
+        """Remove the oldest versions until ``keep`` are left. Returns the removed versions.
 
-        The live one, and the one to which a rollback would go, are always kept.
+        The live version and the one before it, to which a rollback would return, are never removed.
         """
         try:
             with nullcontext() if dry_run else self._pointer_lock():
                 live, versions = self.current(), self.versions()
-                needed = {live, *[version for version in versions if version < live][-1:]}
-                free = [version for version in versions if version not in needed]
-                removed = free[: max(0, len(versions) - keep)]
+                required = {live, *[version for version in versions if version < live][-1:]}
+                removable = [version for version in versions if version not in required]
+                removed = removable[: max(0, len(versions) - keep)]
                 for version in () if dry_run else removed:
-                    # Renamed first, so that no half of a bundle is ever listed.
-                    gone = (self.bundles / version).rename(self.bundles / f"{DRAFT}{version}")
-                    shutil.rmtree(gone, ignore_errors=True)
+                    # Renamed first, so that an incomplete bundle is never listed.
+                    hidden = (self.bundles / version).rename(self.bundles / f"{DRAFT_PREFIX}{version}")
+                    shutil.rmtree(hidden, ignore_errors=True)
         except OSError as error:
             raise StoreError(f"{self.bundles}: cannot be pruned: {error.strerror}") from error
         return removed
 
     def _pointer_lock(self) -> FileLock:
-        """Held while the pointer moves, or what it could point to is removed; waits for a moment."""
+        """The lock for replacing the pointer and removing versions; waits until it is free."""
         return FileLock(self.root / "current.lock")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only job of this store; whatever ends the process ends the lock as well.
+        """Hold the lock of the one job that may train for this store. It ends with the process.
 
-        Raises :class:`StoreError` that says who holds it.
+        Raises :class:`StoreError`, which names the holder, if the lock is held.
         """
         path, holder = self.root / "lock", self.root / "lock.holder"
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -239,8 +242,8 @@ class Store:
             holder.write_text(f"process {os.getpid()} since {now}\n", encoding="utf-8")
         except Timeout:
             raise StoreError(
-                f"{self.root}: one job at a time may train for a store, found {_read_holder(holder)} "
-                "at it; wait until it is done"
+                f"{self.root}: only one job at a time may train for a store, found "
+                f"{_read_holder(holder)}; wait until it has finished"
             ) from None
         except OSError as error:
             lock.release()
@@ -253,27 +256,35 @@ class Store:
             lock.release()
 
     def _remove_abandoned(self) -> None:
-        """Drafts that a killed publisher left behind; one that is being written is younger."""
-        for draft in self.bundles.glob(f"{DRAFT}*"):
-            if time.time() - draft.stat().st_mtime > ABANDONED_AFTER:
+        """Remove the drafts of killed processes; drafts that are being written are younger."""
+        for draft in self.bundles.glob(f"{DRAFT_PREFIX}*"):
+            if time.time() - draft.stat().st_mtime > MAX_DRAFT_AGE:
                 shutil.rmtree(draft, ignore_errors=True)
 
 
 def _read_holder(path: Path) -> str:
-    """Who holds the lock, as far as its file tells."""
+    """The process that holds the lock, as its file says."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")[:1000].strip() or "another"
+        text = path.read_text(encoding="utf-8", errors="replace")[:1000].strip()
     except OSError:
-        return "another"
+        text = ""
+    return text or "another process"
 
 
 def open_bundle(path: Path, version: str | None = None) -> Bundle:
-    """A bundle in memory: of a store (the live one, or a version), or of a folder that is one itself.
+    """Load a bundle from a store, by default the live one, or from the folder of a single bundle.
 
-    Raises :class:`StoreError` for a path that is neither.
+    Raises :class:`StoreError` for a path that is neither, or cannot be read.
     """
-    if (path / MANIFEST).is_file():
-        if version is not None:
-            raise StoreError(f"{path}: versions are of a store, found a single bundle; leave it out")
-        return load_bundle(path)
-    return Store(path).load(version)
+    try:
+        if (path / MANIFEST).is_file():
+            if version is not None:
+                raise StoreError(
+                    f"{path}: a version needs a store, found a single bundle; omit the version"
+                )
+            return load_bundle(path)
+        return Store(path).load(version)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be read: {error.strerror}; check the path and its permissions"
+        ) from error

@@ -1,4 +1,4 @@
-"""Augmentation: other readings of the contexts of training that have the same right answer."""
+"""Augmentation of training contexts, which does not change their targets."""
 
 from __future__ import annotations
 
@@ -14,43 +14,48 @@ from dagrec.types import Ids, Options
 
 
 class Augmentation(Options):
-    """Probabilities of three changes that leave the right answer as it is; all 0: no change.
+    """Probabilities of three changes to a training context.
 
-    None of them touches the last node of a context, which decides what may follow.
+    None of them changes the frontier, which determines the allowed services.
     """
 
     node_mask: float = Field(
-        0.0, ge=0, lt=1, description="that a node before the last is read as the unknown node"
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability of replacing a node before the frontier by the unknown node",
     )
     crop: float = Field(
-        0.0, ge=0, le=1, description="that a context loses some of its oldest nodes, not its last"
+        0.0, ge=0, le=1, description="probability of removing some of the oldest nodes of a context"
     )
     reorder: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="that the upstream DAG is read in another order of the nodes that no link orders; "
-        "for contexts that are read from it",
+        description="probability of reading the upstream DAG in a random topological order; for "
+        "recommenders that read it as a sequence",
     )
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether any probability is above 0."""
         return self.node_mask > 0 or self.crop > 0 or self.reorder > 0
 
 
 def augment(contexts: Contexts, options: Augmentation, rng: np.random.Generator) -> Contexts:
-    """Each context cropped with probability ``crop``, then its nodes masked with ``node_mask`` each.
+    """Crop each context with probability ``crop``, then mask each node with probability ``node_mask``.
 
-    A crop keeps the newest 1 .. n - 1 of n nodes, each number as likely. A masked node becomes the
-    unknown node; the last is never masked. A context of one node or none stays as it is. Origins stay,
-    and what is given is not written to. ``reorder`` is left to :func:`reorder`.
+    A crop keeps the newest 1 .. n - 1 of n nodes; all these numbers are equally likely. A masked node
+    is replaced by the unknown node, and the last node is never masked. Contexts with less than two
+    nodes are not changed. The input is not modified, and the origins are the same. ``reorder`` is not
+    applied; see :func:`reorder`.
 
-    Source: crop and mask of CL4SRec (Xie et al. 2022), with the last node kept, for the same target.
+    These are the crop and mask operations of CL4SRec (Xie et al. 2022), except that the last node is
+    kept.
     """
     nodes, lengths = contexts.nodes, contexts.lengths
     if options.crop > 0:
-        nodes, lengths = _cropped(nodes, lengths, options.crop, rng)
+        nodes, lengths = _crop(nodes, lengths, options.crop, rng)
     if options.node_mask > 0:
         before_last = np.arange(nodes.shape[1]) < lengths[:, None] - 1
         masked = before_last & (rng.random(nodes.shape) < options.node_mask)
@@ -58,29 +63,30 @@ def augment(contexts: Contexts, options: Augmentation, rng: np.random.Generator)
     return Contexts(nodes, lengths, contexts.origins)
 
 
-def _cropped(nodes: Ids, lengths: Ids, share: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """Rows moved to the left by what they lose, with no more padding than they need then."""
+def _crop(nodes: Ids, lengths: Ids, share: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """Crop random rows, and return them left-aligned with the least possible padding."""
     chosen = (rng.random(len(lengths)) < share) & (lengths > 1)
-    # The upper end is excluded: of n nodes 1 .. n - 1 are lost.
-    lost = np.where(chosen, rng.integers(1, np.maximum(lengths, 2)), 0)
-    lengths = lengths - lost
-    places = np.arange(max(int(lengths.max(initial=0)), 1))
-    inside = places < lengths[:, None]
-    moved = np.take_along_axis(nodes, np.where(inside, places + lost[:, None], 0), axis=1)
-    return np.where(inside, moved, PADDING), lengths
+    # The upper end is exclusive: 1 .. n - 1 of n nodes are removed.
+    removed = np.where(chosen, rng.integers(1, np.maximum(lengths, 2)), 0)
+    lengths = lengths - removed
+    positions = np.arange(max(int(lengths.max(initial=0)), 1))
+    inside = positions < lengths[:, None]
+    shifted = np.take_along_axis(nodes, np.where(inside, positions + removed[:, None], 0), axis=1)
+    return np.where(inside, shifted, PADDING), lengths
 
 
 def reorder(
     contexts: Contexts, vocabulary: Vocabulary, share: float, rng: np.random.Generator
 ) -> Contexts:
-    """Each context, with probability ``share``, as a random linear extension of its upstream DAG.
+    """Replace contexts, each with probability ``share``, by random orders of their upstream DAGs.
 
-    Only nodes of which neither is upstream of the other change places, and the frontier stays last.
-    A row without a composition behind it stays as it is. Of an upstream DAG with more nodes than a
-    context may have, the newest of the drawn order are kept. What is given is not written to.
+    The order is a random linear extension, see :func:`dagrec.graph.upstream.linear_extension`.
+    Only nodes that are not ancestors of each other change their order, and the frontier stays last.
+    Rows without a composition are not changed. If the upstream DAG has more nodes than a context may
+    have, the last ones in the drawn order are kept. The input is not modified.
 
-    For contexts that are read from the upstream DAG: a row that held one path holds the whole DAG
-    afterwards. ``vocabulary`` is the one that encoded them.
+    This is meant for contexts that are read from the upstream DAG, because the row of a path is
+    replaced by one of the whole DAG. ``vocabulary`` is the one that encoded the contexts.
     """
     chosen = rng.random(len(contexts)) < share
     rows: dict[int, list[int]] = {}
@@ -103,10 +109,10 @@ def reorder(
 def _extension_ids(
     context: Context, upstream: Sequence[str], vocabulary: Vocabulary, rng: np.random.Generator
 ) -> list[int]:
-    """Node ids of a context's upstream DAG in a random order that its links allow."""
+    """The node ids of a context's upstream DAG in a random topological order."""
     composition = context.composition
     assert composition is not None
-    place = {node: i for i, node in enumerate(upstream)}
-    order = linear_extension([[place[p] for p in composition.parents[n]] for n in upstream], rng)
+    position = {node: i for i, node in enumerate(upstream)}
+    order = linear_extension([[position[p] for p in composition.parents[n]] for n in upstream], rng)
     keys = [composition.by_id[upstream[i]].key for i in order[-MAX_CONTEXT_LENGTH:]]
     return [vocabulary.ids.get(key, UNKNOWN) for key in keys]

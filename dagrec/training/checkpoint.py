@@ -1,9 +1,9 @@
-"""Checkpoints: everything that a training needs to go on as if it had never stopped.
+"""Checkpoints, from which an interrupted training is resumed with the same result.
 
-One safetensors file a training, named by a hash of all that decides its result: weights, the best
-weights, the optimiser's state and the generators as tensors; epoch and history as JSON in the header.
-It is written under another name and renamed, so a crash leaves the checkpoint before it; and it holds
-a hash of its content, so that a file which the disk has damaged is not taken for one.
+A checkpoint is one safetensors file per training, named by a hash of everything that determines the
+result. Weights, best weights, optimiser state and generator states are tensors; epoch and history are
+JSON in the header. The file is replaced atomically, so a crash leaves the previous checkpoint, and it
+has a hash of its content, so that a damaged file is not used.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class TrainingState:
-    """How far a training has come.
+    """The state of a training besides the current weights and the optimiser.
 
-    best: the weights with the best validation value, None where nothing is held out.
+    best: the weights with the best validation value, or None without a held-out part.
     """
 
     history: list[Epoch] = field(default_factory=list)
@@ -49,7 +49,7 @@ class TrainingState:
 
 @dataclass
 class Checkpoint:
-    """The file of one training. It is written every ``seconds`` at most, and at the end."""
+    """The checkpoint file of one training. It is written at most every ``seconds``, and at the end."""
 
     path: Path
     seconds: float
@@ -65,7 +65,7 @@ class Checkpoint:
         processes: Processes,
         seconds: float,
     ) -> Checkpoint:
-        decides = {
+        identity = {
             "format": FORMAT,
             "dagrec": version("dagrec"),
             "torch": torch.__version__,
@@ -76,13 +76,13 @@ class Checkpoint:
             "data": data.fingerprint,
             "processes": processes.count,
         }
-        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         return cls(folder / f"{learner.name}-{name}.safetensors", seconds)
 
     def due(self, done: bool) -> bool:
-        """Whether it is time to write; a training that took less than ``seconds`` is never written."""
-        waited = time.monotonic() - self._written >= self.seconds
-        return waited or (done and self.path.exists())
+        """Whether to write now. A training that takes less than ``seconds`` writes no checkpoint."""
+        elapsed = time.monotonic() - self._written >= self.seconds
+        return elapsed or (done and self.path.exists())
 
     def write(
         self,
@@ -91,33 +91,33 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         generators: Tensor,
     ) -> None:
-        """Replace the file. Raises :class:`DagrecError` where it cannot be written.
+        """Write the file. Raises :class:`DagrecError` if it cannot be written.
 
-        generators: [processes, ...] states of the random generators, one row a process.
+        generators: [processes, ...] states of the random generators, one row per process.
         """
         tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (state.best or {}).items()}
         tensors["generators"] = generators
-        plain: dict[str, dict[str, Any]] = {}
+        scalars: dict[str, dict[str, Any]] = {}
         for number, values in optimiser.state_dict()["state"].items():
             for key, value in values.items():
                 if isinstance(value, Tensor):
                     tensors[f"optimiser/{number}/{key}"] = value
                 else:
-                    plain.setdefault(str(number), {})[key] = value
-        about = {
+                    scalars.setdefault(str(number), {})[key] = value
+        metadata = {
             "history": [astuple(epoch) for epoch in state.history],
             "best_value": state.best_value,
             "best_epoch": state.best_epoch,
             "done": state.done,
-            "optimiser": plain,
+            "optimiser": scalars,
         }
-        # Tensors that share memory cannot be stored together; copies are.
+        # safetensors does not store tensors that share memory.
         copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        header = json.dumps(about)
+        state_json = json.dumps(metadata)
         try:
-            metadata = {"state": header, "digest": self._digest(header, copies)}
-            replace_file(self.path, save(copies, metadata))
+            header = {"state": state_json, "digest": self._digest(state_json, copies)}
+            replace_file(self.path, save(copies, header))
         except (OSError, SafetensorError) as error:
             raise DagrecError(
                 f"{self.path}: a checkpoint must be written, found {error}; make room, or choose "
@@ -128,25 +128,25 @@ class Checkpoint:
     def read(
         self, network: torch.nn.Module, optimiser: torch.optim.Optimizer
     ) -> tuple[TrainingState, Tensor] | None:
-        """Put weights and optimiser back to where the file was written; its state and generators.
+        """Restore weights and optimiser, and return the training state and the generator states.
 
-        None where there is no file, or one that is damaged: then training starts from the beginning.
+        Returns None if there is no valid checkpoint; training then starts from the beginning.
         """
         remove_drafts(self.path)
         content = self._content()
         if content is None:
             return None
-        about, tensors = content
+        metadata, tensors = content
         parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimiser": {}}
         generators = tensors.pop("generators")
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
         if _shapes(parts["weights"]) != _shapes(network.state_dict()):
-            return None  # of a network that another version of its code made
+            return None  # written by another version of the network's code
         network.load_state_dict(parts["weights"])
         moments: dict[int, dict[str, Any]] = {
-            int(number): dict(values) for number, values in about["optimiser"].items()
+            int(number): dict(values) for number, values in metadata["optimiser"].items()
         }
         for name, tensor in parts["optimiser"].items():
             number, _, key = name.partition("/")
@@ -155,33 +155,33 @@ class Checkpoint:
             {"state": moments, "param_groups": optimiser.state_dict()["param_groups"]}
         )
         state = TrainingState(
-            [Epoch(*line) for line in about["history"]],
-            about["best_value"],
-            about["best_epoch"],
+            [Epoch(*fields) for fields in metadata["history"]],
+            metadata["best_value"],
+            metadata["best_epoch"],
             parts["best"] or None,
-            about["done"],
+            metadata["done"],
         )
         return state, generators
 
     def _content(self) -> tuple[dict[str, Any], Weights] | None:
-        """What was written, if all of it is there and nothing else."""
+        """The metadata and the tensors of the file, or None if it is missing or damaged."""
         try:
             with safe_open(self.path, "pt") as file:
-                about = file.metadata()
+                header = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if about["digest"] != self._digest(about["state"], tensors):
+            if header["digest"] != self._digest(header["state"], tensors):
                 return None
-            return json.loads(about["state"]), tensors
+            return json.loads(header["state"]), tensors
         except (OSError, SafetensorError, KeyError, TypeError):
             return None
 
-    def _digest(self, header: str, tensors: Mapping[str, Tensor]) -> str:
-        """A hash of the content and of the training that it is of."""
-        total = hashlib.sha256(f"{self.path.name} {header}".encode())
+    def _digest(self, state_json: str, tensors: Mapping[str, Tensor]) -> str:
+        """A SHA-256 over the content and the file name, which identifies the training."""
+        digest = hashlib.sha256(f"{self.path.name} {state_json}".encode())
         for name, tensor in sorted(tensors.items()):
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-        return total.hexdigest()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

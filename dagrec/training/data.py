@@ -1,4 +1,4 @@
-"""What a recommender may learn from: one training part, and everything derived from it alone."""
+"""Training data: the examples of a training part, and everything that is derived from them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from dagrec.types import Floats, Ids, Ragged
 
 
 @dataclass(frozen=True)
-class Grouped:
-    """Distinct contexts, and how often each service followed each, in compressed rows.
+class GroupedExamples:
+    """Distinct contexts and the number of times that each service followed them, in compressed rows.
 
-    contexts: U of them; starts: [U + 1]; columns, counts: [pairs], by context and column.
+    contexts: U distinct contexts; starts: [U + 1] row starts; columns, counts: [pairs] service column
+    and number of examples of each pair, sorted by context and column.
     """
 
     contexts: Contexts
@@ -33,18 +34,18 @@ class Grouped:
     counts: Floats
 
     def pairs_of(self, rows: Ids) -> tuple[Ids, Ids]:
-        """The pairs of the contexts ``rows``: which of these each is of, and its number. [P], [P]"""
-        places, owner = Ragged(self.starts).take(rows)
-        return owner, places
+        """The pairs of the contexts ``rows``: [P] position in ``rows`` and [P] index of each pair."""
+        indices, positions = Ragged(self.starts).take(rows)
+        return positions, indices
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """Training examples with the vocabulary and the graph that are built from them.
 
-    Equal paths are stored once: ``contexts`` holds U distinct ones, and example i is the pair
-    (``contexts`` row ``rows[i]``, service column ``targets[i]``). Sums over examples then become
-    sums over the distinct ``pairs`` with their counts, which is the same mathematics.
+    ``contexts`` has the U distinct paths. Example i is the pair (row ``rows[i]`` of ``contexts``,
+    service column ``targets[i]``), so that a sum over examples is a sum over the distinct ``pairs``,
+    weighted by their counts.
     """
 
     examples: tuple[Example, ...]
@@ -54,7 +55,7 @@ class TrainingData:
     rows: Ids
     targets: Ids
     services: Mapping[str, str] = field(default_factory=dict)
-    """Services that are known to exist though no example may show them, and their texts."""
+    """Services that exist even if no example has them, and their texts."""
 
     @classmethod
     def of(
@@ -64,10 +65,10 @@ class TrainingData:
         catalogue: Iterable[tuple[str, str]] | None = None,
         services: Mapping[str, str] | None = None,
     ) -> TrainingData:
-        """Training data of these examples, each of which is told what its owner did before it.
+        """Training data of these examples, with the histories of their owners.
 
-        ``catalogue``: declared links; ``services``: key -> text of services that are candidates
-        whether or not an example shows them. Raises :class:`DataError` when there are no examples.
+        ``catalogue``: declared links; ``services``: key -> text of services that can be predicted even
+        if no example has them. Raises :class:`DataError` if there are no examples.
         """
         if not examples:
             raise DataError("training needs at least one example, found none", rule="no-examples")
@@ -78,20 +79,20 @@ class TrainingData:
         return cls._with(examples, vocabulary, graph, services)
 
     def folds(self, count: int, seed: int) -> Iterator[tuple[TrainingData, TrainingData]]:
-        """The data without each of ``count`` random parts of their compositions, and that part.
+        """Divide the compositions into random folds, and yield the rest and the fold for each.
 
-        All keep the vocabulary of the whole; the graph is that of what is left.
+        Both have the vocabulary of the whole data and the graph of the rest.
         """
         compositions = sorted({example.composition for example in self.examples})
         random.Random(f"folds:{seed}").shuffle(compositions)
         fold_of = {composition: i % count for i, composition in enumerate(compositions)}
         for fold in range(count):
             rest = [e for e in self.examples if fold_of[e.composition] != fold]
-            part = [e for e in self.examples if fold_of[e.composition] == fold]
+            held_out = [e for e in self.examples if fold_of[e.composition] == fold]
             graph = replace(ServiceGraph.of(rest, self.vocabulary), declared=self.graph.declared)
             yield (
                 self._with(rest, self.vocabulary, graph, self.services),
-                self._with(part, self.vocabulary, graph, self.services),
+                self._with(held_out, self.vocabulary, graph, self.services),
             )
 
     @classmethod
@@ -115,45 +116,44 @@ class TrainingData:
 
     @cached_property
     def pairs(self) -> tuple[Ids, Ids, Floats]:
-        """The distinct (context row, service column) pairs, by row and column, and their counts."""
+        """The distinct (context row, service column) pairs, sorted, and their counts."""
         services = len(self.vocabulary.services)
         codes, counts = np.unique(self.rows * services + self.targets, return_counts=True)
         return codes // services, codes % services, counts.astype(np.float64)
 
-    def grouped(self, key: Callable[[Context], Hashable]) -> Grouped:
-        """The examples by what of their contexts a recommender can tell apart."""
+    def grouped(self, key: Callable[[Context], Hashable]) -> GroupedExamples:
+        """The examples grouped by contexts with equal ``key``."""
         distinct, rows = _distinct(self.examples, key)
         services = len(self.vocabulary.services)
         codes, counts = np.unique(rows * services + self.targets, return_counts=True)
         starts = np.searchsorted(codes // services, np.arange(len(distinct) + 1))
         contexts = self.vocabulary.encode(distinct)
-        return Grouped(contexts, starts, codes % services, counts.astype(np.float64))
+        return GroupedExamples(contexts, starts, codes % services, counts.astype(np.float64))
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that a recommender can learn from."""
-        total = hashlib.sha256(self.vocabulary.fingerprint.encode() + self.graph.fingerprint.encode())
-        total.update(json.dumps(sorted(self.services.items())).encode())
-        seen: set[int] = set()
+        """A SHA-256 over everything that a recommender can learn from."""
+        digest = hashlib.sha256(self.vocabulary.fingerprint.encode() + self.graph.fingerprint.encode())
+        digest.update(json.dumps(sorted(self.services.items())).encode())
+        included: set[int] = set()
         for example in self.examples:
             context = example.context
-            told: list[object] = [
+            fields: list[object] = [
                 context.path, context.at, context.owner, context.time, context.children,
                 example.target, example.node, example.composition,
             ]  # fmt: skip
-            if context.composition is not None and example.composition not in seen:
-                seen.add(example.composition)
-                source = context.composition
-                told += [source.id, source.owner, source.time, source.links]
-                told += [(n.id, n.key, n.kind, n.text, n.time) for n in source.nodes]
-            total.update(json.dumps(told).encode())
-        return total.hexdigest()
+            if context.composition is not None and example.composition not in included:
+                included.add(example.composition)
+                composition = context.composition
+                fields += [composition.id, composition.owner, composition.time, composition.links]
+                fields += [(n.id, n.key, n.kind, n.text, n.time) for n in composition.nodes]
+            digest.update(json.dumps(fields).encode())
+        return digest.hexdigest()
 
     def hold_out(self, share: float, seed: int) -> tuple[TrainingData, TrainingData]:
-        """These data without a random share of their compositions, and that share.
+        """Hold out a random share of the compositions. Returns the rest and the held-out part.
 
-        Both parts keep the vocabulary and the graph of the whole: neither holds anything that is
-        not training data.
+        Both have the vocabulary and the graph of the whole data, which is all training data.
         """
         split = hold_out(self.examples, share, random.Random(f"hold-out:{seed}"))
         return (
@@ -165,30 +165,30 @@ class TrainingData:
 def _distinct(
     examples: Sequence[Example], key: Callable[[Context], Hashable]
 ) -> tuple[list[Context], Ids]:
-    """The first context of each key, and which of these each example has."""
+    """Return the first context with each key, and [n] the index of each example's context in them."""
     row_of: dict[Hashable, int] = {}
     distinct: list[Context] = []
     rows = np.empty(len(examples), dtype=np.int64)
     for i, example in enumerate(examples):
-        own = key(example.context)
-        if own not in row_of:
-            row_of[own] = len(distinct)
+        context_key = key(example.context)
+        if context_key not in row_of:
+            row_of[context_key] = len(distinct)
             distinct.append(example.context)
-        rows[i] = row_of[own]
+        rows[i] = row_of[context_key]
     return distinct, rows
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What may be answered and what may follow, beyond what the examples show.
+    """Declared links and additional services.
 
-    catalogue: declared (source, service) links; services: key -> text of services that are candidates
-    whether or not an example shows them.
+    catalogue: declared (source, service) links; services: key -> text of services that can be predicted
+    even if no example has them.
     """
 
     catalogue: Sequence[tuple[str, str]] | None = None
     services: Mapping[str, str] | None = None
 
     def training(self, examples: Sequence[Example]) -> TrainingData:
-        """The training data of examples, with these candidates."""
+        """The training data of examples, with these links and services."""
         return TrainingData.of(examples, catalogue=self.catalogue, services=self.services)

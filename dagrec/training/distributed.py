@@ -1,8 +1,8 @@
-"""Training on several processes or machines, by PyTorch's own engine.
+"""Training in several processes or on several machines, with ``torch.distributed``.
 
-``torchrun --nproc-per-node 2 -m dagrec.cli train DATA --store STORE`` starts the same command in
-several processes. Each does the whole job, but for the training of networks: there every batch is
-divided among them, and DistributedDataParallel averages the gradients. Only the first process writes.
+``torchrun --nproc-per-node 2 -m dagrec.cli train DATA --store STORE`` runs the same command in several
+processes. Each of them does all of the work, except that the batches of gradient descent are divided
+among them and DistributedDataParallel averages the gradients. Only the first process writes files.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import torch.distributed
 from torch import Tensor
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others before it gives up."""
+"""How long a process waits for the others before it fails."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is."""
+    """The rank of this process, and the number of processes."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def from_environment(cls) -> Processes:
-        """As torchrun says it in the environment; one process where nothing does."""
+        """Read the environment variables of torchrun. Without them there is one process."""
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property
@@ -37,45 +37,45 @@ class Processes:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in each of them."""
+        """Return the sum over all processes."""
         if self.count > 1:
             torch.distributed.all_reduce(values)
         return values
 
     def broadcast(self, value: float, device: torch.device) -> float:
-        """The first process's value, in each of them."""
+        """Return the value of the first process."""
         if self.count == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=device)
-        torch.distributed.broadcast(told, 0)
-        return float(told)
+        tensor = torch.tensor([value], dtype=torch.float64, device=device)
+        torch.distributed.broadcast(tensor, 0)
+        return float(tensor)
 
     def gather(self, values: Tensor) -> Tensor:
-        """[count, ...]: the tensor of each process, in each of them."""
+        """Return [count, ...], the tensors of all processes."""
         if self.count == 1:
             return values[None]
-        found = [torch.empty_like(values) for _ in range(self.count)]
-        torch.distributed.all_gather(found, values)
-        return torch.stack(found)
+        gathered = [torch.empty_like(values) for _ in range(self.count)]
+        torch.distributed.all_gather(gathered, values)
+        return torch.stack(gathered)
 
 
 def connect_processes(device: torch.device) -> Processes:
-    """The processes that train together, connected until they end.
+    """Connect the processes that train together, until they exit.
 
-    gloo connects CPUs, NCCL GPUs. A process that fails leaves, torchrun ends the others.
+    The backend is gloo for CPUs and NCCL for GPUs. If a process fails, torchrun stops the others.
     """
     processes = Processes.from_environment()
     if processes.count > 1 and not torch.distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=TIMEOUT)
-        # Not after each training: a process that connects again can meet the addresses of the time
-        # before, and one that leaves while an exception holds its network can wait for itself.
+        # The group is not destroyed after each training. A new group could use stale addresses, and
+        # destroying it while an exception still references the network can deadlock.
         atexit.register(torch.distributed.destroy_process_group)
     return processes
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The GPU of this process where there are several processes a machine."""
+    """The GPU of this process if several processes run on a machine, else ``device``."""
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

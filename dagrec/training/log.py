@@ -1,4 +1,4 @@
-"""The training log: one line of JSON an epoch, to follow a training or to draw its curves."""
+"""The training log: one line of JSON per epoch, for monitoring and for plots of learning curves."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dagrec.training.runtime import Epoch
 def write_line(
     path: Path, learner: Learner, data: str, epoch: Epoch, epochs: int, seconds: float
 ) -> None:
-    """Append an epoch of ``epochs`` at most. ``data``: fingerprint of the training data; ``seconds``:
-    how long it took.
+    """Append one epoch to the log.
 
-    ``training`` tells trainings apart that share a log: a hash of data, configuration and seed. Raises
-    :class:`DagrecError`.
+    data: fingerprint of the training data; epochs: the largest number of epochs; seconds: the duration
+    of the epoch. The field ``training`` identifies the training, by a hash of data, configuration and
+    seed. Raises :class:`DagrecError` if the file cannot be written.
     """
-    decides = [data, learner.name, learner.config.model_dump_json(), learner.seed]
-    about = {
+    identity = [data, learner.name, learner.config.model_dump_json(), learner.seed]
+    line = {
         "time": time.time(),
-        "training": hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12],
+        "training": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12],
         "model": learner.name,
         "seed": learner.seed,
         "epochs": epochs,
@@ -35,7 +35,7 @@ def write_line(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(about | asdict(epoch)) + "\n")
+            file.write(json.dumps(line | asdict(epoch)) + "\n")
     except OSError as error:
         raise DagrecError(
             f"{path}: the log must be written, found {error.strerror}; choose another --log"

@@ -1,10 +1,10 @@
-"""Trains a network: chooses the device, joins the other processes, resumes from a checkpoint."""
+"""Training of a network under the current runtime."""
 
 from __future__ import annotations
 
 import torch
 
-# The first optimiser of a process would import it: more than a second of set-up, timed as training.
+# Otherwise it is imported with the first optimiser, and the training time includes the second it takes.
 import torch._dynamo
 
 from dagrec.errors import ConfigError
@@ -20,16 +20,16 @@ from dagrec.training.trainer import Trainer
 from dagrec.types import Device
 
 SEED_STEP = 7919
-"""Between the seeds of two processes, so that their dropout differs."""
+"""The difference between the seeds of two processes, so that their dropout differs."""
 
 
 def train(learner: Learner, data: TrainingData) -> tuple[Network, list[Epoch]]:
-    """The trained network of a learner, on the CPU and in evaluation mode, and the history.
+    """Train the network of a learner. Returns it on the CPU in evaluation mode, and the history.
 
-    Runs as the current :class:`~dagrec.training.runtime.Runtime` says. With ``patience`` set, a
-    validation part is held out of the data, and the weights of the epoch with the best value on it are
-    restored. Raises :class:`NumericalError`, with the last good weights, when a loss, a gradient or a
-    weight is not finite.
+    The current :class:`~dagrec.training.runtime.Runtime` determines device, progress, log and
+    checkpoints. If ``patience`` is set, a validation part of the data is held out, and the weights with
+    the best value on it are restored. Raises :class:`NumericalError`, with the last good weights, if a
+    loss, a gradient or a weight is not finite.
     """
     runtime = current_runtime()
     torch.set_num_threads(runtime.threads)
@@ -62,7 +62,7 @@ def train(learner: Learner, data: TrainingData) -> tuple[Network, list[Epoch]]:
 
 
 def choose_device(device: Device) -> torch.device:
-    """The device of a name; ``auto`` is CUDA where there is one. Raises :class:`ConfigError`."""
+    """Return the torch device of a name. Raises :class:`ConfigError` for ``cuda`` without a GPU."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "device 'cuda' needs a GPU that torch can use, found none; choose auto or cpu"

@@ -1,4 +1,4 @@
-"""Networks that are trained by gradient descent, and the recommenders that they belong to."""
+"""Interfaces of networks that are trained by gradient descent, and of their recommenders."""
 
 from __future__ import annotations
 
@@ -18,55 +18,71 @@ from dagrec.types import Ids
 
 
 class Units(Protocol):
-    """Contexts laid out for a network: n units, each computed in one pass, answer them all.
+    """Contexts as n units, each of which the network computes in one pass.
 
-    A unit may answer several contexts: a path answers its prefixes, a DAG its open nodes.
+    A unit can contain several contexts: a path contains its prefixes, and a DAG its frontiers.
     """
 
     @property
     def sizes(self) -> Ids:
-        """[n] nodes of each unit."""
+        """[n] number of nodes of each unit."""
 
     def take(self, units: Ids) -> tuple[Any, Ids]:
-        """What the network reads of these units (a tuple, tensors on the CPU among its fields), and the
-        numbers of the contexts that it then answers, in the order of its states. [R]"""
+        """The inputs of the network for some units, and the contexts in them.
+
+        The inputs are a tuple with tensors on the CPU. The contexts are [R] numbers, in the order of
+        the network's states.
+        """
 
 
 class Network(nn.Module, ABC):
-    """From inputs to one state a context, and from states to scores."""
+    """A module that computes a state for each context, and scores from states."""
 
     has_prior_weights: ClassVar[bool] = False
-    """Whether the first weights are an answer already. Where a part is held out, training then has to
-    beat them: they are its epoch 0."""
+    """Whether the initial weights give useful scores.
+
+    If so, and a part is held out, they are validated as epoch 0 and training must improve on them.
+    """
 
     @abstractmethod
     def states(self, inputs: Any) -> Tensor:
-        """[R, H], one row for each context that the inputs ask about. From the parameters, each time:
-        nothing that was computed in an earlier step may stand in for it."""
+        """[R, H] one state for each context of the inputs.
+
+        It must be computed from the current parameters; values from earlier steps must not be reused.
+        """
 
     @abstractmethod
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
-        """[R, C]; or [R, K] for ``columns`` [K] alone, at the cost of these."""
+        """[R, C] scores, or [R, K] for some ``columns`` [K] only, at a lower cost."""
 
     def begin_epoch(self, number: int) -> None:
-        """Told before each epoch of a training, counted from 0: for what is drawn once an epoch."""
+        """Prepare an epoch of training, counted from 0. Called before each epoch."""
 
     def hard_negatives(self, inputs: Any) -> Tensor | None:
-        """[R, n] services that count as negatives of each context beside those drawn, -1 for none; in
-        training alone. Draws are from torch's current generator."""
+        """[R, n] additional negatives of each context, -1 for none. Called in training only.
+
+        Random numbers must be drawn from torch's current generator.
+        """
 
     def penalty(self, inputs: Any, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor | None:
-        """What the loss of an example gets on top, if anything: a scalar, or [P] for each of the pairs
-        (``rows``, ``columns``) of the batch: rows of the states, and the services that followed."""
+        """An additional term of the loss of each example, if any.
+
+        rows, columns: [P] row of the state and service column of each pair of the batch. The result is
+        a scalar, or [P] with one value per pair.
+        """
 
     def embeddings(self) -> dict[str, Tensor]:
-        """nodes: [V, D], the network's own tables of node ids side by side; services: [C, H], the
-        weights of its head. Where it has them; a subclass may compute others."""
+        """The embeddings of the network, as far as it has them.
+
+        nodes: [V, D], all node embeddings of the network, concatenated; services: [C, H], the weights
+        of its heads. Subclasses may compute others.
+        """
         parts = list(self.children())
         tables = [part.weight for part in parts if isinstance(part, NodeEmbedding)]
         heads = [part.weights() for part in parts if isinstance(part, Head)]
-        found = {"nodes": torch.cat(tables, dim=1)} if tables else {}
-        return found | ({"services": torch.cat(heads, dim=1)} if heads else {})
+        nodes = {"nodes": torch.cat(tables, dim=1)} if tables else {}
+        services = {"services": torch.cat(heads, dim=1)} if heads else {}
+        return nodes | services
 
     def forward(self, inputs: Any) -> Tensor:
         scores: Tensor = self.scores(self.states(inputs))
@@ -74,28 +90,29 @@ class Network(nn.Module, ABC):
 
 
 class NodeEmbedding(nn.Embedding):
-    """One vector a node id; padding is zero."""
+    """An embedding of node ids; that of padding is zero."""
 
     def __init__(self, nodes: int, width: int) -> None:
         super().__init__(nodes, width, padding_idx=PADDING)
 
     def set_unknown_to_mean(self) -> None:
-        """No training context holds an unknown node; the centre of all others stands for it."""
+        """Set the embedding of the unknown node, which never occurs in training, to the mean."""
         with torch.no_grad():
             self.weight[UNKNOWN] = self.weight[FIRST_SERVICE:].mean(dim=0)
 
 
 class Head(nn.Module):
-    """A linear score for each service: s(y) = w_y . h + b_y.
+    """A linear layer from states to scores: s(y) = w_y . h + b_y.
 
-    With ``tied`` embeddings, w_y is the embedding of service y, and ``width`` that of the embedding.
+    If ``tied`` is given, w_y is its embedding of service y, and ``width`` must be that of the
+    embedding.
     """
 
     def __init__(self, width: int, services: int, tied: NodeEmbedding | None = None) -> None:
         super().__init__()
         self.services = services
         self.bias = nn.Parameter(torch.zeros(services))
-        # The embedding belongs to the network; as a submodule it would be stored twice.
+        # In a list the embedding is not a submodule, which would store it twice.
         self._tied = [] if tied is None else [tied]
         if tied is None:
             self.weight = nn.Parameter(torch.empty(services, width))
@@ -104,21 +121,21 @@ class Head(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
-        """states: [R, H]; columns: [K] or None for all. Returns [R, K] or [R, C]."""
+        """The scores [R, C] of states [R, H], or [R, K] for some ``columns`` [K] only."""
         weight, bias = self.weights(), self.bias
         if columns is None:
             return nn.functional.linear(states, weight, bias)
         return nn.functional.linear(states, weight[columns], bias[columns])
 
     def weights(self) -> Tensor:
-        """[C, H]"""
+        """[C, H] the weights w_y."""
         if self._tied:
             return self._tied[0].weight[FIRST_SERVICE : FIRST_SERVICE + self.services]
         return self.weight
 
 
 class Learner(Protocol):
-    """A recommender as training sees it; ``dagrec.models.network.NetworkRecommender`` is one."""
+    """What training needs of a recommender; see ``dagrec.models.network.NetworkRecommender``."""
 
     name: ClassVar[str]
     config: TrainingOptions
@@ -126,19 +143,19 @@ class Learner(Protocol):
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How contexts are varied from epoch to epoch, where they are."""
+        """The augmentation of training contexts, if any."""
 
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> Network:
-        """The network with its initial weights."""
+        """Return the network with its initial weights."""
 
     def units(self, contexts: Contexts, *, training: bool) -> Units:
-        """Contexts laid out for the network. In training, contexts may share units."""
+        """Arrange contexts in units. In training, contexts may share units."""
 
     def key(self, context: Context) -> Hashable:
-        """What the network can tell of a context: examples that agree in it are trained as one."""
+        """Return a key that is equal for contexts which the network does not distinguish."""
 
     def read(self, contexts: Contexts, vocabulary: Vocabulary) -> Contexts:
-        """The contexts with the nodes that the network reads."""
+        """Return the contexts with the nodes that the network reads."""
 
     def finish(self, network: Network) -> None:
-        """Complete a trained network before it scores."""
+        """Complete a trained network before it is used for predictions."""

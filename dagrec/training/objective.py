@@ -1,4 +1,4 @@
-"""The loss of a batch, as a function of a network's parameters."""
+"""The training objective: the loss of a batch as a function of a network's parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dagrec.training.options import TrainingOptions
 from dagrec.training.sampling import Draw, Sampler
 
 CORRECTED_FOR_SAMPLING = ("gbce", "sampled-softmax")
-"""Losses whose value depends on the probability with which each negative was drawn."""
+"""Losses that depend on the probability with which each negative was drawn."""
 
 
 class Objective(nn.Module):
-    """Batch -> summed loss, and the number of examples in it."""
+    """A module from a batch to the sum of its losses and the number of its examples."""
 
     def __init__(self, network: Network, options: TrainingOptions, sampler: Sampler) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Objective(nn.Module):
 
     def _candidates(self, states: Tensor, batch: Batch) -> CandidateScores:
         """The scores of each pair's target and of its negatives."""
-        catalogue = len(self.sampler.probabilities)
+        num_services = len(self.sampler.probabilities)
         rows, columns = batch.rows, batch.columns
         if self.options.negatives is None:
             scores = self.network.scores(states)
@@ -54,7 +54,7 @@ class Objective(nn.Module):
             valid = torch.ones_like(others, dtype=torch.bool).scatter_(1, columns[:, None], False)
             if batch.mask is not None:
                 valid &= batch.mask[rows]
-            return CandidateScores(scores[rows, columns], others, valid, None, catalogue)
+            return CandidateScores(scores[rows, columns], others, valid, None, num_services)
         draw = self._draw(columns, self.options.negatives)
         hard = self.network.hard_negatives(batch.inputs)
         if hard is not None:
@@ -63,20 +63,20 @@ class Objective(nn.Module):
         if batch.mask is not None:
             valid = valid & batch.mask[rows].gather(1, draw.columns)
         if self.options.sampling == "rows" or hard is not None:
-            # The draws of so many pairs cover the catalogue: all scores at once cost less.
+            # The draws of all pairs together cover most services, so it is faster to score all.
             scores = self.network.scores(states)
             positive, others = scores[rows, columns], scores[rows[:, None], draw.columns]
         else:
             size = draw.columns.shape[1]
-            shared, place = torch.unique(torch.cat([draw.columns[0], columns]), return_inverse=True)
+            shared, index = torch.unique(torch.cat([draw.columns[0], columns]), return_inverse=True)
             scores = self.network.scores(states, shared)
-            positive, others = scores[rows, place[size:]], scores[rows][:, place[:size]]
-        return CandidateScores(positive, others, valid, draw.log_expected, catalogue)
+            positive, others = scores[rows, index[size:]], scores[rows][:, index[:size]]
+        return CandidateScores(positive, others, valid, draw.log_expected, num_services)
 
     def _with_hard(self, draw: Draw, hard: Tensor, batch: Batch) -> Draw:
-        """The draw, followed by the hard negatives [R, n] of each pair's context.
+        """Append the hard negatives [R, n] of each pair's context to a draw.
 
-        Hard negatives are chosen and not drawn, so there is no expected number of them.
+        Hard negatives are not drawn at random, so they have no expected number of occurrences.
         """
         if self.options.loss in CORRECTED_FOR_SAMPLING:
             raise ConfigError(

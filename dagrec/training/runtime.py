@@ -1,11 +1,11 @@
-"""Where trainings run and who follows them: device, threads, progress, log and checkpoints.
+"""The runtime of training: device, threads, progress, log and checkpoints.
 
-Nothing here changes what is learned, so none of it is a hyperparameter. ``Recommender.fit`` uses the
-current runtime; the default one trains on a GPU where there is one and shows its progress.
+It does not influence what is learned, so none of this is a hyperparameter. ``Recommender.fit`` uses the
+current runtime. The default one uses a GPU if one is available, and shows the progress.
 
 >>> from dagrec.training.runtime import Runtime, use_runtime
 >>> with use_runtime(Runtime(device="cpu", progress=None)):
-...     pass  # what is fitted here trains on the CPU, without showing its progress
+...     pass  # recommenders that are fitted here are trained on the CPU, without showing the progress
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from dagrec.types import Device
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training history.
+    """One epoch of a training history.
 
-    loss and validation are means over examples; ``validation`` is the chosen metric on the held-out
-    part, None in an epoch without validation; gradient_norm is the largest of all steps, unclipped.
+    loss: mean over the examples; validation: the validation metric on the held-out part, None in an
+    epoch without validation; gradient_norm: the largest norm of all steps, before clipping.
     """
 
     epoch: int
@@ -42,14 +42,14 @@ ShowEpoch = Callable[[str, Epoch, int], None]
 
 @dataclass(frozen=True)
 class Runtime:
-    """How trainings run.
+    """The environment in which recommenders are trained.
 
-    ``threads`` is how many torch uses: networks of this size gain nothing from more than one.
-    ``progress`` is called after every epoch; "auto" shows a bar on a terminal or in a notebook, and a
-    line every half minute elsewhere; None shows nothing. ``log`` is a file that gets a line of JSON per
-    epoch. With a folder for ``checkpoints``, an interrupted training is resumed (its state is written
-    every ``checkpoint_seconds`` at most), and a finished one is not repeated until
-    :meth:`remove_checkpoints`.
+    ``threads`` is the number of torch threads; more than one does not speed up networks of this size.
+    ``progress`` is called after every epoch; "auto" shows a progress bar on a terminal or in a
+    notebook, and prints a line every half minute elsewhere; None shows nothing. ``log`` is a file to
+    which a line of JSON is appended after every epoch. If ``checkpoints`` is a folder, an interrupted
+    training is resumed (its state is written at most every ``checkpoint_seconds``), and a finished one
+    is not repeated until :meth:`remove_checkpoints` is called.
     """
 
     device: Device = "auto"
@@ -62,7 +62,7 @@ class Runtime:
     """Checkpoints of finished trainings."""
 
     def remove_checkpoints(self) -> None:
-        """Remove the checkpoints of finished trainings, whose results are stored elsewhere now."""
+        """Remove the checkpoints of finished trainings, once their results are stored elsewhere."""
         for path in self.finished:
             path.unlink(missing_ok=True)
         self.finished.clear()
@@ -72,13 +72,13 @@ _current: ContextVar[Runtime] = ContextVar("runtime", default=Runtime())  # noqa
 
 
 def current_runtime() -> Runtime:
-    """The runtime of the innermost :func:`use_runtime`, or the default one."""
+    """Return the runtime of the innermost :func:`use_runtime`, or the default one."""
     return _current.get()
 
 
 @contextmanager
 def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
-    """Train with this runtime inside the block."""
+    """Use this runtime inside the ``with`` block."""
     token = _current.set(runtime)
     try:
         yield runtime
@@ -87,5 +87,5 @@ def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
 
 
 def is_first_process() -> bool:
-    """Whether this process writes and prints; of several under torchrun only the first does."""
+    """Whether this process writes files and prints, which only the first one under torchrun does."""
     return os.environ.get("RANK", "0") == "0"

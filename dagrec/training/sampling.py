@@ -1,9 +1,9 @@
-"""Negatives: services drawn by a power of their popularity, and how often each draw is expected.
+"""Sampling of negatives in proportion to a power of their popularity.
 
-A sum over services is estimated from draws as sum_j f(j) / n_j, where n_j is how often j is expected
-among them: for each way of drawing here, that is right on average. Probabilities are in float64, since
-float32 loses the rare services of a large catalogue, and there may be more than the 2^24 categories at
-which ``torch.multinomial`` ends.
+A sum over all services is estimated from draws by sum_j f(j) / n_j, where n_j is the expected number of
+occurrences of j among the draws. This is unbiased for every method of sampling here. Probabilities are
+float64, because float32 loses the rare services if there are many. ``torch.multinomial`` is not used,
+because it is limited to 2^24 categories.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 MAX_ROUNDS = 100
-"""How often draws that hit the target are repeated. With a target that has half of the probability, one
-draw in 2^100 is left over; with 99 %, a third of them."""
+"""How often draws of the target are repeated. If the target has probability 0.5, one draw in 2^100 is
+still the target afterwards; if it has probability 0.99, a third of the draws."""
 
 
 class Draw(NamedTuple):
-    """K services against each of P targets.
+    """K negatives for each of P targets.
 
-    columns: [P, K] int64; valid: [P, K], False for those that do not count; log_expected: [P, K]
-    float32, logarithm of how often the service is expected in the row, 0 where not valid.
+    columns: [P, K] int64 service columns; valid: [P, K], False for negatives to ignore; log_expected:
+    [P, K] float32, logarithm of the expected number of occurrences of the service in the row, 0 where
+    not valid.
     """
 
     columns: Tensor
@@ -33,13 +34,13 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws columns j with probability q_j proportional to count_j ** alpha, with replacement.
+    """Draws columns j with replacement and with probability q_j proportional to count_j ** alpha.
 
-    alpha 0 is uniform over the columns with a count, 1 is popularity. Draws take a generator on the
-    device of the sampler, or torch's current one, and the same state gives the same draw.
+    alpha = 0 is uniform over the columns with a positive count, and alpha = 1 is popularity. Random
+    numbers come from a generator on the device of the sampler, by default torch's current one.
 
-    probabilities: [C] float64, the q_j; cumulative: [C] float64, their running sum, 1 at the end;
-    popularity: [C] float64, the shares p_j of the counts themselves.
+    probabilities: [C] float64, the q_j; cumulative: [C] float64, their cumulative sum, which ends at 1;
+    popularity: [C] float64, the shares p_j of the counts.
     """
 
     probabilities: Tensor
@@ -48,43 +49,43 @@ class Sampler:
 
     @classmethod
     def of(cls, counts: Tensor, alpha: float) -> Sampler:
-        """counts: [C], not negative, at least one above 0; the sampler is on their device."""
+        """The sampler for counts [C], which must not be negative and not all 0, on their device."""
         popularity = counts.double() / counts.sum(dtype=torch.float64)
         if not popularity.isfinite().all():
             raise ValueError("one of the counts must be above 0, found none")
         weights = torch.where(counts > 0, counts.double() ** alpha, 0)
-        # On the CPU a running sum never decreases; on a GPU it may, by the order of its additions.
+        # A cumulative sum never decreases on the CPU. On a GPU it can, due to rounding.
         cumulative = torch.cumsum(weights.cpu(), dim=0)
         cumulative = (cumulative / cumulative[-1]).to(counts.device)
         return cls(weights / weights.sum(), cumulative, popularity)
 
     def draw(self, targets: Tensor, size: int, *, generator: torch.Generator | None = None) -> Draw:
-        """[P, size] columns, drawn for each of the targets [P] by itself.
+        """Draw ``size`` columns for each of the targets [P]: [P, size].
 
-        Each column has probability q_j / (1 - q of the target), and is expected k times as often, k
-        being the number of valid ones in the row. A draw that hits the target is repeated, up to
-        :data:`MAX_ROUNDS` times, and not valid when that was not enough.
+        A column j other than the target t has probability q_j / (1 - q_t), and its expected number of
+        occurrences is k times that, where k is the number of valid columns in the row. A draw of the
+        target is repeated up to :data:`MAX_ROUNDS` times, and is not valid if all of them fail.
         """
         device = self.probabilities.device
-        # Counted, since a difference of probabilities need not be 0 where nothing is left.
+        # Columns are counted, because rounding could leave a probability above 0 for no other column.
         drawable = self.probabilities > 0
-        left_to_draw = drawable.sum() - drawable[targets].long()
+        num_others = drawable.sum() - drawable[targets].long()
         row = torch.arange(len(targets), device=device).repeat_interleave(size)
         columns = self._columns(len(targets) * size, generator)
-        valid = (left_to_draw > 0)[row]
-        again = torch.nonzero((columns == targets[row]) & valid).squeeze(1)
+        valid = (num_others > 0)[row]
+        rejected = torch.nonzero((columns == targets[row]) & valid).squeeze(1)
         for _ in range(MAX_ROUNDS):
-            if not len(again):
+            if not len(rejected):
                 break
-            columns[again] = self._columns(len(again), generator)
-            again = again[columns[again] == targets[row[again]]]
-        valid[again] = False
+            columns[rejected] = self._columns(len(rejected), generator)
+            rejected = rejected[columns[rejected] == targets[row[rejected]]]
+        valid[rejected] = False
 
         shape = (len(targets), size)
         columns, valid = columns.view(shape), valid.view(shape)
-        left = 1 - self.probabilities[targets]
-        scale = valid.sum(dim=1) / left.clamp(min=torch.finfo(left.dtype).tiny)
-        return _draw(columns, valid, (scale[:, None] * self.probabilities[columns]).log())
+        q_others = 1 - self.probabilities[targets]
+        scale = valid.sum(dim=1) / q_others.clamp(min=torch.finfo(q_others.dtype).tiny)
+        return _make_draw(columns, valid, (scale[:, None] * self.probabilities[columns]).log())
 
     def draw_shared(
         self,
@@ -94,12 +95,12 @@ class Sampler:
         in_batch: bool = False,
         generator: torch.Generator | None = None,
     ) -> Draw:
-        """``size`` columns for all targets [P] together, not valid where they are the target itself.
+        """Draw ``size`` columns that all targets [P] share. They are not valid for an equal target.
 
-        With ``in_batch`` the targets stand in front of the draws, [P, P + size], and are negatives of
-        the other rows: in its own row a target is there for certain and not by chance. The other P - 1
-        are taken as draws by popularity, so that a column is expected (P - 1) p_j + size q_j times,
-        from wherever it came (the balance heuristic of Veach and Guibas 1995).
+        With ``in_batch``, the targets precede the draws, [P, P + size], and are negatives of the other
+        rows. The other P - 1 targets are treated as draws by popularity, so the expected number of
+        occurrences of column j is (P - 1) p_j + size q_j, whether it is a draw or a target (the balance
+        heuristic of Veach and Guibas 1995).
         """
         columns = self._columns(size, generator)
         expected = size * self.probabilities[columns]
@@ -109,16 +110,15 @@ class Sampler:
             expected = by_popularity + size * self.probabilities[columns]
         valid = (expected > 0) & (columns != targets[:, None])
         shape = (len(targets), len(columns))
-        return _draw(columns.expand(shape), valid, expected.log().expand(shape))
+        return _make_draw(columns.expand(shape), valid, expected.log().expand(shape))
 
     def _columns(self, size: int, generator: torch.Generator | None) -> Tensor:
-        """[size] independent draws: a search for a uniform number in the running sum, O(log C) each."""
+        """[size] independent draws by inversion of the cumulative distribution, in O(log C) each."""
         device = self.cumulative.device
         uniform = torch.rand(size, dtype=torch.float64, generator=generator, device=device)
-        # right=True: a column of weight 0 has the same cumulative value as the one before it, and
-        # is passed over.
+        # right=True skips columns of weight 0, which have the cumulative value of the one before.
         return torch.searchsorted(self.cumulative, uniform, right=True)
 
 
-def _draw(columns: Tensor, valid: Tensor, log_expected: Tensor) -> Draw:
+def _make_draw(columns: Tensor, valid: Tensor, log_expected: Tensor) -> Draw:
     return Draw(columns, valid, log_expected.masked_fill(~valid, 0).float())

@@ -1,4 +1,4 @@
-"""The learning rate, epoch by epoch."""
+"""Learning rate schedules."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 from dagrec.training.options import TrainingOptions
 
 FLOOR = 0.01
-"""The share of the learning rate that a cosine ends at."""
+"""The final learning rate of a cosine schedule, as a share of the largest one."""
 
 
 def learning_rate(options: TrainingOptions, epoch: int) -> float:
-    """The learning rate of an epoch, counted from 0; in (0, lr].
+    """Return the learning rate of an epoch, counted from 0. It is in (0, lr].
 
     constant: lr. warmup-cosine, with T epochs and W = min(warmup_epochs, T), for epoch t:
 
         lr (t + 1) / W                                                       t < W
         e + (lr - e) / 2 (1 + cos(pi (t - W) / (T - W))), e = 0.01 lr        t >= W
 
-    (Loshchilov & Hutter 2017, without restarts.) With T <= W there is the rise alone, and its end is
-    lr. Epochs after the last have the rate of the last.
+    (Loshchilov & Hutter 2017, without restarts.) If T <= W there is only the warmup, which ends at lr.
+    Later epochs than the last have its learning rate.
     """
     if options.schedule == "constant":
         return options.learning_rate

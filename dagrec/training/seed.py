@@ -1,4 +1,4 @@
-"""One seed gives one result, and the program around it keeps its own random state."""
+"""Reproducible random numbers, without side effects on the caller's random state."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators start from ``seed`` inside, and are as they were afterwards.
+    """Seed torch's global generators inside the ``with`` block, and restore them afterwards.
 
-    Initialisation and dropout draw from torch's global generators, which take no argument.
+    Initialisation and dropout use the global generators.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -1,4 +1,4 @@
-"""One training: its epochs, from the initial weights or from a checkpoint to the end."""
+"""The training loop, from the initial weights or a checkpoint to the last epoch."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from dagrec.training.schedule import learning_rate
 from dagrec.training.seed import seeded
 
 VALIDATION_SHARE = 0.1
-"""Share of the training compositions that is held out where ``patience`` is set."""
+"""The share of the training compositions that are held out if ``patience`` is set."""
 VALIDATION_UNITS = 1024
-"""Units of the held-out part that are scored in one pass."""
+"""The number of units of the held-out part that are scored in one pass."""
 Report = Callable[[Epoch, float], None]
-"""Called after each epoch, with the seconds it took."""
+"""Called after each epoch with its duration in seconds."""
 
 
 class Trainer:
-    """Fits the network of one learner to one set of training data."""
+    """Trains the network of a learner on training data."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class Trainer:
         self.batches = Batches.of(learner, data)
         steps = math.ceil(len(self.batches) / self.options.batch_size)
         epochs = max(self.options.epochs, math.ceil(self.options.min_steps / steps))
-        # With no epochs at all, where a recommender allows that, the initial weights are the result.
+        # Some recommenders allow 0 epochs, and then the initial weights are the result.
         self.options = self.options.model_copy(update={"epochs": self.options.epochs and epochs})
         self.network = learner.build(data.vocabulary, data).to(device)
-        # Vocabulary and graph are those of all training data, so every held-out target has a count.
+        # The graph is that of all training data, so every held-out target has a positive count.
         popularity = torch.from_numpy(data.graph.popularity).to(device)
         sampler = Sampler.of(popularity, self.options.sample_alpha)
         self.objective = Objective(self.network, self.options, sampler)
@@ -69,10 +69,10 @@ class Trainer:
         self.optimiser = make_optimiser(self.network, self.options)
         self.state = TrainingState(done=not self.options.epochs)
         self.last_good: tuple[Weights, int] | None = None
-        """The newest weights with which a batch was computed, and the epochs that led to them."""
+        """The last weights with a finite loss and gradient, and the number of epochs before them."""
 
     def run(self, report: Report) -> tuple[Network, list[Epoch]]:
-        """The trained network, on the CPU and in evaluation mode, and the history."""
+        """Train the network. Returns it on the CPU in evaluation mode, and the history."""
         self._resume()
         self._validate_initial_weights()
         while not self.state.done:
@@ -88,7 +88,7 @@ class Trainer:
         return self._result(self.state.best)
 
     def _result(self, weights: Weights | None) -> tuple[Network, list[Epoch]]:
-        """These weights, or those at hand, and the history."""
+        """The network with these weights, or its current ones, and the history."""
         if weights is not None:
             self.network.load_state_dict(weights)
         network = self.network.to("cpu").eval()
@@ -96,7 +96,7 @@ class Trainer:
         return network, self.state.history
 
     def _last_good_result(self) -> tuple[Network, list[Epoch]] | None:
-        """The result after a failure: the best weights on the held-out part, or the last good ones."""
+        """The result after a failure, with the best validated weights or the last good ones."""
         if self.state.best is not None and self.state.history:
             return self._result(self.state.best)
         weights, epochs = self.last_good or (None, 0)
@@ -106,7 +106,7 @@ class Trainer:
         return self._result(weights)
 
     def _epoch(self, number: int) -> Epoch:
-        """One pass in random order."""
+        """Run one epoch, a pass over all units in random order."""
         rate = learning_rate(self.options, number)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -114,41 +114,41 @@ class Trainer:
         self.network.begin_epoch(number)
         where = f"{self.learner.name}, epoch {number + 1}"
         totals = torch.zeros(2, device=self.device)
-        largest = torch.zeros((), device=self.device)
+        largest_norm = torch.zeros((), device=self.device)
         first_batch = True
         for batch in self.batches.epoch(number, self.learner.seed, self.processes):
             loss, examples = self.parallel(batch.to(self.device))
             sums = self.processes.sum(torch.stack([loss.detach(), examples]))
             self.optimiser.zero_grad(set_to_none=True)
-            # DDP takes the mean over processes; the loss is that over the examples of all of them.
+            # DDP averages gradients over processes, but the loss is the mean over all examples.
             (loss / (sums[1] / self.processes.count)).backward()
-            norm = self._clipped(sums[0], where)
+            norm = self._clip_gradient(sums[0], where)
             if first_batch:
                 self.last_good, first_batch = (_copy(self.network), number), False
             self.optimiser.step()
             totals += sums
-            largest = torch.maximum(largest, norm)
+            largest_norm = torch.maximum(largest_norm, norm)
         for name, tensor in self.network.state_dict().items():
             if not torch.isfinite(tensor).all():
                 raise NumericalError(
                     f"{where}: {name} must be finite, found NaN or infinity; lower learning_rate"
                 )
         value = self._validate(number, where)
-        return Epoch(number + 1, float(totals[0] / totals[1]), value, rate, float(largest))
+        return Epoch(number + 1, float(totals[0] / totals[1]), value, rate, float(largest_norm))
 
-    def _clipped(self, loss: Tensor, where: str) -> Tensor:
-        """The norm of the gradient before it is clipped, which is done here."""
+    def _clip_gradient(self, loss: Tensor, where: str) -> Tensor:
+        """Clip the gradient, and return its norm before that."""
         gradients = {}
         for name, parameter in self.network.named_parameters():
             if parameter.grad is None:
                 raise DagrecError(
-                    f"{where}: the gradient must reach every parameter in every batch, found none at "
+                    f"{where}: every parameter must have a gradient in every batch, found none for "
                     f"{name}; the network must compute its states from it"
                 )
             gradients[name] = parameter.grad
         norms = [torch.linalg.vector_norm(gradient) for gradient in gradients.values()]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        # A loss can overflow while its gradient, a difference of probabilities, does not.
+        # The loss can overflow even if its gradient, a difference of probabilities, is finite.
         if not torch.isfinite(norm + loss):
             raise NumericalError(f"{where}: {_not_finite(gradients, loss)}; lower learning_rate")
         factor = (self.options.clip_norm / (norm + 1e-6)).clamp(max=1)
@@ -157,14 +157,14 @@ class Trainer:
         return norm
 
     def _validate(self, number: int, where: str) -> float | None:
-        """The chosen metric on the held-out part, in the epochs with validation."""
+        """The validation metric on the held-out part, or None in an epoch without validation."""
         last = number + 1 == self.options.epochs
         if self.held_out is None or ((number + 1) % self.options.validate_every and not last):
             return None
         return self._value(self.held_out, where)
 
     def _validate_initial_weights(self) -> None:
-        """Set the value that training has to beat, where the initial weights are useful already."""
+        """Make prior weights the best ones so far, so that training must improve on them."""
         if self.held_out is None or not self.network.has_prior_weights or self.state.history:
             return
         self.state.best_value = self._value(self.held_out, f"{self.learner.name}, epoch 0")
@@ -181,7 +181,7 @@ class Trainer:
         return value
 
     def _record(self, epoch: Epoch) -> None:
-        """Record the epoch, its weights if they are the best so far, and whether it was the last."""
+        """Update the state after an epoch: history, best weights and whether training is done."""
         state, options = self.state, self.options
         state.history.append(epoch)
         state.done = epoch.epoch == options.epochs
@@ -207,14 +207,15 @@ class Trainer:
         if restored is None:
             return
         self.state, generators = restored
-        own_states = generators[self.processes.rank]
+        generator = generators[self.processes.rank]
         size = len(torch.get_rng_state())
-        # Copies: of a tensor that does not begin its storage, torch 2.13 reads what is outside of it.
-        torch.set_rng_state(own_states[:size].clone())
+        # Copies, because torch 2.13 reads the wrong memory for a view into a larger tensor.
+        torch.set_rng_state(generator[:size].clone())
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(own_states[size:].clone(), self.device)
+            torch.cuda.set_rng_state(generator[size:].clone(), self.device)
 
     def _save(self) -> None:
+        """Write a checkpoint if one is due."""
         if self.checkpoint is None:
             return
         due = self.checkpoint.due(self.state.done)
@@ -230,17 +231,17 @@ class Trainer:
 
 
 def make_optimiser(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """The optimiser that ``options`` name, at their highest learning rate.
+    """Return the optimiser of the options, with their largest learning rate.
 
-    adam: Kingma & Ba 2015, ``weight_decay`` added to the gradient; adamw: Loshchilov & Hutter 2019,
-    ``weight_decay`` apart from it.
+    adam (Kingma & Ba 2015) adds ``weight_decay`` to the gradient, and adamw (Loshchilov & Hutter 2019)
+    decouples it from the gradient.
     """
     make = torch.optim.Adam if options.optimiser == "adam" else torch.optim.AdamW
     return make(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
 
 
 def validation_value(objective: Objective, part: Batches, device: torch.device) -> float:
-    """The chosen metric of a part, with the same negatives in every epoch, so that epochs compare."""
+    """Return the validation metric of a part, with the same negatives in every epoch."""
     objective.network.eval()
     metric = objective.options.validation_metric
     total = examples = 0.0
@@ -253,17 +254,17 @@ def validation_value(objective: Objective, part: Batches, device: torch.device) 
             else:
                 size = batch.counts.sum()
                 outcome = _outcome(objective.network, batch)
-                # Ranks have no place for NaN, and would call it the best.
-                found = METRICS[metric](outcome) if outcome else math.nan
-                total += found * float(size)
+                # Without the check for finite scores, NaN would get the best rank.
+                value = METRICS[metric](outcome) if outcome else math.nan
+                total += value * float(size)
             examples += float(size)
     return total / examples
 
 
 def _outcome(network: Network, batch: Batch) -> Outcome | None:
-    """The answers to the pairs of a batch, each weighing its count; under the mask of training, if any.
+    """The predictions for the pairs of a batch, weighted by their counts.
 
-    None where a score is not finite.
+    The training mask is applied if there is one. Returns None if a score is not finite.
     """
     scores = network(batch.inputs).float()
     if not torch.isfinite(scores).all():

@@ -1,4 +1,4 @@
-"""Who may ask: an API key for all, a token for the administration."""
+"""Authentication: an API key for all requests, and a token for the administration endpoints."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dagrec_service.errors import problem
+from dagrec_service.errors import problem_response
 
-OPEN = re.compile(r"/(?:health/.*|v2/health/.*|static/.*)?")
-"""Paths that need no key: what asks for health has none, and the page must come to ask for it."""
-SCHEME = {"WWW-Authenticate": "Bearer"}
+PUBLIC_PATHS = re.compile(r"/(?:health/.*|v2/health/.*|static/.*)?")
+"""Paths that need no key: health probes send none, and the page must load before it can ask for one."""
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
-class NeedKey:
-    """Answers 401 to requests without the API key."""
+class ApiKeyMiddleware:
+    """Responds 401 to requests without a valid API key."""
 
     def __init__(self, app: ASGIApp, keys: tuple[SecretStr, ...]) -> None:
         self.app = app
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not OPEN.fullmatch(path_below(scope)):
+        if scope["type"] == "http" and not PUBLIC_PATHS.fullmatch(path_without_root(scope)):
             headers = Headers(scope=scope)
-            given = headers.get("x-api-key") or _bearer(headers)
-            if not any(_same(given, key) for key in self.keys):
+            key = headers.get("x-api-key") or _bearer_token(headers)
+            if not any(_equal(key, valid) for valid in self.keys):
                 detail = (
                     "the API key must be in the header X-API-Key or in Authorization: Bearer, found "
-                    f"{'another' if given else 'none'}; ask the operator for it"
+                    f"{'a wrong one' if key else 'none'}; ask the operator for it"
                 )
-                await problem(Request(scope), 401, detail, SCHEME)(scope, receive, send)
+                await problem_response(Request(scope), 401, detail, CHALLENGE)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
-async def administrator(request: Request) -> None:
-    """Refuse whoever has no administrator's token, and everybody where there is no such token."""
+async def require_admin(request: Request) -> None:
+    """Reject requests without the administration token, and all requests if no token is set."""
     token: SecretStr | None = request.app.state.settings.admin_token
     if token is None:
         raise HTTPException(403, "administration is off; set DAGREC_ADMIN_TOKEN to switch it on")
-    given = _bearer(request.headers)
-    if not _same(given, token):
+    sent = _bearer_token(request.headers)
+    if not _equal(sent, token):
         raise HTTPException(
             401,
-            "the administrator's token must be in Authorization: Bearer, found "
-            f"{'another' if given else 'none'}; it is the service's DAGREC_ADMIN_TOKEN",
-            SCHEME,
+            "the administration token must be in Authorization: Bearer, found "
+            f"{'a wrong one' if sent else 'none'}; it is the service's DAGREC_ADMIN_TOKEN",
+            CHALLENGE,
         )
 
 
-def path_below(scope: Scope) -> str:
-    """The path below the prefix that a proxy has, or has not, stripped."""
+def path_without_root(scope: Scope) -> str:
+    """Return the path below ``root_path``, whether or not the proxy has stripped that prefix."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-def _bearer(headers: Headers) -> str:
-    kind, _, value = headers.get("authorization", "").partition(" ")
-    return value.strip() if kind.lower() == "bearer" else ""
+def _bearer_token(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _same(given: str, secret: SecretStr) -> bool:
-    return compare_digest(given.encode(), secret.get_secret_value().encode())
+def _equal(sent: str, secret: SecretStr) -> bool:
+    return compare_digest(sent.encode(), secret.get_secret_value().encode())

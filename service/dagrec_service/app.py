@@ -15,13 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from dagrec.errors import DagrecError
 from dagrec_service import errors
-from dagrec_service.access import NeedKey
-from dagrec_service.body_limit import BodyLimit
+from dagrec_service.access import ApiKeyMiddleware
+from dagrec_service.body_limit import BodyLimitMiddleware
 from dagrec_service.feedback_log import FeedbackLog
 from dagrec_service.holder import Holder
-from dagrec_service.logs import AccessLog, configure
+from dagrec_service.logs import AccessLog, logging_config
 from dagrec_service.metrics import Metrics
-from dagrec_service.observe import LogBodies, Observe
+from dagrec_service.observe import LogBodiesMiddleware, ObserveMiddleware
 from dagrec_service.routes import ROUTERS
 from dagrec_service.settings import Settings, make_settings, unknown_variables
 
@@ -29,53 +29,54 @@ log = logging.getLogger("dagrec.service")
 
 
 def create_app(settings: Settings | None = None, *, holder: Holder | None = None) -> FastAPI:
-    """The application; the live bundle is loaded when it starts, or it does not start.
+    """Return the application. It loads the live bundle on startup, and does not start without one.
 
-    Without ``settings`` they come from the environment (for ``uvicorn --factory``). A ``holder`` that
-    has loaded already is taken as it is.
+    ``settings`` default to those of the environment (for ``uvicorn --factory``). A ``holder`` must
+    already have loaded its bundle.
     """
-    chosen = settings or make_settings()
-    held = holder or Holder(chosen.store, cache=chosen.cache)
+    settings = settings or make_settings()
+    bundle_holder = holder or Holder(settings.store, cache=settings.cache)
     metrics = Metrics()
-    metrics.watch(held)
+    metrics.add_holder(bundle_holder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if holder is None:
-            held.load()
+            bundle_holder.load()
         for name in unknown_variables():
-            log.warning("%s is no setting, and was ignored; see dagrec serve --help", name)
-        watching = asyncio.create_task(held.watch(chosen.watch)) if chosen.watch else None
+            log.warning("%s is not a setting and is ignored; see dagrec serve --help", name)
+        watcher = asyncio.create_task(bundle_holder.watch(settings.watch)) if settings.watch else None
         yield
-        if watching:
-            watching.cancel()
+        if watcher:
+            watcher.cancel()
 
     app = FastAPI(
         title="dagrec",
-        summary="Which service comes next in a composition that somebody is building",
+        summary="Recommends the next service for a workflow that is being composed",
         lifespan=lifespan,
-        root_path=chosen.root_path,
-        # FastAPI's own telemetry costs 12 % of the throughput of such short requests.
+        root_path=settings.root_path,
+        # FastAPI's telemetry costs 12 % of the throughput of such short requests.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.settings, app.state.holder, app.state.metrics = chosen, held, metrics
-    app.state.feedback = chosen.feedback and FeedbackLog(chosen.feedback, chosen.feedback_mb)
-    _wrap(app, chosen, metrics)
-    errors.install(app)
+    app.state.settings, app.state.holder, app.state.metrics = settings, bundle_holder, metrics
+    app.state.feedback = settings.feedback and FeedbackLog(settings.feedback, settings.feedback_mb)
+    _add_middleware(app, settings, metrics)
+    errors.add_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
     return app
 
 
-def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """Put around the endpoints what every request passes, the innermost first."""
-    log = AccessLog(settings.log_format) if settings.log_level in ("info", "debug") else None
-    app.add_middleware(BodyLimit, most=settings.max_body, seconds=settings.body_timeout)
-    if settings.log_bodies and log is not None:
-        app.add_middleware(LogBodies, log=log)
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Add the middleware, the innermost first."""
+    access_log = AccessLog(settings.log_format) if settings.log_level in ("info", "debug") else None
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body, timeout=settings.body_timeout)
+    if settings.log_bodies and access_log is not None:
+        app.add_middleware(LogBodiesMiddleware, log=access_log)
     if settings.api_key is not None:
         secrets = (settings.api_key, settings.admin_token)
-        app.add_middleware(NeedKey, keys=tuple(secret for secret in secrets if secret is not None))
+        keys = tuple(secret for secret in secrets if secret is not None)
+        app.add_middleware(ApiKeyMiddleware, keys=keys)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -84,19 +85,21 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_headers=("*",),
             expose_headers=("X-Request-ID",),
         )
-    app.add_middleware(Observe, metrics=metrics, most=settings.max_requests, log=log)
+    app.add_middleware(
+        ObserveMiddleware, metrics=metrics, max_requests=settings.max_requests, log=access_log
+    )
 
 
 def run(settings: Settings) -> None:
-    """Serve until told to stop. Raises :class:`DagrecError` at once for what keeps it from starting."""
-    holder = Holder(settings.store, cache=settings.cache, taken=settle)
+    """Serve until a signal stops the process. Raises :class:`DagrecError` if it cannot start."""
+    holder = Holder(settings.store, cache=settings.cache, on_load=freeze_objects)
     holder.load()
-    _need_free(settings.host, settings.port)
+    _check_address(settings.host, settings.port)
     uvicorn.run(
         create_app(settings, holder=holder),
         host=settings.host,
         port=settings.port,
-        log_config=configure(settings.log_level, settings.log_format),
+        log_config=logging_config(settings.log_level, settings.log_format),
         access_log=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive,
@@ -104,19 +107,20 @@ def run(settings: Settings) -> None:
     )
 
 
-def settle() -> None:
-    """Take what is there, a bundle above all, out of what is searched for garbage.
+def freeze_objects() -> None:
+    """Exclude all existing objects, mostly those of the bundle, from garbage collection.
 
-    The searches cost up to half of an answer. For a process that does nothing but serve.
+    Collections that scan them take up to half of the time of an answer. This suits only a process that
+    does nothing but serve.
     """
-    gc.set_threshold(20_000, 20, 100)  # an answer makes few objects that hold each other
+    gc.set_threshold(20_000, 20, 100)  # an answer creates few reference cycles
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-def _need_free(host: str, port: int) -> None:
-    """Raise :class:`DagrecError` where the address cannot be bound; uvicorn would exit with 3."""
+def _check_address(host: str, port: int) -> None:
+    """Raise :class:`DagrecError` if the address cannot be bound; uvicorn would exit with status 3."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()

@@ -1,4 +1,4 @@
-"""The limits on request bodies. Starlette's own answers in plain text, and not as a problem."""
+"""Limits on request bodies. Starlette's own limits respond in plain text instead of a problem."""
 
 from __future__ import annotations
 
@@ -9,48 +9,53 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dagrec_service.errors import problem
+from dagrec_service.errors import problem_response
 
 
-class BodyLimit:
-    """Answers 413 to a body of more than ``most`` bytes, whether announced or only counted, and 408 to
-    one that has not arrived after ``seconds``."""
+class BodyLimitMiddleware:
+    """Responds 413 to bodies above ``max_bytes``, and 408 to incomplete ones after ``timeout`` seconds.
 
-    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+    The size is checked both in Content-Length and in the bytes received.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
         self.app = app
-        self.most = most
-        self.seconds = seconds
+        self.max_bytes = max_bytes
+        self.timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.most:
-            await problem(Request(scope), 413, self._detail(announced))(scope, receive, send)
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length) > self.max_bytes:
+            await problem_response(Request(scope), 413, self._detail(length))(scope, receive, send)
             return
-        until = asyncio.get_running_loop().time() + self.seconds
-        total, whole = 0, False
+        deadline = asyncio.get_running_loop().time() + self.timeout
+        received, complete = 0, False
 
-        async def counted() -> Message:
-            nonlocal total, whole
-            if whole:  # what comes now is the end of the connection
+        async def limited_receive() -> Message:
+            nonlocal received, complete
+            if complete:  # the next message is the end of the connection
                 return await receive()
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(
                     408,
-                    f"a body must arrive within {self.seconds:g} s, found it unfinished; send it again",
+                    f"a body must arrive within {self.timeout:g} s, found it incomplete; send it again",
                 ) from None
-            total += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if total > self.most:
-                raise HTTPException(413, self._detail(f"{total} or more"))
+            received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if received > self.max_bytes:
+                raise HTTPException(413, self._detail(f"{received} or more"))
             return message
 
-        await self.app(scope, counted, send)
+        await self.app(scope, limited_receive, send)
 
-    def _detail(self, found: str) -> str:
-        return f"a body may have {self.most} bytes, found {found}; send less, or raise DAGREC_MAX_BODY"
+    def _detail(self, size: str) -> str:
+        return (
+            f"a body must have at most {self.max_bytes} bytes, found {size}; send less, or raise "
+            "DAGREC_MAX_BODY"
+        )

@@ -1,4 +1,4 @@
-"""Feedback: what was answered lately is remembered, what people made of it is written durably."""
+"""The feedback log: recent answers in memory, and the decisions on them in durable files."""
 
 from __future__ import annotations
 
@@ -13,132 +13,139 @@ from typing import NamedTuple
 
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DagrecError, RequestError
-from dagrec.feedback.record import Decision, Feedback, choose, decide
+from dagrec.feedback.record import Decision, Feedback, make_decision, select_answer
 from dagrec.recommend.answers import Answer, Answers
 from dagrec.recommend.request import PredictRequest, make_request
 
-MAX_REMEMBERED = 10_000
-MAX_BYTES = 100_000_000
-"""Of all that is remembered, roughly."""
-OF_A_KEY = 60
-OF_A_PREDICTION = 450
-"""Bytes, roughly, beside the characters."""
+MAX_RESULTS = 10_000
+MAX_RESULTS_BYTES = 100_000_000
+"""Approximate size of all results in memory."""
+KEY_BYTES = 60
+PREDICTION_BYTES = 450
+"""Approximate sizes in memory, without the characters of the keys."""
 
 
-class _Asked(NamedTuple):
-    """What is needed of a request: its path, or its composition as JSON: objects are larger."""
+class _StoredRequest(NamedTuple):
+    """The fields of a request that a decision needs; a composition takes less memory as JSON."""
 
     path: list[str] | None
     composition: str | None
     k: int
+
+    @classmethod
+    def of(cls, request: PredictRequest) -> _StoredRequest:
+        composition = None if request.composition is None else json.dumps(request.composition)
+        return cls(request.path, composition, request.k)
 
     def request(self, at: str | None) -> PredictRequest:
         composition = None if self.composition is None else json.loads(self.composition)
         return make_request({"path": self.path, "composition": composition, "at": at, "k": self.k})
 
 
-class _Remembered(NamedTuple):
-    asked: list[_Asked]
-    found: Sequence[Answer | Answers | RequestError]
+class _StoredResults(NamedTuple):
+    """The requests sent under one request id, their results, and their approximate size in bytes."""
+
+    requests: list[_StoredRequest]
+    results: Sequence[Answer | Answers | RequestError]
     size: int
 
 
 class FeedbackLog:
-    """Remembers the newest answers, and appends decisions on them to files of a folder.
+    """Keeps recent answers in memory, and appends decisions on them to the files of a folder.
 
-    A new file is begun when one would exceed ``most_mb`` megabytes, after a failed write, and by every
-    process: nothing is ever appended to a line that may be torn. Threads may share it.
+    A new file is started when the current one would exceed ``max_file_mb`` megabytes, after a failed
+    write, and by each process: nothing is ever appended to an incomplete line. Threads may share it.
     """
 
     def __init__(
         self,
         folder: Path,
-        most_mb: float,
+        max_file_mb: float,
         *,
-        remembered: int = MAX_REMEMBERED,
-        remembered_bytes: int = MAX_BYTES,
+        max_results: int = MAX_RESULTS,
+        max_results_bytes: int = MAX_RESULTS_BYTES,
     ) -> None:
-        """Makes the folder. Raises :class:`DagrecError` where it cannot be, or cannot be written to."""
+        """Create the folder. Raises :class:`DagrecError` if it cannot be created or written to."""
         self.folder = folder
-        self.most = int(most_mb * 1_000_000)
-        self.most_remembered = remembered
-        self.most_remembered_bytes = remembered_bytes
-        self.bytes = 0
-        self._answers: OrderedDict[str, _Remembered] = OrderedDict()
-        self._remembering = Lock()
-        self._writing = Lock()
+        self.max_file_bytes = int(max_file_mb * 1_000_000)
+        self.max_results = max_results
+        self.max_results_bytes = max_results_bytes
+        self.results_bytes = 0
+        self._results: OrderedDict[str, _StoredResults] = OrderedDict()
+        self._results_lock = Lock()
+        self._file_lock = Lock()
         self._file: int | None = None
-        self._size = 0
+        self._file_bytes = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DagrecError(
-                f"{folder}: a folder for feedback cannot be made: {error.strerror}; choose another"
+                f"{folder}: cannot be created for feedback: {error.strerror}; choose another folder"
             ) from None
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise DagrecError(f"{folder}: feedback must be written there, found that it cannot be")
+            raise DagrecError(f"{folder}: the feedback folder must be writable, found that it is not")
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._results)
 
     def remember(
         self,
         request_id: str,
-        asked: Sequence[PredictRequest],
-        found: Sequence[Answer | Answers | RequestError],
+        requests: Sequence[PredictRequest],
+        results: Sequence[Answer | Answers | RequestError],
     ) -> None:
-        """Keep what was asked and answered; the oldest are forgotten where it is too much."""
-        kept = [_kept(request) for request in asked]
-        size = OF_A_KEY + sum(map(_size_of_asked, kept)) + sum(map(_size_of_found, found))
-        with self._remembering:
-            self._forget(request_id)
-            self._answers[request_id] = _Remembered(kept, found, size)
-            self.bytes += size
-            while len(self._answers) > self.most_remembered or self.bytes > self.most_remembered_bytes:
-                self._forget(next(iter(self._answers)))
+        """Keep requests and their results in memory, and drop the oldest ones beyond the limits."""
+        stored = [_StoredRequest.of(request) for request in requests]
+        size = KEY_BYTES + sum(map(_request_bytes, stored)) + sum(map(_result_bytes, results))
+        with self._results_lock:
+            self._drop(request_id)
+            self._results[request_id] = _StoredResults(stored, results, size)
+            self.results_bytes += size
+            while len(self._results) > self.max_results or self.results_bytes > self.max_results_bytes:
+                self._drop(next(iter(self._results)))
 
-    def _forget(self, request_id: str) -> None:
-        old = self._answers.pop(request_id, None)
-        if old is not None:
-            self.bytes -= old.size
+    def _drop(self, request_id: str) -> None:
+        dropped = self._results.pop(request_id, None)
+        if dropped is not None:
+            self.results_bytes -= dropped.size
 
-    def note(self, feedback: Feedback, vocabulary: Vocabulary) -> Decision | None:
-        """Write what feedback decides; on return it is on disk. None: the answer is not remembered.
+    def record(self, feedback: Feedback, vocabulary: Vocabulary) -> Decision | None:
+        """Write the decision for feedback to disk and return it; None if its answer is not in memory.
 
-        Raises :class:`RequestError` for feedback that does not fit the answer, and :class:`OSError`
-        where it could not be written: then it does not count.
+        Raises :class:`RequestError` for feedback that does not match the answer, and :class:`OSError`
+        if the decision could not be written; it does not count then.
         """
-        remembered = self._answers.get(feedback.request_id)
-        if remembered is None:
+        stored = self._results.get(feedback.request_id)
+        if stored is None:
             return None
-        answer = choose(remembered.found, feedback)
-        asked = remembered.asked[feedback.item or 0].request(answer.at)
-        decision = decide(feedback, asked, answer, vocabulary)
+        answer = select_answer(stored.results, feedback)
+        request = stored.requests[feedback.item or 0].request(answer.at)
+        decision = make_decision(feedback, request, answer, vocabulary)
         line = decision.model_dump_json().encode() + b"\n"
-        with self._writing:
+        with self._file_lock:
             self._append(line)
         return decision
 
     def _append(self, line: bytes) -> None:
-        if self._file is not None and self._size + len(line) > self.most:
+        if self._file is not None and self._file_bytes + len(line) > self.max_file_bytes:
             self._close()
         if self._file is None:
-            self._file, self._size = self._new_file(), 0
+            self._file, self._file_bytes = self._new_file(), 0
         try:
             written = 0
             while written < len(line):
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
         except OSError:
-            self._take_back(self._file)
+            self._truncate(self._file)
             self._close()
             raise
-        self._size += len(line)
+        self._file_bytes += len(line)
 
-    def _take_back(self, file: int) -> None:
-        """Cut off what a failed write has left; where even that fails it stays torn, and is skipped."""
+    def _truncate(self, file: int) -> None:
+        """Remove the remains of a failed write. If that fails too, readers skip the incomplete line."""
         try:
-            os.ftruncate(file, self._size)
+            os.ftruncate(file, self._file_bytes)
             os.fsync(file)
         except OSError:
             pass
@@ -155,7 +162,7 @@ class FeedbackLog:
         try:
             folder = os.open(self.folder, os.O_RDONLY)
             try:
-                os.fsync(folder)  # or the file's name may be lost with the power
+                os.fsync(folder)  # without it, a power failure may lose the file's name
             finally:
                 os.close(folder)
         except OSError:
@@ -164,23 +171,18 @@ class FeedbackLog:
         return file
 
 
-def _kept(request: PredictRequest) -> _Asked:
-    composition = None if request.composition is None else json.dumps(request.composition)
-    return _Asked(request.path, composition, request.k)
+def _request_bytes(request: _StoredRequest) -> int:
+    if request.path is not None:
+        return sum(map(len, request.path)) + KEY_BYTES * len(request.path)
+    return len(request.composition or "")
 
 
-def _size_of_asked(asked: _Asked) -> int:
-    if asked.path is not None:
-        return sum(map(len, asked.path)) + OF_A_KEY * len(asked.path)
-    return len(asked.composition or "")
-
-
-def _size_of_found(found: Answer | Answers | RequestError) -> int:
-    if isinstance(found, RequestError):
+def _result_bytes(result: Answer | Answers | RequestError) -> int:
+    if isinstance(result, RequestError):
         return 1000
-    if isinstance(found, Answers):
-        return sum(map(_size_of_found, found.answers))
-    # An explanation adds to each prediction, and the paths most like the one that was asked about.
-    parts = 5 + len(found.predictions) * (1 if found.explanation is None else 3)
-    parts += 0 if found.explanation is None else 10
-    return OF_A_PREDICTION * parts + OF_A_KEY * len(found.unknown)
+    if isinstance(result, Answers):
+        return sum(map(_result_bytes, result.answers))
+    # An explanation adds parts to each prediction, and the most similar training paths.
+    parts = 5 + len(result.predictions) * (1 if result.explanation is None else 3)
+    parts += 0 if result.explanation is None else 10
+    return PREDICTION_BYTES * parts + KEY_BYTES * len(result.unknown)

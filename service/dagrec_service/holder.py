@@ -1,4 +1,4 @@
-"""The one reference to what is live, and how another bundle takes its place."""
+"""The holder of the live bundle, which replaces it when another bundle is published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("dagrec.service")
 
 @dataclass(frozen=True)
 class Refusal:
-    """A bundle that was not taken: its version, why, and when (ISO 8601)."""
+    """A bundle that was refused: its version, the reason, and the time (ISO 8601)."""
 
     version: str
     why: str
@@ -31,18 +31,20 @@ class Refusal:
 
 
 class Holder:
-    """Loads the store's live bundle, and has it answer before anybody else is answered from it.
+    """Loads the store's live bundle, and checks it before any request is answered from it.
 
-    ``cache``: contexts whose answers a predictor keeps. ``swaps`` and ``refusals`` count bundles;
-    ``refused`` is the newest refusal where the store's live bundle is not the held one. ``taken`` is
-    called whenever a bundle was taken.
+    ``cache`` is the number of contexts that a predictor caches. ``swaps`` and ``refusals`` count
+    bundles. ``refused`` is the last refusal while the store's live bundle is not the loaded one.
+    ``on_load`` is called after each bundle that was loaded.
     """
 
-    def __init__(self, store: Path, *, cache: int = 0, taken: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, store: Path, *, cache: int = 0, on_load: Callable[[], None] | None = None
+    ) -> None:
         self.store = Store(store)
-        self._taken = taken
         self.swaps = self.refusals = 0
         self.refused: Refusal | None = None
+        self._on_load = on_load
         self._cache = cache
         self._predictor: Predictor | None = None
         self._loading = Lock()
@@ -50,7 +52,7 @@ class Holder:
 
     @property
     def predictor(self) -> Predictor:
-        """What answers from the live bundle. Raises :class:`StoreError` before :meth:`load`."""
+        """The predictor of the live bundle. Raises :class:`StoreError` before :meth:`load`."""
         if self._predictor is None:
             raise StoreError(f"{self.store.root}: a bundle must be loaded, found none yet; try later")
         return self._predictor
@@ -61,10 +63,10 @@ class Holder:
         return self.predictor.bundle
 
     def check(self) -> Bundle:
-        """The live bundle, whose champion has answered canned contexts within the last second.
+        """Return the live bundle after its champion has scored test contexts within the last second.
 
-        Not at every call: whoever asks for health has no key, and some champions take a while.
-        Raises what :func:`self_check` does, and :class:`StoreError` before :meth:`load`.
+        The check does not run on every call, because health requests need no key and some champions are
+        slow. Raises the errors of :func:`self_check`, and :class:`StoreError` before :meth:`load`.
         """
         predictor, now = self.predictor, time.monotonic()
         if self._checked[0] is not predictor or now - self._checked[1] > 1:
@@ -73,10 +75,11 @@ class Holder:
         return predictor.bundle
 
     def load(self) -> str:
-        """Take the store's live bundle where it is another one than the held one; returns its version.
+        """Load the store's live bundle unless it is already loaded, and return its version.
 
-        It is loaded and checked whole before it is taken; requests go on meanwhile, and those that have
-        begun finish with the old one. Where it is refused the old one stays: :class:`StoreError`.
+        The bundle is loaded and checked completely before it replaces the current one, from which
+        requests are answered until then. Requests in progress finish with the bundle they started with.
+        Raises :class:`StoreError` if the bundle is refused; the current one stays.
         """
         with self._loading:
             version = ""
@@ -88,10 +91,10 @@ class Holder:
                     self.swaps += self._predictor is not None
                     self.refused = None
                     self._predictor = Predictor(bundle, cache=self._cache)
-                    if self._taken:
-                        self._taken()
+                    if self._on_load:
+                        self._on_load()
                     log.info("bundle %s is live", version)
-            except Exception as error:  # whatever is wrong with it, it must not stop what is live
+            except Exception as error:  # no error of a new bundle may stop the service
                 self._refuse(version, error)
                 raise StoreError(f"bundle {version or '?'} was refused: {error}") from error
             self.refused = None
@@ -104,19 +107,19 @@ class Holder:
         self.refused = Refusal(version, str(error), datetime.now(UTC).isoformat(timespec="seconds"))
 
     async def watch(self, seconds: float) -> None:
-        """Look for a newly published bundle, again and again; a refused one is not tried twice."""
+        """Load newly published bundles, checked for periodically; a refused bundle is not retried."""
         while True:
             await asyncio.sleep(seconds)
-            if self._is_new():
+            if self._must_load():
                 with contextlib.suppress(StoreError):
                     await asyncio.to_thread(self.load)
 
-    def _is_new(self) -> bool:
+    def _must_load(self) -> bool:
         try:
             version = self.store.current()
         except StoreError:
             version = ""
-        held = "" if self._predictor is None else self.bundle.version
-        if version == held:
-            self.refused = None  # the store went back to what is held
-        return version != held and (self.refused is None or self.refused.version != version)
+        loaded = "" if self._predictor is None else self.bundle.version
+        if version == loaded:
+            self.refused = None  # the store was rolled back to the loaded bundle
+        return version != loaded and (self.refused is None or self.refused.version != version)

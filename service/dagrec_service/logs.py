@@ -1,10 +1,9 @@
-"""The log: one line a record on standard error, as JSON or as text."""
+"""Logging to standard error, one line per record, as JSON or text."""
 
 from __future__ import annotations
 
 import json
 import logging
-import logging.config
 import sys
 import time
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any, TextIO
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object; ``fields`` of a record become fields of it."""
+    """Formats a record as a JSON object that includes the entries of its attribute ``fields``."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -29,7 +28,7 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A record as a person reads it; line breaks and what steers a terminal are shown, not sent."""
+    """Formats a record as readable text, in which line breaks and control characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
@@ -40,29 +39,29 @@ class TextLines(logging.Formatter):
 
 
 class AccessLog:
-    """A line for every request, in the form of the other lines.
+    """Writes one line per request, in the same format (``json`` or ``text``) as the other log lines.
 
-    Written without the logging module, which takes longer over a line than a model over an answer.
+    It bypasses the logging module, which takes longer to write a line than a model to score a context.
     """
 
-    def __init__(self, form: str, stream: TextIO | None = None) -> None:
-        self.form = form
+    def __init__(self, log_format: str, stream: TextIO | None = None) -> None:
+        self.log_format = log_format
         self.stream = stream or sys.stderr
 
-    def write(self, what: str, fields: dict[str, Any]) -> None:
-        """One record of level info."""
+    def write(self, message: str, fields: dict[str, Any]) -> None:
+        """Write a record of level info."""
         moment = _moment(time.time())
-        if self.form == "json":
-            line = json.dumps({"time": moment, "level": "info", "message": what, **fields})
+        if self.log_format == "json":
+            line = json.dumps({"time": moment, "level": "info", "message": message, **fields})
         else:
-            line = _text(moment, "info", what, fields)
-        with suppress(OSError):  # nobody may read the log any more: no reason to refuse requests
+            line = _text(moment, "info", message, fields)
+        with suppress(OSError):  # requests are answered even if standard error is closed
             self.stream.write(line + "\n")
 
 
-def _text(moment: str, level: str, what: str, fields: dict[str, Any]) -> str:
-    told = "".join(f" {name}={value}" for name, value in fields.items())
-    line = f"{moment} {level:8} {what}{told}"
+def _text(moment: str, level: str, message: str, fields: dict[str, Any]) -> str:
+    suffix = "".join(f" {name}={value}" for name, value in fields.items())
+    line = f"{moment} {level:8} {message}{suffix}"
     return (
         line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     )
@@ -77,10 +76,10 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def configure(level: str, form: str) -> dict[str, Any]:
-    """The configuration of Python's logging, for uvicorn's loggers and ours."""
+def logging_config(level: str, log_format: str) -> dict[str, Any]:
+    """Return the configuration of Python's logging for the loggers of uvicorn and dagrec."""
     loggers = ("uvicorn", "uvicorn.error", "dagrec")
-    formatter = JsonLines if form == "json" else TextLines
+    formatter = JsonLines if log_format == "json" else TextLines
     return {
         "version": 1,
         "disable_existing_loggers": False,

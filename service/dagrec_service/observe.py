@@ -1,34 +1,42 @@
-"""Around every request: an id, a limit, a log line, counts. Plain ASGI, since every request pays it."""
+"""Middleware that runs on all requests: ids, metrics, the access log and the concurrency limit.
+
+It is plain ASGI, because its cost is added to each request.
+"""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from os import urandom
 from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dagrec.errors import RequestError
 from dagrec.recommend.answers import Answer, Answers
 from dagrec_service import errors
-from dagrec_service.access import path_below
+from dagrec_service.access import path_without_root
 from dagrec_service.logs import AccessLog
 from dagrec_service.metrics import Metrics
 
-HEADER = b"x-request-id"
-ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+ID_HEADER = b"x-request-id"
+VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 PROBES = re.compile(r"/(?:(?:v2/)?health/.*|metrics)")
-"""Never turned away: a busy service that does not answer its probes is killed for it."""
+"""Paths without a concurrency limit: an orchestrator kills a service whose probes fail."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Observe:
-    """Gives requests their ids, counts and logs them, and turns those away that are too many."""
+class ObserveMiddleware:
+    """Assigns request ids, counts and logs requests, and rejects those over the concurrency limit."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, most: int, log: AccessLog | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, max_requests: int, log: AccessLog | None = None
+    ) -> None:
         self.app = app
         self.metrics = metrics
-        self.most = most
+        self.max_requests = max_requests
         self.log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,42 +44,44 @@ class Observe:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        given = next((value for name, value in scope["headers"] if name == HEADER), b"")
-        id_ = given if ACCEPTED.fullmatch(given) else urandom(16).hex().encode()
+        sent_id = next((value for name, value in scope["headers"] if name == ID_HEADER), b"")
+        id_ = sent_id if VALID_ID.fullmatch(sent_id) else urandom(16).hex().encode()
         state = scope.setdefault("state", {})
         state["request_id"] = id_.decode()
         status = 0
 
-        async def answer(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (HEADER, id_)]
+                message["headers"] = [*message.get("headers", ()), (ID_HEADER, id_)]
             await send(message)
 
         self.metrics.active += 1
         try:
-            if self.metrics.active > self.most and not PROBES.fullmatch(path_below(scope)):
-                await errors.busy(Request(scope), self.most)(scope, receive, answer)
+            busy = self.metrics.active > self.max_requests
+            if busy and not PROBES.fullmatch(path_without_root(scope)):
+                response = errors.too_many_requests(Request(scope), self.max_requests)
+                await response(scope, receive, send_with_id)
             else:
-                await self.app(scope, receive, answer)
+                await self.app(scope, receive, send_with_id)
         except Exception as error:
-            response = errors.failure(Request(scope), error)
+            response = errors.internal_error(Request(scope), error)
             if status:
-                raise  # part of an answer is on its way, and cannot be taken back
-            await response(scope, receive, answer)
+                raise  # the response has started already
+            await response(scope, receive, send_with_id)
         finally:
             self.metrics.active -= 1
-            self._tell(scope, status, time.perf_counter() - start)
+            self._report(scope, status, time.perf_counter() - start)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _report(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self.metrics.count(route, method, status, seconds)
-        found = state.get("answered")
-        if found is not None:
-            self.metrics.answered(found)
+        self.metrics.count_request(route, method, status, seconds)
+        results = state.get("results")
+        if results is not None:
+            self.metrics.count_answers(results)
         if self.log is not None:
             fields = {
                 "request_id": state["request_id"],
@@ -80,16 +90,13 @@ class Observe:
                 "status": status,
                 "ms": round(seconds * 1000, 3),
             }
-            self.log.write("request", fields | _of(found or ()))
+            self.log.write("request", fields | _answer_fields(results or ()))
 
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-def _of(found: Any) -> dict[str, Any]:
-    """What is logged of the answers: no keys, no services."""
-    for each in found:
-        answers = each.answers if isinstance(each, Answers) else [each]
+def _answer_fields(results: Sequence[Answer | Answers | RequestError]) -> dict[str, Any]:
+    """Return the log fields of the results; they contain no keys of nodes or services."""
+    for result in results:
+        answers = result.answers if isinstance(result, Answers) else [result]
         if answers and isinstance(answers[0], Answer):
             first = answers[0]
             return {
@@ -97,14 +104,14 @@ def _of(found: Any) -> dict[str, Any]:
                 "version": first.version,
                 "strategy": first.strategy,
                 "answers": sum(
-                    len(other.answers) if isinstance(other, Answers) else 1 for other in found
+                    len(other.answers) if isinstance(other, Answers) else 1 for other in results
                 ),
             }
     return {}
 
 
-class LogBodies:
-    """Logs what is sent; for looking at one's own requests, and off unless it is asked for."""
+class LogBodiesMiddleware:
+    """Logs request bodies, for debugging."""
 
     def __init__(self, app: ASGIApp, log: AccessLog) -> None:
         self.app = app
@@ -115,7 +122,7 @@ class LogBodies:
             await self.app(scope, receive, send)
             return
 
-        async def told() -> Message:
+        async def logging_receive() -> Message:
             message = await receive()
             if body := message.get("body"):
                 fields = {
@@ -125,4 +132,4 @@ class LogBodies:
                 self.log.write("body", fields)
             return message
 
-        await self.app(scope, told, send)
+        await self.app(scope, logging_receive, send)

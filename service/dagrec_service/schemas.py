@@ -1,4 +1,4 @@
-"""What the service answers, beside :class:`dagrec.recommend.answers.Answer`."""
+"""Response bodies of the service, other than :class:`dagrec.recommend.answers.Answer`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pydantic import BaseModel, Field
 
 
 class Problem(BaseModel):
-    """Every failure, as ``application/problem+json`` (RFC 9457)."""
+    """Every error, as ``application/problem+json`` (RFC 9457)."""
 
     type: str = "about:blank"
-    title: str = Field(description="the kind of failure")
+    title: str = Field(description="the phrase of the status")
     status: int
-    detail: str = Field(description="the object, the rule, the value found and the way out")
-    instance: str = Field(description="the path that was asked for")
+    detail: str = Field(description="the object, the rule it breaks, the value found and how to fix it")
+    instance: str = Field(description="the path of the request")
 
 
 class ModelInfo(BaseModel):
-    """One model of the live bundle."""
+    """A model of the live bundle."""
 
     name: str
     recommender: str
     champion: bool
-    parameters: int = Field(description="numbers that it has learned")
-    metrics: dict[str, float] = Field(description="means over the held-out parts of its training")
+    parameters: int = Field(description="number of learned parameters")
+    metrics: dict[str, float] = Field(description="means over the held-out parts of its training data")
 
 
 class Models(BaseModel):
@@ -36,16 +36,16 @@ class Models(BaseModel):
 
 
 class ModelDetails(ModelInfo):
-    """One model of the live bundle, with all that is known of it."""
+    """A model of the live bundle, in detail."""
 
     version: str
     paper: str
-    intervals: dict[str, tuple[float, float]] = Field(description="95 %, of the metrics")
-    configuration: dict[str, Any] = Field(description="every hyperparameter")
+    intervals: dict[str, tuple[float, float]] = Field(description="95 % intervals of the metrics")
+    configuration: dict[str, Any] = Field(description="all hyperparameters")
     seed: int
-    temperature: float = Field(description="by which scores are divided before they are probabilities")
+    temperature: float = Field(description="divisor of the scores before the softmax")
     fit_seconds: float
-    data: str = Field(description="fingerprint of the data")
+    data: str = Field(description="fingerprint of the training data")
     vocabulary: str = Field(description="fingerprint of the vocabulary")
     graph: str = Field(description="fingerprint of the links")
 
@@ -55,22 +55,22 @@ class BundleInfo(BaseModel):
 
     version: str
     created: str
-    dagrec: str = Field(description="version of the program that published it")
+    dagrec: str = Field(description="version of dagrec that published it")
     champion: str
     mask: str
     models: list[str]
-    services: int = Field(description="candidates of every answer")
-    nodes: int = Field(description="other nodes that it knows")
-    links: int = Field(description="distinct links seen in training")
-    compositions: int = Field(description="compositions with something to learn from")
+    services: int = Field(description="number of services in the vocabulary")
+    nodes: int = Field(description="number of other nodes in the vocabulary")
+    links: int = Field(description="number of distinct links in the training data")
+    compositions: int = Field(description="number of compositions with at least one training example")
     data: dict[str, Any]
     vocabulary: str
     graph: str
     config: dict[str, Any]
 
 
-class Refused(BaseModel):
-    """The bundle that the store calls live, and that was not taken."""
+class RefusedBundle(BaseModel):
+    """The store's live bundle, which the service refused to load."""
 
     version: str
     why: str
@@ -78,16 +78,16 @@ class Refused(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the process lives, or is ready to answer."""
+    """Whether the process is live or ready to answer."""
 
     status: str
     version: str | None = None
-    refused: Refused | None = Field(
-        None, description="a newer bundle that was refused; the old one stays"
+    refused: RefusedBundle | None = Field(
+        None, description="a newer bundle that was refused; the service keeps the current one"
     )
 
 
-class Live(BaseModel):
-    """What is live now."""
+class LiveBundle(BaseModel):
+    """The version of the live bundle."""
 
     version: str

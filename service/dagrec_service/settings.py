@@ -1,4 +1,4 @@
-"""Settings of the service: environment variables DAGREC_*, or flags of `dagrec serve`."""
+"""Settings of the service, from environment variables DAGREC_* or the flags of `dagrec serve`."""
 
 from __future__ import annotations
 
@@ -14,51 +14,50 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from dagrec.errors import ConfigError
 
 
-def _names(value: Any) -> Any:
+def _split(value: Any) -> Any:
     return (
         [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
     )
 
 
-def _origins(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", name):
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", origin):
             raise ValueError(
-                f"an origin must be like https://editor.example, without a path, not {name!a}"
+                f"an origin must be like https://editor.example, without a path, not {origin!a}"
             )
-    return names
+    return origins
 
 
-def _prefix(path: str) -> str:
+def _check_prefix(path: str) -> str:
     path = path.rstrip("/")
     if path and not re.fullmatch(r"(/[\w.~-]+)+", path):
         raise ValueError("must be a path that starts with /, like /recommend")
     return path
 
 
-def _folder(value: Any) -> Any:
+def _check_folder(value: Any) -> Any:
     if value == "":
-        raise ValueError("must name a folder; leave the variable out where there is none")
+        raise ValueError("must name a folder; unset the variable if there is none")
     return value
 
 
-def _secret(value: SecretStr) -> SecretStr:
+def _check_secret(value: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]{8,}", value.get_secret_value()):
         raise ValueError("must be at least 8 characters of ASCII without spaces or line breaks")
     return value
 
 
-Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_origins)]
-Prefix = Annotated[str, AfterValidator(_prefix)]
-Folder = Annotated[Path, BeforeValidator(_folder)]
-Secret = Annotated[SecretStr, AfterValidator(_secret)]
-
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_origins)]
+Prefix = Annotated[str, AfterValidator(_check_prefix)]
+Folder = Annotated[Path, BeforeValidator(_check_folder)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 
 PREFIX = "DAGREC_"
 
 
 class Settings(BaseSettings):
-    """Each field is the environment variable DAGREC_<FIELD>, and, but for secrets, a flag of serve."""
+    """Each field is an environment variable DAGREC_<FIELD> and, except for secrets, a flag of serve."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False
@@ -66,73 +65,75 @@ class Settings(BaseSettings):
 
     store: Folder = Field(description="folder of published bundles")
     host: str = Field("127.0.0.1", min_length=1, description="address to bind")
-    port: int = Field(8000, ge=0, le=65535, description="port to bind; 0: any free one")
+    port: int = Field(8000, ge=0, le=65535, description="port to bind; 0 for any free port")
     root_path: Prefix = Field("", description="path prefix that a proxy strips")
     watch: float = Field(
-        5.0, ge=0, description="seconds between two looks for a newly published bundle; 0: none"
+        5.0, ge=0, description="seconds between checks for a newly published bundle; 0 for no checks"
     )
-    cache: int = Field(2000, ge=0, description="contexts whose scores are remembered")
-    timeout: float = Field(10.0, gt=0, description="longest that an answer may take, in seconds")
-    max_body: int = Field(1_000_000, ge=1, description="largest request body, in bytes")
-    body_timeout: float = Field(10.0, gt=0, description="seconds in which a body must have arrived")
+    cache: int = Field(2000, ge=0, description="number of contexts whose scores are cached")
+    timeout: float = Field(10.0, gt=0, description="time limit for an answer, in seconds")
+    max_body: int = Field(1_000_000, ge=1, description="maximum size of a request body, in bytes")
+    body_timeout: float = Field(10.0, gt=0, description="time limit for receiving a body, in seconds")
     max_requests: int = Field(
-        256, ge=1, description="requests answered at the same time; more are told to come back (503)"
+        256, ge=1, description="maximum number of concurrent requests; others are rejected with 503"
     )
     keep_alive: int = Field(
         5,
         ge=1,
-        description="seconds that a connection may be idle; more than the proxy in front keeps it",
+        description="seconds that a connection may be idle; set it higher than the proxy's idle time",
     )
     grace: int = Field(
-        30, ge=0, description="seconds that accepted requests get to finish when it is told to stop"
+        30, ge=0, description="seconds that requests in progress get to finish on shutdown"
     )
-    cors: Origins = Field((), description="origins whose pages may ask, separated by commas; *: any")
+    cors: Origins = Field((), description="allowed CORS origins, separated by commas; * for any")
     feedback: Folder | None = Field(
-        None, description="folder that gets POST /feedback; none: it is off"
+        None, description="folder for the reports of POST /feedback, which is off without it"
     )
-    feedback_mb: float = Field(64.0, gt=0, description="size at which a file of feedback is closed")
+    feedback_mb: float = Field(64.0, gt=0, description="maximum size of a feedback file, in megabytes")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
-        "info", description="what is logged: critical, error, warning, info (every request) or debug"
+        "info", description="log level: critical, error, warning, info (logs each request) or debug"
     )
-    log_format: Literal["json", "text"] = Field("json", description="a line of the log: json or text")
-    log_bodies: bool = Field(False, description="log the bodies of requests, too")
+    log_format: Literal["json", "text"] = Field(
+        "json", description="format of a log line: json or text"
+    )
+    log_bodies: bool = Field(False, description="also log request bodies")
     api_key: Secret | None = Field(
-        None, description="asked of every request but those for health and the playground's files"
+        None, description="key for all requests except those for health and the playground's files"
     )
     admin_token: Secret | None = Field(
-        None, description="opens POST /admin/reload and /admin/rollback, which are off without"
+        None, description="token for POST /admin/reload and /admin/rollback, which are off without it"
     )
 
 
 SECRETS = frozenset(
     name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)
 )
-"""Fields that the environment alone sets: the flags of a process can be read by others."""
+"""Fields without a flag: other users can read the command line of a process."""
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names in the environment that look like settings, and are none; a misspelt key is no key."""
+    """Return the environment variables that look like settings but are not, such as misspelt ones."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known
     )
 
 
-def make_settings(**given: Any) -> Settings:
-    """Settings from the values that are not None, and from the environment for the others.
+def make_settings(**values: Any) -> Settings:
+    """Return settings from the values that are not None, and from the environment for the others.
 
-    Raises :class:`ConfigError` naming the variable.
+    Raises :class:`ConfigError`, which names the variable or flag.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         clauses = []
         for item in error.errors():
             name = str(item["loc"][0])
-            # A secret is not shown, not even a wrong one.
+            # The value of a secret is not shown, even if it is invalid.
             found = "" if name in SECRETS or item["type"] == "missing" else f", found {item['input']!a}"
             rule = item["msg"].removeprefix("Value error, ")
-            flag = given.get(name) is not None
-            label = f"--{name.replace('_', '-')}" if flag else f"{PREFIX}{name.upper()}"
+            is_flag = values.get(name) is not None
+            label = f"--{name.replace('_', '-')}" if is_flag else f"{PREFIX}{name.upper()}"
             clauses.append(f"{label}: {rule}{found}")
         raise ConfigError(f"settings: {'; '.join(clauses)}") from None

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol, version 2, from and to what this library asks and answers."""
+"""Tensors of the Open Inference Protocol, version 2, converted from and to requests and answers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dagrec.errors import DataError, RequestError
 from dagrec.recommend.answers import Answer, Answers
 from dagrec.recommend.request import PredictRequest, make_request
 from dagrec.types import Options
-from dagrec_service.errors import short
+from dagrec_service.errors import shorten
 
 MAX_ROWS = 100
 PARAMETERS = frozenset(PredictRequest.model_fields) - {
     "path", "composition", "at", "model", "models", "explain"
 }  # fmt: skip
-"""Fields of a request that parameters may set for all rows."""
-IN_ROWS = PARAMETERS | {"path", "composition", "at"}
-"""Fields that a row may have; which model answers, the address tells."""
-IGNORED = frozenset({"binary_data_output"})
-"""Clients of Triton always ask for binary tensors, and take those that are none."""
+"""Fields of a request that the parameters may set for all rows."""
+ROW_FIELDS = PARAMETERS | {"path", "composition", "at"}
+"""Fields that a row may set; the model is given by the URL."""
+IGNORED_PARAMETERS = frozenset({"binary_data_output"})
+"""Triton's clients always request binary tensors, but accept others."""
 
 
 class InputTensor(Options):
-    """A tensor that goes in."""
+    """An input tensor."""
 
     name: str
     shape: list[StrictInt]
@@ -36,8 +36,8 @@ class InputTensor(Options):
     data: list[Any] = Field(description="its elements, flat in row-major order, or nested")
 
 
-class WantedOutput(Options):
-    """A tensor that is asked for."""
+class RequestedOutput(Options):
+    """An output tensor that the response should contain."""
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -46,22 +46,25 @@ class WantedOutput(Options):
 class InferRequest(Options):
     """Which service comes next, for up to 100 rows.
 
-    The one input `path` is BYTES of shape [B], each element a JSON text: an array of node keys, or a
-    request as POST /predict takes it; or BYTES of shape [B, L]: node keys, padded with "" at the end.
+    The one input `path` is of datatype BYTES. In shape [B], each element is a JSON text: an array of
+    node keys, or a request as in POST /predict. In shape [B, L], each row holds node keys, padded with
+    "" at the end.
     """
 
     id: str | None = None
     parameters: dict[str, Any] = Field(
         default_factory=dict,
-        description="fields of a request of POST /predict, for all rows: k, mask, deny, ... "
-        "(lists as such, or as JSON texts)",
+        description="fields of a POST /predict request that apply to all rows: k, mask, deny, ... "
+        "(lists as arrays or as JSON texts)",
     )
     inputs: list[InputTensor]
-    outputs: list[WantedOutput] = Field(default_factory=list, description="which; none: all")
+    outputs: list[RequestedOutput] = Field(
+        default_factory=list, description="the outputs to return; all if empty"
+    )
 
 
 class OutputTensor(BaseModel):
-    """A tensor that comes out: its elements flat, in row-major order."""
+    """An output tensor, with its elements flat in row-major order."""
 
     name: str
     datatype: str
@@ -70,15 +73,16 @@ class OutputTensor(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """The answers, a row each; k is the largest of all rows."""
+    """The answers, one per row; k is the largest k of all rows."""
 
     model_name: str
     model_version: str
-    id: str | None = Field(None, description="that of the request; left out where it had none")
+    id: str | None = Field(None, description="the id of the request, if it has one")
     outputs: list[OutputTensor]
 
 
-def wanted_outputs(outputs: Sequence[WantedOutput]) -> list[str]:
+def output_names(outputs: Sequence[RequestedOutput]) -> list[str]:
+    """Return the names of the requested outputs; all names if none is requested."""
     names = list(dict.fromkeys(output.name for output in outputs)) or list(OUTPUTS)
     for name in names:
         if name not in OUTPUTS:
@@ -87,137 +91,139 @@ def wanted_outputs(outputs: Sequence[WantedOutput]) -> list[str]:
 
 
 def row_requests(body: InferRequest, label: str) -> list[PredictRequest]:
-    """A request of each row."""
+    """Return the request of each row, for the model with this label."""
     if len(body.inputs) != 1 or body.inputs[0].name != "path":
         names = [tensor.name for tensor in body.inputs]
-        raise RequestError(f"inputs: must be the one tensor 'path', found {short(names)}")
+        raise RequestError(f"inputs: must be the one tensor 'path', found {shorten(names)}")
     defaults = _parameters(body.parameters) | {"model": label}
-    found = []
-    for row, values in enumerate(_rows(body.inputs[0])):
+    requests = []
+    for row, fields in enumerate(_rows(body.inputs[0])):
         try:
-            found.append(make_request(defaults | values))
+            requests.append(make_request(defaults | fields))
         except RequestError as error:
             raise RequestError(f"path, row {row}: {error}") from None
-    return found
+    return requests
 
 
-def _parameters(given: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a request; a list may come as a JSON text, since the protocol knows no lists here."""
-    found = {}
-    for name, value in given.items():
-        if name in IGNORED:
+def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return request fields. Lists may be JSON texts, since the protocol has no list parameters."""
+    fields = {}
+    for name, value in parameters.items():
+        if name in IGNORED_PARAMETERS:
             continue
         if name not in PARAMETERS:
             raise RequestError(
-                f"parameters: must be of {', '.join(sorted(PARAMETERS))}, found {short(name)}"
+                f"parameters: must be of {', '.join(sorted(PARAMETERS))}, found {shorten(name)}"
             )
-        is_text = isinstance(value, str) and name in ("allow", "deny", "history")
-        found[name] = _parsed(value, f"parameters: {name}") if is_text else value
-    return found
+        is_json = isinstance(value, str) and name in ("allow", "deny", "history")
+        fields[name] = _parse(value, f"parameters: {name}") if is_json else value
+    return fields
 
 
 def _rows(tensor: InputTensor) -> list[dict[str, Any]]:
-    """The fields that each row sets. Raises :class:`RequestError` for a tensor that is none."""
+    """Return the request fields of each row. Raises :class:`RequestError` for an invalid tensor."""
     shape = tensor.shape
     if tensor.datatype != "BYTES":
-        raise RequestError(f"path: datatype must be BYTES, found {short(tensor.datatype)}")
+        raise RequestError(f"path: datatype must be BYTES, found {shorten(tensor.datatype)}")
     if len(shape) not in (1, 2) or min(shape) < 0:
-        raise RequestError(f"path: shape must be [B] or [B, L], found {short(shape)}")
+        raise RequestError(f"path: shape must be [B] or [B, L], found {shorten(shape)}")
     if not 1 <= shape[0] <= MAX_ROWS:
-        raise RequestError(f"path: rows may be 1 to {MAX_ROWS}, found {short(shape[0])}")
+        raise RequestError(
+            f"path: the number of rows must be 1 to {MAX_ROWS}, found {shorten(shape[0])}"
+        )
     data = _nested(tensor) if len(shape) == 2 else [tensor.data]
     for element in (element for row in data for element in row):
         if not isinstance(element, str):
-            raise RequestError(f"path: data must be texts, found {short(element)}")
+            raise RequestError(f"path: data must be texts, found {shorten(element)}")
     if len(shape) == 2:
-        return [{"path": _unpadded(row, keys)} for row, keys in enumerate(data)]
+        return [{"path": _unpad(row, keys)} for row, keys in enumerate(data)]
     if len(data[0]) != shape[0]:
-        raise _wrong_size(shape, len(data[0]))
-    return [_row(row, text) for row, text in enumerate(data[0])]
+        raise _size_error(shape, len(data[0]))
+    return [_row_fields(row, text) for row, text in enumerate(data[0])]
 
 
 def _nested(tensor: InputTensor) -> list[list[Any]]:
-    """[B, L] elements as B lists of L."""
+    """Return the [B, L] elements as B lists of length L."""
     rows, length = tensor.shape
     data = tensor.data
     if not any(isinstance(row, list) for row in data):
         if len(data) != rows * length:
-            raise _wrong_size(tensor.shape, len(data))
+            raise _size_error(tensor.shape, len(data))
         return [data[row * length : (row + 1) * length] for row in range(rows)]
     if len(data) != rows:
-        raise _wrong_size(tensor.shape, len(data))
+        raise _size_error(tensor.shape, len(data))
     for row, keys in enumerate(data):
         if not isinstance(keys, list) or len(keys) != length:
             size = f"{len(keys)} elements" if isinstance(keys, list) else "none"
-            raise RequestError(f"path, row {row}: must be a list of {short(length)}, found {size}")
+            raise RequestError(f"path, row {row}: must be a list of {shorten(length)}, found {size}")
     return data
 
 
-def _wrong_size(shape: Sequence[int], found: int) -> RequestError:
+def _size_error(shape: Sequence[int], size: int) -> RequestError:
     return RequestError(
-        f"path: data must have the elements of shape {short(list(shape))}, found {found}"
+        f"path: data must have the elements of shape {shorten(list(shape))}, found {size}"
     )
 
 
-def _unpadded(row: int, keys: Sequence[str]) -> list[str]:
+def _unpad(row: int, keys: Sequence[str]) -> list[str]:
     length = next((i for i, key in enumerate(keys) if key == ""), len(keys))
     if any(keys[length:]):
         raise RequestError(f"path, row {row}: padding must be at the end, found a key after {length}")
     return list(keys[:length])
 
 
-def _row(row: int, text: str) -> dict[str, Any]:
-    value = _parsed(text, f"path, row {row}")
+def _row_fields(row: int, text: str) -> dict[str, Any]:
+    value = _parse(text, f"path, row {row}")
     if isinstance(value, list):
         return {"path": value}
     if isinstance(value, dict):
         for name in value:
-            if name not in IN_ROWS:
+            if name not in ROW_FIELDS:
                 raise RequestError(
-                    f"path, row {row}: fields must be of {', '.join(sorted(IN_ROWS))}, "
-                    f"found {short(name)}"
+                    f"path, row {row}: fields must be of {', '.join(sorted(ROW_FIELDS))}, "
+                    f"found {shorten(name)}"
                 )
         return value
     raise RequestError(
         f"path, row {row}: must be the JSON text of an array of keys or of a request, found "
-        f"{short(value)}"
+        f"{shorten(value)}"
     )
 
 
-def _parsed(text: str, what: str) -> Any:
+def _parse(text: str, subject: str) -> Any:
     try:
         return parse_json(text)
     except DataError as error:
-        raise RequestError(f"{what}: {error}") from None
+        raise RequestError(f"{subject}: {error}") from None
 
 
-def one_answer(row: int, found: Answer | Answers | RequestError) -> Answer:
-    if isinstance(found, RequestError):
-        raise RequestError(f"path, row {row}: {found}")
-    if isinstance(found, Answers):
+def single_answer(row: int, result: Answer | Answers | RequestError) -> Answer:
+    """Return the answer of a row. Raises :class:`RequestError` if it has several, or none."""
+    if isinstance(result, RequestError):
+        raise RequestError(f"path, row {row}: {result}")
+    if isinstance(result, Answers):
         raise RequestError(
-            f"path, row {row}: a row has one answer, found {len(found.answers)} open ends; name one "
+            f"path, row {row}: a row has one answer, found {len(result.answers)} open ends; name one "
             'with "at"'
         )
-    return found
+    return result
 
 
-Cell = Callable[[Any], Any]
-OUTPUTS: dict[str, tuple[str, Cell]] = {
+OUTPUTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "service": ("BYTES", lambda p: p.service),
-    # FP32 is what models score in, and what clients expect: the nearest to the probability.
+    # Models score in float32, and clients expect FP32: the value is rounded to it.
     "probability": ("FP32", lambda p: float(np.float32(p.probability))),
     "support": ("INT64", lambda p: p.support),
 }
-"""The tensors that come out: their data types, and the element of a prediction."""
+"""The datatype of each output, and the function that returns its element for a prediction."""
 PADDING: dict[str, Any] = {"BYTES": "", "FP32": 0.0, "INT64": 0}
 
 
 def output_tensor(name: str, answers: Sequence[Answer], k: int) -> OutputTensor:
-    """[B, k] the elements of each answer, padded at the end."""
-    datatype, cell = OUTPUTS[name]
+    """Return the [B, k] output with this name; rows are padded at the end."""
+    datatype, element = OUTPUTS[name]
     data: list[Any] = []
     for answer in answers:
-        data += map(cell, answer.predictions)
+        data += map(element, answer.predictions)
         data += [PADDING[datatype]] * (k - len(answer.predictions))
     return OutputTensor(name=name, datatype=datatype, shape=[len(answers), k], data=data)

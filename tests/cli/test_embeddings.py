@@ -74,7 +74,7 @@ def test_a_store_that_is_not_there_and_a_place_that_cannot_be_written_are_refuse
 ) -> None:
     missing = run("embeddings", "--store", tmp_path / "none", "--out", tmp_path / "v.npz")
     assert missing.status == 1
-    assert "must hold a published bundle, found none" in missing.err
+    assert "must contain a published bundle, found none" in missing.err
     file = "/dev/null/v.npz"
     refused = run("embeddings", "--store", store, "--model", "lightgcn", "--out", file)
     assert refused.status == 1

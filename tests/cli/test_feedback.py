@@ -26,7 +26,7 @@ def test_feedback_shows_rates_of_each_model_and_what_was_skipped(run: Run, folde
     assert done.status == 0, done.err
     for text in ("markov", "popularity", "(all)", "0.750 [", "hit rate", "undecided"):
         assert text in done.out
-    assert "skipped: 1 lines, torn" in done.err
+    assert "skipped: 1 lines, incomplete" in done.err
 
 
 def test_feedback_as_json_from_a_time_on(run: Run, folder: Path) -> None:
@@ -36,7 +36,7 @@ def test_feedback_as_json_from_a_time_on(run: Run, folder: Path) -> None:
     assert found["all"]["decided"] == 1
     assert found["all"]["mrr"]["mean"] == 0.5
     assert [m["model"] for m in found["models"]] == ["markov"]
-    assert found["skipped"]["older than asked for"] == 2
+    assert found["skipped"]["older than requested"] == 2
 
 
 def test_what_was_taken_is_inspected_and_trained_on(run: Run, folder: Path, tmp_path: Path) -> None:

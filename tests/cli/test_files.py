@@ -32,7 +32,7 @@ MALFORMED: dict[str, tuple[str | bytes, list[str]]] = {
     "no links": ('{"nodes": [{"id": 1}]}', ["needs 'links'"]),
     "no nodes": ('{"nodes": [], "links": []}', ["at least one node"]),
     "id used twice": (native('{"id": 1}, {"id": "1"}', ""), ["node '1'", "found it twice"]),
-    "dangling link": (native(links='{"source": "t", "target": "x"}'), ["'t' -> 'x'", "which is none"]),
+    "dangling link": (native(links='{"source": "t", "target": "x"}'), ["'t' -> 'x'", "which does not exist"]),
     "no source": (native(links='{"target": "a"}'), ["link 1: source", "found nothing"]),
     "cycle": (native(links='{"source": "a", "target": "a"}'), ["closes a cycle", "--on-cycle break"]),
     "NaN": (native('{"id": NaN}', ""), ["must be finite", "found NaN"]),
@@ -62,7 +62,7 @@ def test_data_without_anything_to_learn_are_refused(command: str, run: Run, tmp_
     file.write_text(native(links=""))
     more = ["--store", tmp_path / "store"] if command == "train" else []
     done = run(command, file, "--model", "markov", *more)
-    check_refused(done, 1, "learning needs compositions in which a service follows a node")
+    check_refused(done, 1, "training needs compositions in which a service follows a node")
     assert not (tmp_path / "store").exists()
 
 

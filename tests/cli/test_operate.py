@@ -63,7 +63,7 @@ def test_a_night_after_the_other(run: Run, data: Path, tmp_path: Path) -> None:
     assert f"{listed[1]['version']} *" in shown.out
     back = run("rollback", "--store", store)
     assert back.out == f"live: {listed[0]['version']}\n"
-    check_refused(run("rollback", "--store", store), 1, "rolling back needs a version before")
+    check_refused(run("rollback", "--store", store), 1, "a rollback needs a version before")
     third = run("retrain", data, "--store", store, *SMALL)
     assert (third.status, Store(store).current()) == (0, listed[0]["version"])
     assert f"live is {listed[0]['version']}" in third.err

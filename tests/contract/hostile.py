@@ -1,8 +1,8 @@
-"""Compositions and requests as somebody sends them who means no good, or whose program is wrong.
+"""Random hostile compositions and requests, as sent by attackers or by clients with errors.
 
-A seed makes one: a shape that costs much (stars, chains, combs, 2^60 paths, cycles), up to the limits,
-or a small good composition, then mutated where chance has it: another type, another id, a key of
-another language's objects, a place moved, copied or removed.
+A composition is either costly (a star, chain or comb, 2^60 paths, cycles, the maximum size) or small
+and valid. It may be mutated at random: values of another type, other ids, keys that are special in
+other languages, and parts that are moved, copied or removed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.contract.samples import places, value_at
 
 Json = Any
 SERVICES = range(300, 312)
-"""Mids, most of them known to the bundled compositions."""
-LARGE = 0.03
-"""How often a shape is as large as is allowed."""
+"""Mids, most of which occur in the bundled compositions."""
+LARGE_SHARE = 0.03
+"""Share of compositions of the maximum size."""
 
 ATOMS: tuple[Json, ...] = (
     *(None, True, False, 0, 1, -1, -(2**63), 2**64, 10**400, 1.5, -0.0, 1e308, 1e-320),
@@ -51,36 +51,36 @@ FIELDS: dict[str, tuple[Json, ...]] = {
     "explain": (True, False, "true", 1, None),
     "surprise": (None, 1),
 }
-"""Field of a request -> values, right and wrong."""
+"""Valid and invalid values of each field of a request."""
 
 
 def composition(random: Random) -> Json:
-    """One hostile composition, as parsed JSON that Python can write."""
-    if random.random() < LARGE:
+    """Return a hostile composition as parsed JSON."""
+    if random.random() < LARGE_SHARE:
         return native(*large(random), random)
     document = native(*shape(random, random.randint(1, 30)), random)
     if random.random() < 0.2:
         document = {"composition": document}
-    return mutated(document, random) if random.random() < 0.5 else document
+    return mutate(document, random) if random.random() < 0.5 else document
 
 
 def request(random: Random) -> Json:
-    """One hostile request: a path or a composition, options and a history, then mutated."""
-    found: dict[str, Json] = {}
+    """Return a hostile request: a path or a composition, options and a history, possibly mutated."""
+    fields: dict[str, Json] = {}
     if random.random() < 0.3:
         length = random.choice([0, 1, 3, 30, 10_000, 10_001] if random.random() < 0.2 else [1, 2, 3])
-        found["path"] = [f"service_{random.choice(SERVICES)}" for _ in range(length)]
+        fields["path"] = [f"service_{random.choice(SERVICES)}" for _ in range(length)]
     else:
-        found["composition"] = composition(random)
+        fields["composition"] = composition(random)
     for name in random.sample(sorted(FIELDS), random.choice([0, 0, 0, 1, 3])):
-        found[name] = random.choice(FIELDS[name])
+        fields[name] = random.choice(FIELDS[name])
     if random.random() < 0.3:
-        found["history"] = [past(random) for _ in range(random.choice([0, 1, 3, 1001]))]
-    return mutated(found, random) if random.random() < 0.2 else found
+        fields["history"] = [history_item(random) for _ in range(random.choice([0, 1, 3, 1001]))]
+    return mutate(fields, random) if random.random() < 0.2 else fields
 
 
 def body(random: Random, document: Json) -> bytes:
-    """The document as bytes; at times no longer JSON, or JSON of another kind."""
+    """Return the document as bytes, which are sometimes damaged: not JSON, or different JSON."""
     data = json.dumps(document, ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
     chance = random.random()
     if chance < 0.93:
@@ -101,28 +101,28 @@ def body(random: Random, document: Json) -> bytes:
     )
 
 
-def past(random: Random) -> Json:
-    found: dict[str, Json] = {}
+def history_item(random: Random) -> Json:
+    item: dict[str, Json] = {}
     if random.random() < 0.7:
-        found["path"] = [f"service_{random.choice(SERVICES)}" for _ in range(random.randint(0, 5))]
+        item["path"] = [f"service_{random.choice(SERVICES)}" for _ in range(random.randint(0, 5))]
     else:
-        found["composition"] = native(*shape(random, random.randint(1, 6)), random)
+        item["composition"] = native(*shape(random, random.randint(1, 6)), random)
     if random.random() < 0.5:
-        found["time"] = random.choice([*FIELDS["time"], random.randrange(10**9)])
-    return found
+        item["time"] = random.choice([*FIELDS["time"], random.randrange(10**9)])
+    return item
 
 
 Links = Sequence[tuple[int, int]]
 
 
 def shape(random: Random, size: int) -> tuple[int, Links]:
-    """(nodes, links) of about ``size`` nodes."""
+    """Return the number of nodes and the links of a random shape of about ``size`` nodes."""
     build = random.choice(SHAPES)
     return build(random, max(size, 2))
 
 
 def large(random: Random) -> tuple[int, Links]:
-    """As many nodes as are allowed, or one more."""
+    """Return a random shape with the maximum number of nodes, or one more."""
     return shape(random, MAX_NODES + random.choice([0, 0, 0, 1]))
 
 
@@ -131,26 +131,26 @@ def chain(_: Random, size: int) -> tuple[int, Links]:
 
 
 def star(random: Random, size: int) -> tuple[int, Links]:
-    """All from one, or all into one."""
+    """Links from one node to all others, or from all others to one."""
     links = [(0, i) for i in range(1, size)]
     return size, links if random.random() < 0.5 else [(b, a) for a, b in links]
 
 
 def comb(_: Random, size: int) -> tuple[int, Links]:
-    """A spine, and a tooth at each of its nodes."""
+    """A path with one more node linked from each of its nodes."""
     half = size // 2
     return 2 * half, [*pairwise(range(half)), *((i, half + i) for i in range(half))]
 
 
 def broom(random: Random, size: int, ends: int | None = None) -> tuple[int, Links]:
-    """A long handle, and open ends all of which have it upstream."""
+    """A path whose last node is linked to several open ends."""
     ends = min(ends or random.choice([1, 10, 100, 101]), size - 1)
     handle = size - ends
     return size, [*pairwise(range(handle)), *((handle - 1, handle + i) for i in range(ends))]
 
 
 def layers(random: Random, size: int, width: int | None = None) -> tuple[int, Links]:
-    """Complete from layer to layer: width^depth paths."""
+    """Layers that are completely linked from each to the next: width^depth paths."""
     width = width or random.choice([2, 3, 5])
     depth = max(size // width, 1)
     return width * depth, [
@@ -162,7 +162,7 @@ def layers(random: Random, size: int, width: int | None = None) -> tuple[int, Li
 
 
 def diamonds(_: Random, size: int) -> tuple[int, Links]:
-    """2^(size / 3) paths; 2^60 with 180 nodes."""
+    """A chain of diamonds: 2^(size / 3) paths, and 2^60 with 180 nodes."""
     count = max(size // 3, 60)
     return 3 * count + 1, [
         link
@@ -171,12 +171,12 @@ def diamonds(_: Random, size: int) -> tuple[int, Links]:
     ]
 
 
-def apart(_: Random, size: int) -> tuple[int, Links]:
+def isolated(_: Random, size: int) -> tuple[int, Links]:
     return size, ()
 
 
-def anything(random: Random, size: int) -> tuple[int, Links]:
-    """Links of chance: cycles, links to oneself, the same link twice."""
+def random_links(random: Random, size: int) -> tuple[int, Links]:
+    """Random links, with cycles, self-links and repeated links."""
     return size, [(random.randrange(size), random.randrange(size)) for _ in range(size)]
 
 
@@ -191,44 +191,44 @@ SHAPES: tuple[Callable[[Random, int], tuple[int, Links]], ...] = (
     broom,
     layers,
     diamonds,
-    apart,
-    anything,
+    isolated,
+    random_links,
     ring,
 )
 
 
-def native(count: int, links: Links, random: Random, *, texts: bool | None = None) -> Json:
-    """Native JSON of so many nodes, the first a table; ids are texts or integers."""
-    texts = random.random() < 0.5 if texts is None else texts
+def native(count: int, links: Links, random: Random, *, string_ids: bool | None = None) -> Json:
+    """Return native JSON with ``count`` nodes, the first a table; ids are strings or integers."""
+    string_ids = random.random() < 0.5 if string_ids is None else string_ids
 
     def name(number: int) -> Json:
-        return f"n{number}" if texts else number
+        return f"n{number}" if string_ids else number
 
     nodes: list[Json] = [{"id": name(i), "mid": SERVICES[i % len(SERVICES)]} for i in range(count)]
     del nodes[0]["mid"]
     return {"nodes": nodes, "links": [{"source": name(a), "target": name(b)} for a, b in links]}
 
 
-def mutated(document: Json, random: Random) -> Json:
-    """The document after a few edits."""
+def mutate(document: Json, random: Random) -> Json:
+    """Return a copy of the document with random edits."""
     document = copy.deepcopy(document)
     for _ in range(random.choice([1, 1, 2, 5])):
-        found = list(places(document))
-        if not found:
+        all_places = list(places(document))
+        if not all_places:
             break
-        *path, last = random.choice(found)
+        *path, last = random.choice(all_places)
         target = value_at(document, tuple(path))
-        match random.choice(["replace", "replace", "remove", "copy", "add", "repeat", "deepen"]):
+        match random.choice(["replace", "replace", "remove", "copy", "add", "repeat", "nest"]):
             case "replace":
                 target[last] = copy.deepcopy(random.choice(ATOMS))
             case "remove":
                 del target[last]
             case "copy":
-                target[last] = copy.deepcopy(value_at(document, random.choice(found)))
+                target[last] = copy.deepcopy(value_at(document, random.choice(all_places)))
             case "repeat" if isinstance(target, list):
                 target += copy.deepcopy(target[: random.randint(1, 200)])
-            case "deepen":
-                target[last] = deep(target[last], random)
+            case "nest":
+                target[last] = nest(target[last], random)
             case _ if isinstance(target, dict):
                 target[random.choice(NAMES)] = copy.deepcopy(random.choice(ATOMS))
             case _:
@@ -236,7 +236,7 @@ def mutated(document: Json, random: Random) -> Json:
     return document
 
 
-def deep(value: Json, random: Random) -> Json:
+def nest(value: Json, random: Random) -> Json:
     for _ in range(random.choice([1, 3, 200])):
         value = [value] if random.random() < 0.5 else {random.choice(NAMES): value}
     return value

@@ -1,8 +1,8 @@
-"""What every factorisation and graph recommender must learn, whatever it propagates.
+"""Requirements of every trained factorisation and graph recommender.
 
-Elsewhere six of them once had the same metrics and showed everybody the same fifty items: what they
-propagated was computed once an epoch, without gradient. Here each is trained and measured, and asked
-in each batch whether it teaches nodes that are not in it.
+In another project six of them had the same metrics and recommended the same fifty items in every
+context, because their propagation was computed once per epoch, without gradient. Here each is trained
+and evaluated, and each batch must train nodes that are not in it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ CPU = torch.device("cpu")
 
 
 @cache
-def part(world: str) -> TestPart:
-    """What is asked after training, without a mask. The tiny world is asked what it was trained on."""
+def held_out_part(world: str) -> TestPart:
+    """Return the unmasked test part of a world; that of the tiny world is its training data."""
     if world == "tiny":
         split = Split(WORLD.examples, WORLD.examples)
     else:
@@ -63,45 +63,45 @@ def part(world: str) -> TestPart:
 
 
 @cache
-def measured(name: str, world: str) -> dict[str, float]:
-    held_out = part(world)
-    model = create(name, OPTIONS).fit(held_out.data)
-    outcome = held_out.outcome(held_out.fitted(model).probabilities)
+def metrics(name: str, world: str) -> dict[str, float]:
+    part = held_out_part(world)
+    model = create(name, OPTIONS).fit(part.data)
+    outcome = part.outcome(part.fitted(model).probabilities)
     return {metric: function(outcome) for metric, function in METRICS.items()}
 
 
 @pytest.mark.parametrize("world", ["tiny", "larger"])
-def test_no_two_have_the_same_metrics(world: str) -> None:
-    """The log-likelihood tells apart even those that rank alike."""
-    found = {name: tuple(measured(name, world).values()) for name in NAMES}
-    alike = [(a, b) for i, a in enumerate(NAMES) for b in NAMES[:i] if found[a] == found[b]]
-    assert not alike
+def test_no_two_recommenders_have_equal_metrics(world: str) -> None:
+    """The log-likelihood differs even if the rankings are equal."""
+    values = {name: tuple(metrics(name, world).values()) for name in NAMES}
+    equal = [(a, b) for i, a in enumerate(NAMES) for b in NAMES[:i] if values[a] == values[b]]
+    assert not equal
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("world", ["tiny", "larger"])
-def test_answers_are_not_one_list(
+def test_recommendations_differ_between_contexts(
     name: str, world: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """Everybody's first ten being the same covers ten services."""
-    coverage = measured(name, world)["coverage"]
+    """If all contexts had the same ten recommendations, the coverage would be ten services."""
+    coverage = metrics(name, world)["coverage"]
     record_property("coverage", coverage)
-    assert coverage > COVERAGE_DEPTH / len(part(world).data.vocabulary.services)
+    assert coverage > COVERAGE_DEPTH / len(held_out_part(world).data.vocabulary.services)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_better_than_popularity(name: str) -> None:
-    held_out = part("larger")
-    popularity = create("popularity").fit(held_out.data)
-    floor = METRICS["mrr"](held_out.outcome(held_out.fitted(popularity).probabilities))
-    assert measured(name, "larger")["mrr"] > floor + 0.1
+def test_mrr_is_better_than_popularity(name: str) -> None:
+    part = held_out_part("larger")
+    popularity = create("popularity").fit(part.data)
+    baseline = METRICS["mrr"](part.outcome(part.fitted(popularity).probabilities))
+    assert metrics(name, "larger")["mrr"] > baseline + 0.1
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("world", ["tiny", "larger"])
-def test_every_batch_teaches_nodes_outside_of_it(name: str, world: str) -> None:
-    """With l2 = 0, and two services competing: what reaches others comes through the graph."""
-    data = part(world).data
+def test_every_batch_trains_nodes_outside_of_it(name: str, world: str) -> None:
+    """With l2 = 0 and one negative, other nodes have a gradient only through the graph."""
+    data = held_out_part(world).data
     options = {"batch_size": 4, "l2": 0.0, "negatives": 1, "sampling": "shared", "learning_rate": 0.05}
     learner = create(name, options)
     assert isinstance(learner, NetworkRecommender)
@@ -109,21 +109,21 @@ def test_every_batch_teaches_nodes_outside_of_it(name: str, world: str) -> None:
     with seeded(0, CPU):
         network = learner.build(data.vocabulary, data)
         popularity = torch.from_numpy(data.graph.popularity)
-        loss = Objective(network, learner.config, Sampler.of(popularity, 0.0)).train()
-        optimiser = torch.optim.SGD(loss.parameters(), lr=0.05)
+        objective = Objective(network, learner.config, Sampler.of(popularity, 0.0)).train()
+        optimiser = torch.optim.SGD(objective.parameters(), lr=0.05)
         batches = Batches.of(learner, data)
         for number, batch in enumerate(batches.epoch(0, 0, Processes())):
             if number == 0:
                 network.begin_epoch(0)
-            total, _ = loss(batch)
+            total, _ = objective(batch)
             optimiser.zero_grad(set_to_none=True)
             total.backward()
             optimiser.step()
             assert isinstance(batch.inputs, SetInputs)
             weight = network.get_parameter("embed.weight")
             assert weight.grad is not None
-            within = {*batch.inputs.nodes.tolist(), *(batch.columns + FIRST_SERVICE).tolist()}
-            taught = set(np.flatnonzero(weight.grad.any(dim=1).numpy()).tolist())
-            assert len(taught - within) > 1, f"batch {number + 1} teaches no node but {within}"
+            in_batch = {*batch.inputs.nodes.tolist(), *(batch.columns + FIRST_SERVICE).tolist()}
+            trained = set(np.flatnonzero(weight.grad.any(dim=1).numpy()).tolist())
+            assert len(trained - in_batch) > 1, f"batch {number + 1} trains no node but {in_batch}"
             if number == 12:
                 break

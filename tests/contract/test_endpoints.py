@@ -1,4 +1,4 @@
-"""The service keeps the word of its own OpenAPI document, whatever is sent to it."""
+"""Responses conform to the OpenAPI document, for generated requests to every endpoint."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ OPERATIONS = {
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The application in this process, started, and described by its own document."""
+    """The OpenAPI schema of an application that runs in this process."""
     store = Store(tmp_path_factory.mktemp("endpoints"))
     train(read(DATA), store, load_config(models=["popularity", "markov"]), measure=0)
-    # To schemathesis a 413 is no refusal of a wrong request: sizes have tests of their own.
+    # Schemathesis does not accept 413 as the rejection of an invalid request. Size limits are tested
+    # elsewhere.
     feedback = tmp_path_factory.mktemp("feedback")
     app = create_app(make_settings(store=store.root, max_body=10**9, feedback=feedback))
     with TestClient(app):
@@ -60,34 +61,34 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def check_operation(api: Any, path: str, mode: GenerationMode, data: st.DataObject) -> None:
-    """One generated request: no failure of the server, no answer that the document does not tell.
+    """Check that the response to a generated request is no server error, and conforms to the document.
 
-    That a request has a path or a composition, and that its links hold together, is beyond JSON
-    schema: a request that fits the schema may still be refused.
+    A request that conforms to the schema may still be rejected: JSON schema cannot express that a
+    request has either a path or a composition, or that the links of a composition are valid.
     """
     case = data.draw(api[path][OPERATIONS[path]].as_strategy(generation_mode=mode))
     assert case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code < 500
 
 
-def test_the_document_has_these_operations(api: Any) -> None:
-    found = {
+def test_openapi_document_lists_operations(api: Any) -> None:
+    operations = {
         (path, method.upper())
         for path, methods in api.raw_schema["paths"].items()
         for method in methods
     }
-    assert found == set(OPERATIONS.items())
+    assert operations == set(OPERATIONS.items())
 
 
 @pytest.mark.parametrize("path", OPERATIONS)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_requests_that_fit_the_document(api: Any, path: str, data: st.DataObject) -> None:
+def test_response_to_valid_request_conforms(api: Any, path: str, data: st.DataObject) -> None:
     check_operation(api, path, GenerationMode.POSITIVE, data)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_requests_that_break_the_document_are_refused(api: Any, data: st.DataObject) -> None:
+def test_invalid_request_is_rejected(api: Any, data: st.DataObject) -> None:
     check_operation(api, "/predict", GenerationMode.NEGATIVE, data)
 
 
@@ -95,7 +96,7 @@ def test_requests_that_break_the_document_are_refused(api: Any, data: st.DataObj
 @pytest.mark.parametrize("path", OPERATIONS)
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_many_requests_of_every_kind(api: Any, path: str, data: st.DataObject) -> None:
+def test_responses_to_many_valid_requests_conform(api: Any, path: str, data: st.DataObject) -> None:
     check_operation(api, path, GenerationMode.POSITIVE, data)
 
 
@@ -103,12 +104,14 @@ def test_many_requests_of_every_kind(api: Any, path: str, data: st.DataObject) -
 @pytest.mark.parametrize("mode", GenerationMode)
 @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_very_many_requests(api: Any, mode: GenerationMode, data: st.DataObject) -> None:
+def test_responses_to_very_many_requests_conform(
+    api: Any, mode: GenerationMode, data: st.DataObject
+) -> None:
     check_operation(api, "/predict", mode, data)
 
 
 @pytest.mark.parametrize("path", OPERATIONS)
-def test_every_failure_is_documented_as_a_problem(api: Any, path: str) -> None:
+def test_errors_are_documented_as_problems(api: Any, path: str) -> None:
     responses = api.raw_schema["paths"][path][OPERATIONS[path].lower()]["responses"]
     if path == "/metrics":
         assert set(responses["200"]["content"]) == {"text/plain"}
@@ -118,14 +121,14 @@ def test_every_failure_is_documented_as_a_problem(api: Any, path: str) -> None:
         if status != "200":
             (kind,) = response["content"]
             if path.startswith("/v2/models/") and status in ("400", "404"):
-                assert kind == "application/json"  # the protocol's own form
+                assert kind == "application/json"  # the form of the Open Inference Protocol
                 continue
             assert kind == "application/problem+json"
             properties = response["content"][kind]["schema"]["properties"]
             assert set(properties) == {"type", "title", "status", "detail", "instance"}
 
 
-def test_the_documented_examples_are_answered(api: Any) -> None:
+def test_documented_examples_are_answered(api: Any) -> None:
     body = api.raw_schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     assert set(body["examples"]) == {"path", "composition", "history", "side by side"}
     for example in body["examples"].values():

@@ -1,4 +1,4 @@
-"""The layout of design.md: which way imports point, what a file holds, and light imports."""
+"""The architecture (docs/design.md): the direction of imports, the form of files, and light imports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dagrec.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (ROOT, ROOT / "service")
-"""Where the packages dagrec and dagrec_service lie."""
+"""The parent folders of the packages dagrec and dagrec_service."""
 PACKAGES = ("dagrec", "dagrec_service")
 FILES = sorted(
     path
@@ -48,19 +48,19 @@ ROOMS = (
     {"api", None},
     {"cli"},
 )
-"""The rooms of dagrec; one may import its own and those before it. None is dagrec itself, which hands
-on what the room api has."""
+"""The rooms of dagrec. A room may import itself and earlier ones. None is the package dagrec itself,
+which re-exports names of the room api."""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-SEEN_BY_SERVICE = {"recommend", "store", "errors", "types", "data", "feedback"}
-MOST_LINES = 400
+ALLOWED_FOR_SERVICE = {"recommend", "store", "errors", "types", "data", "feedback"}
+MAX_LINES = 400
 HELPER = re.compile(r"(?:^|[._])(?:assert_|checks?(?:_|$))")
-"""A name of something that asserts: assert_whole, check_bundle, CHECKS[name]."""
+"""The names of helpers with assertions: assert_whole, check_bundle, CHECKS[name]."""
 HEAVY = {"scipy", "sklearn", "torch"}
-CODE_THAT_RUNS_WHEN_READ = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+UNSAFE_SERIALISERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
 def name_of(path: Path) -> str:
-    """The dotted name of a file: ``dagrec.graph.mask``."""
+    """The module name of a file: ``dagrec.graph.mask``."""
     source = next(source for source in reversed(SOURCES) if path.is_relative_to(source))
     parts = path.relative_to(source).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -75,7 +75,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imports(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import, wherever it stands: in a function, or for types only."""
+    """The (line, module name) of every import, including those in functions and for types."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -88,49 +88,55 @@ def imports(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, inner if inner in NAMES else source
 
 
-def own_imports(path: Path) -> list[tuple[int, str]]:
-    found = imports(tree_of(path), name_of(path))
-    return [(line, name) for line, name in found if name.split(".")[0] in PACKAGES]
+def internal_imports(path: Path) -> list[tuple[int, str]]:
+    """The imports of modules of dagrec and dagrec_service."""
+    return [
+        (line, name)
+        for line, name in imports(tree_of(path), name_of(path))
+        if name.split(".")[0] in PACKAGES
+    ]
 
 
 def room(name: str) -> str | None:
-    """``graph`` of ``dagrec.graph.mask``; None of the package itself."""
+    """The room of a module: ``graph`` for ``dagrec.graph.mask``, and None for the package itself."""
     return name.split(".")[1] if "." in name else None
 
 
-def wrong_way(name: str, imported: str) -> bool:
-    """Whether this module may not import that one."""
+def is_forbidden(name: str, imported: str) -> bool:
+    """Whether module ``name`` must not import module ``imported``."""
     package, target = name.split(".")[0], imported.split(".")[0]
     if package == "dagrec_service":
-        return target == "dagrec" and room(imported) not in SEEN_BY_SERVICE
+        return target == "dagrec" and room(imported) not in ALLOWED_FOR_SERVICE
     if target == "dagrec_service":
         return room(name) != "cli"
     return LEVEL[room(imported)] > LEVEL[room(name)]
 
 
-def types_only(tree: ast.Module) -> Iterator[ast.AST]:
-    """The blocks under ``if TYPE_CHECKING``, which never run."""
+def type_checking_blocks(tree: ast.Module) -> Iterator[ast.AST]:
+    """The statements under ``if TYPE_CHECKING``, which are never executed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             yield from node.body
 
 
-def test_every_room_has_its_place_in_the_order() -> None:
+def test_every_room_is_in_order() -> None:
     rooms = {room(name) for name in NAMES if name.split(".")[0] == "dagrec"}
     assert rooms == set(LEVEL), f"{rooms ^ set(LEVEL)}: give each room one place in ROOMS"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_no_import_points_back(path: Path) -> None:
+def test_module_imports_only_earlier_rooms(path: Path) -> None:
     name = name_of(path)
-    wrong = [
-        f"{path}:{line}: {name} imports {to}" for line, to in own_imports(path) if wrong_way(name, to)
+    forbidden = [
+        f"{path}:{line}: {name} imports {imported}"
+        for line, imported in internal_imports(path)
+        if is_forbidden(name, imported)
     ]
-    assert not wrong, "\n".join(wrong)
+    assert not forbidden, "\n".join(forbidden)
 
 
 @pytest.mark.parametrize(
-    ("name", "imported", "wrong"),
+    ("name", "imported", "forbidden"),
     [
         ("dagrec.models.base", "dagrec.training.loop", False),
         ("dagrec.training.loop", "dagrec.models.base", True),
@@ -145,25 +151,25 @@ def test_no_import_points_back(path: Path) -> None:
         ("dagrec.jobs.train", "dagrec", True),
         ("dagrec.cli.console", "dagrec", False),
         ("dagrec.recommend.predictor", "dagrec_service.app", True),
-        ("dagrec.cli.answer", "dagrec_service.app", False),
+        ("dagrec.cli.predict", "dagrec_service.app", False),
         ("dagrec_service.app", "dagrec.config", True),
         ("dagrec_service.app", "dagrec.store.bundle", False),
         ("dagrec_service.app", "dagrec_service.errors", False),
         ("dagrec_service.app", "dagrec", True),
     ],
 )
-def test_the_rule_knows_both_directions(name: str, imported: str, wrong: bool) -> None:
-    assert wrong_way(name, imported) is wrong
+def test_is_forbidden(name: str, imported: str, forbidden: bool) -> None:
+    assert is_forbidden(name, imported) is forbidden
 
 
-def test_imports_are_found_in_functions_and_under_type_checking() -> None:
+def test_imports_include_functions_and_type_checking_blocks() -> None:
     text = (
         "if TYPE_CHECKING:\n    from dagrec.training.loop import train\n"
         "def f():\n    from dagrec.recommend import predictor as library\n    from . import mask\n"
         "    import dagrec_service.app\n"
     )
-    found = {name for _, name in imports(ast.parse(text), "dagrec.graph.x")}
-    assert found == {
+    imported = {name for _, name in imports(ast.parse(text), "dagrec.graph.x")}
+    assert imported == {
         "dagrec.training.loop",
         "dagrec.recommend.predictor",
         "dagrec.graph.mask",
@@ -171,24 +177,24 @@ def test_imports_are_found_in_functions_and_under_type_checking() -> None:
     }
 
 
-def test_modules_import_each_other_without_a_circle() -> None:
+def test_imports_have_no_cycles() -> None:
     graph = networkx.DiGraph(
-        (name_of(path), to) for path in FILES for _, to in own_imports(path) if to != name_of(path)
+        (name_of(path), to) for path in FILES for _, to in internal_imports(path) if to != name_of(path)
     )
-    circles = list(networkx.simple_cycles(graph))
-    assert not circles
+    cycles = list(networkx.simple_cycles(graph))
+    assert not cycles
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_registry_names_modules_that_exist_by_their_own_name(name: str) -> None:
+def test_registered_recommender_has_module_of_its_name(name: str) -> None:
     module, _, attribute = MODELS[name].partition(":")
     path = ROOT / (module.replace(".", "/") + ".py")
-    assert path.is_file(), f"{path}: registered as {name!r}, found no such file"
+    assert path.is_file(), f"{path}: registered as {name!r}, found no file"
     assert path.stem == name
     assert getattr(importlib.import_module(module), attribute).name == name
 
 
-def test_only_the_registry_and_the_package_itself_import_by_a_text() -> None:
+def test_dynamic_imports_are_only_in_registry_and_package() -> None:
     calls = {
         name_of(path)
         for path in FILES
@@ -199,31 +205,36 @@ def test_only_the_registry_and_the_package_itself_import_by_a_text() -> None:
     assert calls == {"dagrec", "dagrec.models.registry"}
 
 
-def test_what_the_package_imports_by_a_text_it_imports_for_types() -> None:
-    """So that the rules of this file see it."""
-    seen = {name for _, name in own_imports(ROOT / "dagrec" / "__init__.py")}
-    assert {*dagrec._MODULES.values(), "dagrec.models"} <= seen
+def test_dynamic_imports_of_package_are_repeated_for_types() -> None:
+    """Otherwise the tests of this file would miss them."""
+    imported = {name for _, name in internal_imports(ROOT / "dagrec" / "__init__.py")}
+    assert {*dagrec._MODULES.values(), "dagrec.models"} <= imported
     for name in dagrec.__all__:
         assert getattr(dagrec, name) is not None
 
 
-def test_torch_is_imported_only_where_networks_are() -> None:
-    """In the training room, in gradient-trained recommenders, and in what these alone import."""
+def test_torch_is_imported_only_for_networks() -> None:
+    """It is allowed in room training, in networks, and in modules that only networks import."""
     graph = networkx.DiGraph(
-        (name_of(path), to) for path in FILES for _, to in own_imports(path) if room(to) == "models"
+        (name_of(path), to)
+        for path in FILES
+        for _, to in internal_imports(path)
+        if room(to) == "models"
     )
     modules = {name: MODELS[name].partition(":")[0] for name in MODELS}
-    gradual = {m for n, m in modules.items() if recommender_class(n).traits.gradient_trained}
-    allowed = gradual.union(*(networkx.descendants(graph, module) for module in gradual))
-    for module in set(modules.values()) - gradual:
+    networks = {m for n, m in modules.items() if recommender_class(n).traits.gradient_trained}
+    allowed = networks.union(*(networkx.descendants(graph, module) for module in networks))
+    for module in set(modules.values()) - networks:
         allowed -= {module, *networkx.descendants(graph, module)}
     for path in FILES:
         name = name_of(path)
-        never_run = {line for block in types_only(tree_of(path)) for line, _ in imports(block, name)}
+        for_types = {
+            line for block in type_checking_blocks(tree_of(path)) for line, _ in imports(block, name)
+        }
         lines = [
             line
             for line, imported in imports(tree_of(path), name)
-            if imported.split(".")[0] == "torch" and line not in never_run
+            if imported.split(".")[0] == "torch" and line not in for_types
         ]
         if name not in allowed and room(name) != "training":
             assert not lines, f"{path}:{lines}: {name} may not import torch"
@@ -240,11 +251,11 @@ def test_torch_is_imported_only_where_networks_are() -> None:
         "import dagrec_service.app",
     ],
 )
-def test_imports_of_no_heavy_package(code: str) -> None:
+def test_imports_are_light(code: str) -> None:
     assert_light(code)
 
 
-def test_help_of_the_command_line_imports_no_heavy_package() -> None:
+def test_help_of_command_line_is_light() -> None:
     assert_light(
         "from dagrec.cli import main; sys.argv = ['dagrec', '--help']\n"
         "try: main()\n"
@@ -252,8 +263,8 @@ def test_help_of_the_command_line_imports_no_heavy_package() -> None:
     )
 
 
-def test_models_that_are_not_trained_by_gradient_answer_without_heavy_packages(tmp_path: Path) -> None:
-    """A process that serves them stays small."""
+def test_predictions_without_networks_are_light(tmp_path: Path) -> None:
+    """A process that only serves such models does not import torch."""
     labels = ["popularity", "markov", "vsknn", "stan", "ridge", "ease", "itemknn", "ials", "svdgcn_s"]
     dataset = read(ROOT / "data" / "compositions.json")
     train(dataset, Store(tmp_path), load_config(models=labels), measure=0)
@@ -270,56 +281,58 @@ def test_models_that_are_not_trained_by_gradient_answer_without_heavy_packages(t
 
 
 def assert_light(code: str) -> None:
-    """Run it in a fresh interpreter, and look at what was loaded."""
+    """Run code in a new interpreter, and check that no heavy package was imported."""
     script = f"import sys\n{code}\nprint(*({HEAVY} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stdout.splitlines()[-1], f"imported: {done.stdout}"
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert not process.stdout.splitlines()[-1], f"imported: {process.stdout}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_is_described_short_and_silent(path: Path) -> None:
+def test_file_has_docstring_and_bounded_length_and_no_forbidden_calls(path: Path) -> None:
     text, tree = path.read_text(encoding="utf-8"), tree_of(path)
     lines = text.count("\n")
-    assert lines <= MOST_LINES, f"{path}: a file may have {MOST_LINES} lines, found {lines}"
+    assert lines <= MAX_LINES, f"{path}: a file may have {MAX_LINES} lines, found {lines}"
     if text.strip() or path.name != "__init__.py":
-        assert ast.get_docstring(tree), f"{path}: needs a docstring in front"
+        assert ast.get_docstring(tree), f"{path}: needs a docstring"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called != "print", f"{path}:{node.lineno}: the library does not print"
-            assert called not in ("torch.load", "torch.save"), f"{path}:{node.lineno}: unpickles"
-            pickles = any(k.arg == "allow_pickle" for k in node.keywords)
-            assert not pickles, f"{path}:{node.lineno}: arrays are stored without pickles"
+            function = ast.unparse(node.func)
+            assert function != "print", f"{path}:{node.lineno}: the library must not print"
+            pickles = function in ("torch.load", "torch.save")
+            pickles |= any(k.arg == "allow_pickle" for k in node.keywords)
+            assert not pickles, f"{path}:{node.lineno}: files must not contain pickles"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_is_stored_in_a_form_that_runs_code(path: Path) -> None:
-    found = {name.split(".")[0] for _, name in imports(tree_of(path), name_of(path))}
-    assert not found & CODE_THAT_RUNS_WHEN_READ
+def test_file_does_not_import_unsafe_serialisers(path: Path) -> None:
+    packages = {name.split(".")[0] for _, name in imports(tree_of(path), name_of(path))}
+    assert not packages & UNSAFE_SERIALISERS
 
 
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda p: str(p.relative_to(ROOT / "tests")))
-def test_every_test_can_fail(path: Path) -> None:
+def test_every_test_asserts_something(path: Path) -> None:
     functions = [
         node
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and re.match(r"test_|.*assert_|.*check_", node.name)
     ]
-    idle = [f"{path}:{f.lineno}: {f.name}" for f in functions if not asserts(f)]
-    assert any(f.name.startswith("test_") for f in functions), f"{path}: holds no test"
-    assert not idle, "\n".join(idle)
+    without = [f"{path}:{f.lineno}: {f.name}" for f in functions if not asserts(f)]
+    assert any(f.name.startswith("test_") for f in functions), f"{path}: has no tests"
+    assert not without, "\n".join(without)
 
 
 def asserts(test: ast.AST) -> bool:
-    """Whether a test asserts something, itself or by a helper named assert_... or check_..."""
+    """Whether a test has an assertion, or calls a helper named assert_... or check_..."""
     for node in ast.walk(test):
         if isinstance(node, ast.Assert):
             return True
         if isinstance(node, ast.Call):
-            called = ast.unparse(node.func).partition("[")[0]
-            if called in ("pytest.raises", "pytest.warns") or HELPER.search(called.lower()):
+            function = ast.unparse(node.func).partition("[")[0]
+            if function in ("pytest.raises", "pytest.warns") or HELPER.search(function.lower()):
                 return True
     return False
 
@@ -337,5 +350,5 @@ def asserts(test: ast.AST) -> bool:
         ("def test_x():\n    checker = run()", False),
     ],
 )
-def test_the_rule_knows_a_test_that_asserts(text: str, expected: bool) -> None:
+def test_asserts_recognises_assertions(text: str, expected: bool) -> None:
     assert asserts(ast.parse(text)) is expected

@@ -1,6 +1,6 @@
-"""What every metric must do. The table of metrics says which there are: adding one needs no line here.
+"""The contract of metrics. Every entry of ``METRICS`` is tested.
 
-A metric that may break a rule stands in ``EXCEPTIONS`` with the reason, and must break it.
+A metric that violates a rule for a good reason is listed in ``EXCEPTIONS``, and must violate it.
 """
 
 from __future__ import annotations
@@ -23,32 +23,35 @@ ROWS = 40
 
 LOWER_IS_BETTER = {"mean_rank", "nll", "brier", "ece"}
 BEST = {"nll": 0.0, "brier": 0.0, "ece": 0.0}
-"""What a perfect answer gets, where that is not 1."""
+"""The value for perfect predictions, if it is not 1."""
 
-UNION = "it is the size of a union, and knows no weights and no targets"
+UNION = "it is the size of a union, which does not depend on weights or targets"
 RATIO = "a ratio of expectations is not the expectation of ratios"
-DEGREE = "it looks at how sure an answer is, not only at the order"
+DEGREE = "it depends on the predicted probabilities, not only on the order"
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("macro_precision", "test_equal_scores_are_the_mean_over_all_orders"): RATIO,
-    ("macro_f1", "test_equal_scores_are_the_mean_over_all_orders"): RATIO,
-    ("nll", "test_equal_scores_are_the_mean_over_all_orders"): DEGREE,
-    ("ece", "test_equal_scores_are_the_mean_over_all_orders"): DEGREE,
-    ("nll", "test_scaling_the_scores_changes_nothing"): DEGREE,
-    ("brier", "test_equal_scores_are_the_mean_over_all_orders"): DEGREE,
-    ("brier", "test_scaling_the_scores_changes_nothing"): DEGREE,
-    ("ece", "test_scaling_the_scores_changes_nothing"): DEGREE,
-    ("coverage", "test_permuting_candidates_changes_nothing"): "it breaks ties as an answer does",
-    ("coverage", "test_a_row_without_weight_changes_nothing"): UNION,
-    ("nll", "test_a_miss_is_never_better"): "it is over the targets that can be answered",
-    ("ece", "test_a_miss_is_never_better"): "fewer hits may be nearer to what was promised",
+    ("macro_precision", "test_value_of_equal_scores_is_mean_over_all_orders"): RATIO,
+    ("macro_f1", "test_value_of_equal_scores_is_mean_over_all_orders"): RATIO,
+    ("nll", "test_value_of_equal_scores_is_mean_over_all_orders"): DEGREE,
+    ("ece", "test_value_of_equal_scores_is_mean_over_all_orders"): DEGREE,
+    ("nll", "test_value_is_invariant_to_scale_of_scores"): DEGREE,
+    ("brier", "test_value_of_equal_scores_is_mean_over_all_orders"): DEGREE,
+    ("brier", "test_value_is_invariant_to_scale_of_scores"): DEGREE,
+    ("ece", "test_value_is_invariant_to_scale_of_scores"): DEGREE,
+    (
+        "coverage",
+        "test_value_is_invariant_to_permutation_of_services",
+    ): "it breaks ties by vocabulary order, as answers do",
+    ("coverage", "test_rows_with_weight_zero_do_not_count"): UNION,
+    ("nll", "test_misses_do_not_improve_value"): "it is a mean over the reachable targets",
+    ("ece", "test_misses_do_not_improve_value"): "fewer hits can be closer to the predicted confidence",
 }
-"""(metric, test) -> why the rule does not hold for it."""
+"""(metric, test) -> the reason why the metric fails the test."""
 
 
 @pytest.fixture(params=METRICS)
 def name(request: pytest.FixtureRequest) -> str:
-    """Each metric, and its known exception to the rule that is tested."""
+    """Each metric; the test is expected to fail for its known exceptions."""
     key = (request.param, request.function.__name__)
     if key in EXCEPTIONS:
         request.applymarker(
@@ -63,7 +66,7 @@ def outcome(scores: Floats, targets: Ids, weights: Floats | None = None) -> Outc
 
 
 def random(seed: int = 0, *, ties: bool = True) -> tuple[Floats, Ids, Floats]:
-    """Scores (with many ties, or none), targets of every service, and weights that add up to 1."""
+    """Random scores, with many ties or none, targets that include every service, and weights."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(ROWS, C))
     targets = rng.permutation(np.arange(ROWS) % C)
@@ -71,18 +74,18 @@ def random(seed: int = 0, *, ties: bool = True) -> tuple[Floats, Ids, Floats]:
     return np.round(scores) if ties else scores, targets, weights / weights.sum()
 
 
-def better(name: str, a: float, b: float) -> bool:
-    """Whether value a is at least as good as b, but for rounding."""
+def at_least_as_good(name: str, a: float, b: float) -> bool:
+    """Whether value a is at least as good as b, up to rounding."""
     return a <= b + 1e-9 if name in LOWER_IS_BETTER else a >= b - 1e-9
 
 
-def test_exceptions_are_of_metrics_and_tests_that_exist() -> None:
+def test_exceptions_refer_to_existing_metrics_and_tests() -> None:
     tests = {name for name in globals() if name.startswith("test_")}
     assert all(metric in METRICS and test in tests for metric, test in EXCEPTIONS)
     assert LOWER_IS_BETTER | set(BEST) <= set(METRICS)
 
 
-def test_it_is_a_finite_number_that_is_not_negative(name: str) -> None:
+def test_value_is_finite_and_not_negative(name: str) -> None:
     value = METRICS[name](outcome(*random()))
     assert isinstance(value, float)
     assert math.isfinite(value)
@@ -90,110 +93,109 @@ def test_it_is_a_finite_number_that_is_not_negative(name: str) -> None:
     assert value <= 1 or name in LOWER_IS_BETTER
 
 
-def test_equal_scores_are_the_mean_over_all_orders(name: str) -> None:
-    """With four candidates the random line can be enumerated: 24 orders, each as likely."""
+def test_value_of_equal_scores_is_mean_over_all_orders(name: str) -> None:
+    """With four services, all 24 orders can be enumerated."""
     targets = np.arange(10) % 4
     orders = [np.tile(np.array(order, dtype=float), (10, 1)) for order in permutations(range(4))]
     mean = np.mean([METRICS[name](outcome(scores, targets)) for scores in orders])
     assert METRICS[name](outcome(np.zeros((10, 4)), targets)) == pytest.approx(mean)
 
 
-def test_the_oracle_gets_the_best_there_is(name: str) -> None:
+def test_perfect_predictions_have_best_value(name: str) -> None:
     _, targets, weights = random()
     certain = np.where(np.arange(C) == targets[:, None], 0.0, -np.inf)
     assert METRICS[name](Outcome(certain, targets, weights)) == pytest.approx(BEST.get(name, 1.0))
 
 
-def test_the_anti_oracle_gets_the_worst_there_is(name: str) -> None:
-    """It is certain of a wrong service, and puts the right one last."""
+def test_confident_wrong_predictions_have_worst_value(name: str) -> None:
+    """The predictions are certain of a wrong service, and rank the target last."""
     _, targets, weights = random()
     column = np.arange(C)
     wrong = (targets[:, None] + 1) % C
     scores = np.where(column == wrong, 30.0, np.where(column == targets[:, None], -30.0, 0.0))
     worst = METRICS[name](outcome(scores, targets, weights))
     others = [outcome(random(seed)[0], targets, weights) for seed in range(30)]
-    assert all(better(name, METRICS[name](other), worst) for other in others)
+    assert all(at_least_as_good(name, METRICS[name](other), worst) for other in others)
 
 
-def test_the_order_of_rows_does_not_matter(name: str) -> None:
+def test_value_is_invariant_to_order_of_rows(name: str) -> None:
     scores, targets, weights = random()
     order = np.random.default_rng(1).permutation(ROWS)
-    found = METRICS[name](outcome(scores[order], targets[order], weights[order]))
-    assert found == pytest.approx(METRICS[name](outcome(scores, targets, weights)))
+    value = METRICS[name](outcome(scores[order], targets[order], weights[order]))
+    assert value == pytest.approx(METRICS[name](outcome(scores, targets, weights)))
 
 
-def test_permuting_candidates_changes_nothing(name: str) -> None:
-    # Few rows: over many, every service is among the first ten of some.
+def test_value_is_invariant_to_permutation_of_services(name: str) -> None:
+    # With more rows, every service would be among the top ten of some row.
     scores, targets, weights = (part[:2] for part in random(4))
     weights = weights / weights.sum()
     before = METRICS[name](outcome(scores, targets, weights))
     for seed in range(20):
         order = np.random.default_rng(seed).permutation(C)
-        found = METRICS[name](outcome(scores[:, order], np.argsort(order)[targets], weights))
-        assert found == pytest.approx(before)
+        value = METRICS[name](outcome(scores[:, order], np.argsort(order)[targets], weights))
+        assert value == pytest.approx(before)
 
 
-def test_scaling_the_scores_changes_nothing(name: str) -> None:
+def test_value_is_invariant_to_scale_of_scores(name: str) -> None:
     scores, targets, weights = random()
     before = METRICS[name](outcome(scores, targets, weights))
     assert METRICS[name](outcome(4 * scores, targets, weights)) == pytest.approx(before)
 
 
-def test_adding_a_constant_to_the_scores_changes_nothing(name: str) -> None:
+def test_value_is_invariant_to_constant_added_to_scores(name: str) -> None:
     scores, targets, weights = random()
     before = METRICS[name](outcome(scores, targets, weights))
     assert METRICS[name](outcome(scores + 8, targets, weights)) == pytest.approx(before)
 
 
-def test_weights_count_as_copies(name: str) -> None:
-    """A row of weight 3 is that row three times."""
+def test_integer_weights_equal_copies_of_rows(name: str) -> None:
     scores, targets, _ = random()
-    times = np.random.default_rng(2).integers(1, 4, size=ROWS)
-    weighted = outcome(scores, targets, times / times.sum())
-    copied = outcome(np.repeat(scores, times, axis=0), np.repeat(targets, times))
+    copies = np.random.default_rng(2).integers(1, 4, size=ROWS)
+    weighted = outcome(scores, targets, copies / copies.sum())
+    copied = outcome(np.repeat(scores, copies, axis=0), np.repeat(targets, copies))
     assert METRICS[name](weighted) == pytest.approx(METRICS[name](copied))
 
 
-def test_a_row_without_weight_changes_nothing(name: str) -> None:
-    """Its target is a service, and its answers are services, that no other row has."""
+def test_rows_with_weight_zero_do_not_count(name: str) -> None:
+    """The row has a target and top predictions that no other row has."""
     first = np.where(np.arange(C) < 6, 0.0, -np.inf)
     scores = np.tile(first, (4, 1)) + np.arange(C) / 8
     scores = np.concatenate([scores, -np.arange(C, dtype=float)[None]])
     targets, weights = np.array([0, 1, 2, 3, 11]), np.array([0.25, 0.25, 0.25, 0.25, 0.0])
-    with_it = METRICS[name](outcome(scores, targets, weights))
-    assert with_it == pytest.approx(METRICS[name](outcome(scores[:4], targets[:4], weights[:4])))
+    value = METRICS[name](outcome(scores, targets, weights))
+    assert value == pytest.approx(METRICS[name](outcome(scores[:4], targets[:4], weights[:4])))
 
 
-def test_reweighting_equals_measuring_again(name: str) -> None:
+def test_reweighted_outcome_equals_new_outcome(name: str) -> None:
     scores, targets, weights = random()
     before = outcome(scores, targets)
     METRICS[name](before)
     assert METRICS[name](before.reweighted(weights)) == METRICS[name](outcome(scores, targets, weights))
 
 
-@pytest.mark.parametrize("kind", ["removed", "unknown"])
-def test_a_miss_is_never_better(name: str, kind: str) -> None:
-    """Targets that the mask removed, or that training does not know, stay in the denominator."""
+@pytest.mark.parametrize("kind", ["masked", "unknown"])
+def test_misses_do_not_improve_value(name: str, kind: str) -> None:
+    """Masked and unknown targets stay in the denominator."""
     scores, targets, weights = random(3)
-    scores[np.arange(ROWS), targets] += 2  # answers that are mostly right, and not sure of it
+    scores[np.arange(ROWS), targets] += 2  # mostly correct, with low confidence
     before = METRICS[name](outcome(scores, targets, weights))
     hard = np.argsort(log_softmax(scores, axis=1)[np.arange(ROWS), targets])[: ROWS // 2]
-    if kind == "removed":
+    if kind == "masked":
         scores[hard, targets[hard]] = -np.inf
     else:
         targets = targets.copy()
         targets[hard] = C + np.arange(len(hard))
-    assert better(name, before, METRICS[name](outcome(scores, targets, weights)))
+    assert at_least_as_good(name, before, METRICS[name](outcome(scores, targets, weights)))
 
 
-def test_nothing_reachable_is_answered_with_numbers(name: str) -> None:
+def test_value_without_reachable_targets_is_finite(name: str) -> None:
     scores, targets, weights = random()
     value = METRICS[name](outcome(scores, np.full_like(targets, C), weights))
     assert math.isfinite(value)
 
 
-def test_weight_on_misses_alone_is_answered_with_numbers(name: str) -> None:
-    """As in a bootstrap draw that happens to hold no reachable target."""
+def test_value_with_all_weight_on_misses_is_finite(name: str) -> None:
+    """This occurs in a bootstrap sample without reachable targets."""
     scores, targets, _ = random()
     targets[0] = C
     weights = np.zeros(ROWS)
@@ -201,7 +203,7 @@ def test_weight_on_misses_alone_is_answered_with_numbers(name: str) -> None:
     assert math.isfinite(METRICS[name](outcome(scores, targets, weights)))
 
 
-def test_its_argument_stays_as_it_was(name: str) -> None:
+def test_metric_does_not_modify_outcome(name: str) -> None:
     scores, targets, weights = random()
     before = outcome(scores.copy(), targets.copy(), weights.copy())
     after = outcome(scores, targets, weights)

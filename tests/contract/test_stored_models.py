@@ -1,4 +1,4 @@
-"""What every recommender must do when it is saved and loaded."""
+"""Requirements of every registered recommender when it is saved and loaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from dagrec.models.registry import MODELS, recommender_class
 from dagrec.types import Options
 from tests.checks import says
 from tests.contract.recommenders import (
+    VOCABULARY_AND_GRAPH,
     WORLD,
-    asked,
     fitted,
-    new,
+    make,
+    sample_contexts,
 )
 from tests.worlds import chain
 
@@ -30,13 +31,12 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def other_values(default: object) -> Iterator[object]:
-    """Values that an option may take in place of its default, the quick ones first."""
+    """Yield values to try for an option instead of its default, those that train quickly first."""
     if isinstance(default, Options):
-        yield from off_default(type(default))
+        yield from configs_off_default(type(default))
     elif isinstance(default, bool):
         yield not default
     elif isinstance(default, str):
-        # The last is a file of text vectors.
         vectors = Path(__file__).parents[1] / "models" / "hybrid" / "vectors.safetensors"
         yield from ("a", "b", "popularity", "gru4rec", str(vectors))
     elif isinstance(default, float):
@@ -49,8 +49,8 @@ def other_values(default: object) -> Iterator[object]:
         yield from (2, 3, 1, True, 0.5)
 
 
-def fits(class_: type[Options], values: Mapping[str, object]) -> bool:
-    """Whether a configuration may have all of these values, and has another in each of their fields."""
+def is_off_default(class_: type[Options], values: Mapping[str, object]) -> bool:
+    """Return whether the values are valid together and all differ from the defaults."""
     defaults = class_()
     try:
         config = class_.model_validate(values)
@@ -59,56 +59,60 @@ def fits(class_: type[Options], values: Mapping[str, object]) -> bool:
     return all(getattr(config, field) != getattr(defaults, field) for field in values)
 
 
-def off_default(class_: type[Options]) -> list[Options]:
-    """Configurations such that every field is off its default in one of them: some exclude others."""
+def configs_off_default(class_: type[Options]) -> list[Options]:
+    """Return configurations such that each field differs from its default in at least one of them.
+
+    One configuration is not enough, because some options exclude others.
+    """
     choices = {
-        field: (*getattr(about.annotation, "__args__", ()), *other_values(about.get_default()))
-        for field, about in class_.model_fields.items()
+        field: (*getattr(info.annotation, "__args__", ()), *other_values(info.get_default()))
+        for field, info in class_.model_fields.items()
     }
-    left, found = list(choices), []
-    while left:
+    remaining, configs = list(choices), []
+    while remaining:
         values: dict[str, object] = {}
-        for field in left:
-            # Some options need another one, which may have to change again for them.
+        for field in remaining:
+            # Some options require a value of another one, which may have to change again.
             trials = itertools.chain(
                 (values | {field: value} for value in choices[field]),
                 (
-                    values | {other: another, field: value}
+                    values | {other: other_value, field: value}
                     for other in choices
-                    for another in choices[other]
+                    for other_value in choices[other]
                     for value in choices[field]
                 ),
             )
-            values = next((trial for trial in trials if fits(class_, trial)), values)
-        assert left[0] in values, f"{class_.__name__}.{left[0]}: teach other_values a value for it"
-        left = [field for field in left if field not in values]
-        found.append(class_.model_validate(values))
-    return found
+            values = next((trial for trial in trials if is_off_default(class_, trial)), values)
+        assert remaining[0] in values, (
+            f"{class_.__name__}.{remaining[0]}: add a valid value to other_values"
+        )
+        remaining = [field for field in remaining if field not in values]
+        configs.append(class_.model_validate(values))
+    return configs
 
 
-def test_save_and_load_give_the_same_scores_with_every_option_off_its_default(
-    name: str, tmp_path: Path
-) -> None:
+def test_loaded_recommender_has_equal_scores_for_every_option(name: str, tmp_path: Path) -> None:
+    """Every option differs from its default in at least one configuration."""
     class_ = recommender_class(name)
-    configs, defaults = off_default(class_.Config), class_.Config()
+    configs, defaults = configs_off_default(class_.Config), class_.Config()
     for field in class_.Config.model_fields:
         assert any(getattr(config, field) != getattr(defaults, field) for config in configs)
     for config in configs:
         model = class_(config, seed=4).fit(WORLD.data)
         model.save(tmp_path, WORLD.data.vocabulary)
-        about = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
-        loaded = recommender_class(about["recommender"]).load(
-            tmp_path, about, WORLD.data.vocabulary, WORLD.data.graph
+        metadata = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+        loaded = recommender_class(metadata["recommender"]).load(
+            tmp_path, metadata, *VOCABULARY_AND_GRAPH
         )
         assert type(loaded) is class_
         assert loaded.config == config
         assert loaded.seed == 4
         assert loaded.history == model.history
         assert loaded.parameters() == model.parameters()
-        assert np.array_equal(loaded.score(asked()), model.score(asked()))
+        assert np.array_equal(loaded.score(sample_contexts()), model.score(sample_contexts()))
 
 
-def test_a_saved_recommender_is_plain_numbers_and_json(name: str, tmp_path: Path) -> None:
+def test_save_writes_only_tensors_and_json(name: str, tmp_path: Path) -> None:
     fitted(name).save(tmp_path, WORLD.data.vocabulary)
     files = {path.name for path in tmp_path.rglob("*")}
     assert files == {"model.json", "tensors.safetensors"}
@@ -116,31 +120,35 @@ def test_a_saved_recommender_is_plain_numbers_and_json(name: str, tmp_path: Path
     assert {array.dtype.kind for array in fitted(name).state().values()} <= set("biuf")
 
 
-def test_a_restored_recommender_can_be_fitted_again(name: str) -> None:
-    vocabulary, graph = WORLD.data.vocabulary, WORLD.data.graph
-    model = new(name).restore(fitted(name).state(), vocabulary, graph)
-    assert np.array_equal(model.score(asked()), fitted(name).score(asked()))
-    assert np.array_equal(model.fit(WORLD.data).score(asked()), fitted(name).score(asked()))
+def test_restored_recommender_can_be_fitted_again(name: str) -> None:
+    model = make(name).restore(fitted(name).state(), *VOCABULARY_AND_GRAPH)
+    expected = fitted(name).score(sample_contexts())
+    assert np.array_equal(model.score(sample_contexts()), expected)
+    assert np.array_equal(model.fit(WORLD.data).score(sample_contexts()), expected)
 
 
-def test_a_damaged_state_is_refused(name: str) -> None:
+def test_restore_rejects_missing_and_resized_arrays(name: str) -> None:
     state = fitted(name).state()
     for key, array in state.items():
-        rest = {other: value for other, value in state.items() if other != key}
-        damaged = [rest, rest | {key: array[:-1]}, rest | {key: np.concatenate([array, array[-1:]])}]
-        for broken in damaged:
+        missing = {other: value for other, value in state.items() if other != key}
+        damages = [
+            missing,
+            missing | {key: array[:-1]},
+            missing | {key: np.concatenate([array, array[-1:]])},
+        ]
+        for damaged in damages:
             with pytest.raises(StoreError) as error:
-                new(name).restore(broken, WORLD.data.vocabulary, WORLD.data.graph)
+                make(name).restore(damaged, *VOCABULARY_AND_GRAPH)
             assert says(error, name, "train it again")
 
 
-def test_the_state_of_another_vocabulary_is_refused(name: str) -> None:
-    small = chain().data
+def test_restore_rejects_state_of_another_vocabulary(name: str) -> None:
+    other = chain().data
     with pytest.raises(StoreError) as error:
-        new(name).restore(fitted(name).state(), small.vocabulary, small.graph)
+        make(name).restore(fitted(name).state(), other.vocabulary, other.graph)
     assert says(error, name, "train it again")
 
 
-def test_parameters_are_counted(name: str) -> None:
+def test_parameters_is_total_size_of_state(name: str) -> None:
     expected = sum(int(np.prod(array.shape)) for array in fitted(name).state().values())
     assert fitted(name).parameters() == expected > 0

@@ -1,4 +1,4 @@
-"""Small graphs written in one line, and arbitrary ones drawn by hypothesis."""
+"""Small graphs in a one-line notation, and hypothesis strategies for random graphs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dagrec.data.compositions import Composition, Link, Node, compose
 
 
 def links_of(text: str) -> list[Link]:
-    """``"a>b b>c"`` as pairs."""
+    """Parse links in the notation ``"a>b b>c"``."""
     return [(source, target) for source, _, target in (word.partition(">") for word in text.split())]
 
 
-def dag(nodes: str, links: str = "", **more: Any) -> Composition:
-    """A composition of one-word ids; ``t...`` is a table, and ``x:key`` a node with another key."""
-    found = []
+def dag(nodes: str, links: str = "", **options: Any) -> Composition:
+    """A composition from node ids; ``t...`` is a table, and ``x:key`` is a node x with another key."""
+    parsed = []
     for word in nodes.split():
         id_, _, key = word.partition(":")
-        found.append(Node(id_, key or id_, "table" if id_.startswith("t") else "service"))
-    return compose(more.pop("id", "dag"), found, links_of(links), **more)[0]
+        parsed.append(Node(id_, key or id_, "table" if id_.startswith("t") else "service"))
+    return compose(options.pop("id", "dag"), parsed, links_of(links), **options)[0]
 
 
 def chain(length: int) -> Composition:
@@ -30,7 +30,7 @@ def chain(length: int) -> Composition:
 
 
 def diamonds(count: int) -> Composition:
-    """``count`` diamonds in a row: 2 ** count paths from its source to its sink."""
+    """``count`` diamonds in a row, with 2 ** count paths from the source to the sink."""
     names = ["0"]
     links: list[Link] = []
     for i in range(count):
@@ -41,9 +41,11 @@ def diamonds(count: int) -> Composition:
 
 
 @st.composite
-def graphs(draw: st.DrawFn, *, acyclic: bool = True, most: int = 7) -> tuple[list[Node], list[Link]]:
-    """Nodes in any document order, with few keys so that some recur, and links in any order."""
-    size = draw(st.integers(1, most))
+def graphs(
+    draw: st.DrawFn, *, acyclic: bool = True, max_nodes: int = 7
+) -> tuple[list[Node], list[Link]]:
+    """Nodes in random document order, with few keys so that some recur, and links in random order."""
+    size = draw(st.integers(1, max_nodes))
     pairs = [(i, j) for i in range(size) for j in range(size) if i < j or not acyclic]
     links = draw(st.lists(st.sampled_from(pairs), unique=True, max_size=3 * size)) if pairs else []
     keys = draw(st.lists(st.sampled_from("pqr"), min_size=size, max_size=size))
@@ -53,12 +55,12 @@ def graphs(draw: st.DrawFn, *, acyclic: bool = True, most: int = 7) -> tuple[lis
     return nodes, [(f"n{i}", f"n{j}") for i, j in links]
 
 
-def dags(most: int = 7) -> st.SearchStrategy[Composition]:
-    return graphs(most=most).map(lambda graph: compose("drawn", *graph)[0])
+def dags(max_nodes: int = 7) -> st.SearchStrategy[Composition]:
+    return graphs(max_nodes=max_nodes).map(lambda graph: compose("drawn", *graph)[0])
 
 
 def all_paths(composition: Composition) -> list[tuple[str, ...]]:
-    """Every source-to-sink path, enumerated in document order: the slow way."""
+    """All source-to-sink paths in document order, by enumeration."""
 
     def extend(path: tuple[str, ...]) -> list[tuple[str, ...]]:
         children = composition.children[path[-1]]
@@ -70,7 +72,7 @@ def all_paths(composition: Composition) -> list[tuple[str, ...]]:
 def relabelled(
     composition: Composition, order: Sequence[int], links: Sequence[int], prefix: str
 ) -> Composition:
-    """The same structure under other ids, with its nodes and links in another document order."""
+    """The same structure with other ids and another document order of nodes and links."""
     nodes = [composition.nodes[i] for i in order]
     return compose(
         f"{prefix}{composition.id}",

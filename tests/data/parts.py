@@ -1,4 +1,4 @@
-"""Examples to split, and seeds."""
+"""Examples to split, and random generators."""
 
 from __future__ import annotations
 

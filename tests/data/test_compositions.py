@@ -1,4 +1,4 @@
-"""What follows from the nodes and links of a composition alone."""
+"""Compositions, and their validation."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def digraph(composition: Composition) -> nx.DiGraph:
 
 
 @given(composition=dags())
-def test_every_link_goes_forward_in_the_order(composition: Composition) -> None:
-    place = {node: i for i, node in enumerate(composition.order)}
-    assert sorted(place) == sorted(composition.by_id)
-    assert all(place[source] < place[target] for source, target in composition.links)
+def test_order_is_topological(composition: Composition) -> None:
+    position = {node: i for i, node in enumerate(composition.order)}
+    assert sorted(position) == sorted(composition.by_id)
+    assert all(position[source] < position[target] for source, target in composition.links)
 
 
-def test_nodes_that_are_ready_together_keep_document_order() -> None:
+def test_order_breaks_ties_by_document_order() -> None:
     assert dag("d b a c").order == ("d", "b", "a", "c")
     assert dag("x c b a r", "r>c r>a r>b").order == ("x", "r", "c", "a", "b")
 
@@ -45,20 +45,20 @@ def test_neighbours_sources_and_sinks_keep_document_order() -> None:
     assert composition.sinks == ("c", "a")
 
 
-def test_a_table_is_no_service() -> None:
+def test_service_keys_exclude_tables() -> None:
     assert dag("t a b:a c:tool", "t>a").service_keys == {"a", "tool"}
 
 
 @given(composition=dags())
-def test_ancestors_are_those_of_networkx_in_topological_order(composition: Composition) -> None:
+def test_ancestors_match_networkx(composition: Composition) -> None:
     graph = digraph(composition)
     for node in composition.by_id:
-        above = composition.ancestors(node)
-        assert set(above) == nx.ancestors(graph, node)
-        assert list(above) == [n for n in composition.order if n in above]
+        ancestors = composition.ancestors(node)
+        assert set(ancestors) == nx.ancestors(graph, node)
+        assert list(ancestors) == [n for n in composition.order if n in ancestors]
 
 
-def test_a_chain_of_50000_nodes_does_not_recurse() -> None:
+def test_long_chain_does_not_exceed_recursion_limit() -> None:
     length = 50_000
     composition = chain(length)
     assert composition.order == tuple(map(str, range(length)))
@@ -79,8 +79,7 @@ def test_signature_ignores_ids_document_order_owner_and_time(
 
 
 @given(composition=dags())
-def test_signature_changes_with_any_link_any_key_and_any_kind(composition: Composition) -> None:
-    """Without a link the trees above the nodes get smaller in sum, so they cannot all be the same."""
+def test_signature_changes_with_every_link_key_and_kind(composition: Composition) -> None:
     for link in composition.links:
         fewer = [other for other in composition.links if other != link]
         assert compose("fewer", composition.nodes, fewer)[0].signature != composition.signature
@@ -98,11 +97,11 @@ def test_signature_changes_with_any_link_any_key_and_any_kind(composition: Compo
         (dag("a b c", "a>b b>c"), dag("a b c", "a>b a>c")),
         (dag("a1:a a2:a b", "a1>b"), dag("a b", "a>b")),
         (dag("a1:a a2:a b", "a1>b a2>b"), dag("a1:a a2:a b", "a1>b")),
-        # Each node is fed by the same, but here one table feeds both services and there each one.
+        # All nodes have equal parents, but one table feeds both services in the second composition.
         (dag("t1:t t2:t b c", "t1>b t2>c"), dag("t1:t t2:t b c", "t1>b t1>c")),
     ],
 )
-def test_signature_tells_structures_with_the_same_keys_apart(
+def test_signature_differs_between_structures_with_same_keys(
     one: Composition, other: Composition
 ) -> None:
     assert one.signature != other.signature
@@ -111,7 +110,7 @@ def test_signature_tells_structures_with_the_same_keys_apart(
 # ---- fingerprint
 
 
-def test_fingerprint_depends_on_everything_and_on_the_order() -> None:
+def test_fingerprint_depends_on_all_fields_and_order() -> None:
     base = dag("a b", "a>b", id="x", owner="ann", time=1.0)
     node = base.nodes[0]
     variants = [
@@ -136,35 +135,35 @@ def test_fingerprint_depends_on_everything_and_on_the_order() -> None:
     assert fingerprint([base, variants[0]]) != fingerprint([variants[0], base])
 
 
-# ---- checks
+# ---- validation
 
 
-def refused(nodes: str, links: str) -> pytest.ExceptionInfo[DataError]:
+def compose_error(nodes: str, links: str) -> pytest.ExceptionInfo[DataError]:
     with pytest.raises(DataError) as error:
         compose("c", [Node(id_, id_) for id_ in nodes.split()], links_of(links))
     return error
 
 
-def test_a_node_id_given_twice_is_refused() -> None:
-    error = refused("a b a", "a>b")
+def test_compose_rejects_duplicate_node_ids() -> None:
+    error = compose_error("a b a", "a>b")
     assert error.value.rule == "duplicate-id"
     assert says(error, "node 'a'", "may occur once", "found it twice", "rename one")
 
 
 @pytest.mark.parametrize(("links", "end"), [("a>b x>b", "source"), ("a>b a>x", "target")])
-def test_a_link_to_a_node_that_is_not_there_is_refused(links: str, end: str) -> None:
-    error = refused("a b", links)
+def test_compose_rejects_links_to_missing_nodes(links: str, end: str) -> None:
+    error = compose_error("a b", links)
     assert error.value.rule == "dangling-link"
     assert says(error, links.split()[1][0], f"its {end} must be the id of a node", "found 'x'", "add")
 
 
-def test_a_cycle_is_refused() -> None:
-    error = refused("a b c", "a>b b>c c>b")
+def test_compose_rejects_cycles() -> None:
+    error = compose_error("a b c", "a>b b>c c>b")
     assert error.value.rule == "cycle"
     assert says(error, "link 'c' -> 'b'", "closes a cycle", "--on-cycle break", "--on-cycle skip")
 
 
-def test_a_link_given_twice_is_one_link() -> None:
+def test_compose_merges_duplicate_links() -> None:
     assert dag("a b", "a>b a>b a>b").links == (("a", "b"),)
 
 
@@ -172,35 +171,33 @@ def test_a_link_given_twice_is_one_link() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "links", "kept"),
+    ("nodes", "links", "expected"),
     [
-        # Every node is fed: the search starts at a, the first in the document, and goes a, b, c, d.
+        # There are no sources. The search starts at a, the first node, and visits a, b, c, d.
         ("a b c d", "a>b b>c c>a c>d d>b", "a>b b>c c>d"),
-        # r is a root, so it starts though it comes last: the search enters at y, and x>y is back.
+        # The search starts at the source r, though it is the last node. It visits y, and x>y is back.
         ("x y r", "x>y y>x r>y", "y>x r>y"),
-        # Without r it enters at x, and y>x is back.
+        # Without r the search starts at x, and y>x is back.
         ("x y", "x>y y>x", "x>y"),
-        # The links of a are followed in their order: c first, so c>b is no back link but b>c is.
+        # The links of a are followed in document order, c first. So b>c is back and c>b is not.
         ("a b c", "a>c a>b b>c c>b", "a>c a>b c>b"),
         ("a b c", "a>b a>c b>c c>b", "a>b a>c b>c"),
         ("a b", "a>a a>b b>b", "a>b"),
-        # A link to a node that is done is no back link: a diamond stays whole.
+        # A link to a finished node is not a back link, so the diamond is not changed.
         ("a b c d", "a>b a>c b>d c>d d>a", "a>b a>c b>d c>d"),
     ],
 )
-def test_break_drops_the_back_links_of_a_search_in_document_order(
-    nodes: str, links: str, kept: str
-) -> None:
-    given_links = links_of(links)
+def test_break_drops_back_links_by_hand(nodes: str, links: str, expected: str) -> None:
+    all_links = links_of(links)
     composition, dropped = compose(
-        "c", [Node(id_, id_) for id_ in nodes.split()], given_links, on_cycle="break"
+        "c", [Node(id_, id_) for id_ in nodes.split()], all_links, on_cycle="break"
     )
-    assert list(composition.links) == links_of(kept)
-    assert dropped == len(given_links) - len(composition.links)
+    assert list(composition.links) == links_of(expected)
+    assert dropped == len(all_links) - len(composition.links)
 
 
 @given(graph=graphs(acyclic=False))
-def test_break_leaves_an_acyclic_graph_and_counts_what_it_drops(
+def test_break_makes_graph_acyclic_and_counts_dropped_links(
     graph: tuple[list[Node], list[Link]],
 ) -> None:
     nodes, links = graph
@@ -209,19 +206,19 @@ def test_break_leaves_an_acyclic_graph_and_counts_what_it_drops(
     assert dropped == len(links) - len(composition.links)
     whole = nx.DiGraph(links)
     assert (dropped == 0) == nx.is_directed_acyclic_graph(whole)
-    # Each dropped link closes a cycle with links that stay.
+    # Each dropped link closes a cycle with the remaining links.
     remaining = digraph(composition)
     for source, target in set(links) - set(composition.links):
         assert nx.has_path(remaining, target, source)
 
 
 @given(composition=dags())
-def test_break_changes_nothing_without_a_cycle(composition: Composition) -> None:
-    again, dropped = compose("drawn", composition.nodes, composition.links, on_cycle="break")
-    assert (again, dropped) == (composition, 0)
+def test_break_does_not_change_acyclic_graph(composition: Composition) -> None:
+    result, dropped = compose("drawn", composition.nodes, composition.links, on_cycle="break")
+    assert (result, dropped) == (composition, 0)
 
 
-def test_a_cycle_of_50000_nodes_does_not_recurse() -> None:
+def test_long_cycle_does_not_exceed_recursion_limit() -> None:
     nodes = [Node(str(i), "a") for i in range(50_000)]
     links = [(str(i), str((i + 1) % len(nodes))) for i in range(len(nodes))]
     composition, dropped = compose("ring", nodes, links, on_cycle="break")

@@ -1,4 +1,4 @@
-"""Compositions into (context, target) examples, against a plain loop over all paths."""
+"""Extraction of examples, compared with loops over all paths."""
 
 from __future__ import annotations
 
@@ -27,51 +27,51 @@ from tests.checks import says
 from tests.data.dags import all_paths, chain, dag, dags, diamonds
 
 LINKS = ExampleOptions(form="links")
-MANY = ExampleOptions(max_paths=10**9)
+ALL_PATHS = ExampleOptions(max_paths=10**9)
 
 
 def pairs(examples: Sequence[Example]) -> list[tuple[tuple[str, ...], str]]:
     return [(example.context.path, example.target) for example in examples]
 
 
-# ---- the path form
+# ---- form: paths
 
 
 @given(composition=dags())
-def test_examples_are_the_steps_of_all_paths_that_lead_to_a_service(composition: Composition) -> None:
+def test_paths_form_has_example_for_each_service_on_each_path(composition: Composition) -> None:
     expected = []
     for path in all_paths(composition):
         keys = tuple(composition.by_id[node].key for node in path)
         for i in range(1, len(path)):
             if composition.by_id[path[i]].is_service:
                 expected.append((keys[:i], keys[i], path[i - 1], path[i]))
-    examples, report = extract([composition], MANY)
+    examples, report = extract([composition], ALL_PATHS)
     assert [(e.context.path, e.target, e.context.at, e.node) for e in examples] == expected
     assert report.pairs == report.examples == len(expected)
     assert report.paths == report.paths_taken == len(all_paths(composition))
 
 
-def test_a_service_used_twice_is_two_steps() -> None:
+def test_service_used_twice_gives_two_examples() -> None:
     composition = dag("t a1:a a2:a", "t>a1 a1>a2")
     assert pairs(extract([composition])[0]) == [(("t",), "a"), (("t", "a"), "a")]
 
 
-def test_tables_are_context_and_never_target() -> None:
+def test_tables_are_never_targets() -> None:
     assert pairs(extract([dag("a t b", "a>t t>b")])[0]) == [(("a", "t"), "b")]
 
 
-def test_examples_know_their_composition_owner_and_time() -> None:
+def test_examples_have_composition_owner_and_time() -> None:
     first = dag("a b", "a>b", owner="ann", time=5.0)
     node = replace(first.nodes[1], time=9.0)
     second = compose("second", [first.nodes[0], node], first.links, owner="bob", time=7.0)[0]
     one, two = extract([first, second])[0]
     assert (one.composition, one.context.composition, one.context.owner) == (0, first, "ann")
     assert (two.composition, two.context.composition, two.context.owner) == (1, second, "bob")
-    # A question is asked when its target starts, or else when the composition is.
+    # The time is that of the target node, or else that of the composition.
     assert (one.context.time, two.context.time) == (5.0, 9.0)
 
 
-def test_event_is_the_call_of_a_service_and_needs_a_time() -> None:
+def test_event_identifies_call_and_requires_node_time() -> None:
     first = dag("a b", "a>b", owner="ann", time=5.0)
     timed = compose(
         "timed", [replace(node, time=9.0) for node in first.nodes], first.links, owner="ann"
@@ -81,34 +81,34 @@ def test_event_is_the_call_of_a_service_and_needs_a_time() -> None:
     assert one.event == same.event == ("ann", "b", "b", 9.0)
 
 
-# ---- the link form
+# ---- form: links
 
 
 @given(composition=dags())
-def test_link_form_asks_once_for_each_link_to_a_service(composition: Composition) -> None:
+def test_links_form_has_example_for_each_link_to_service(composition: Composition) -> None:
     expected = []
     for source, target in composition.links:
         if composition.by_id[target].is_service:
-            before = longest_path(composition, source)
-            keys = tuple(composition.by_id[node].key for node in before)
+            path = longest_path(composition, source)
+            keys = tuple(composition.by_id[node].key for node in path)
             expected.append((keys, composition.by_id[target].key, source, target))
     examples, report = extract([composition], LINKS)
     assert [(e.context.path, e.target, e.context.at, e.node) for e in examples] == expected
     assert report.examples == len(expected)
 
 
-def test_link_form_does_not_grow_with_the_number_of_paths() -> None:
+def test_number_of_links_form_examples_does_not_depend_on_number_of_paths() -> None:
     composition = diamonds(60)
     examples, report = extract([composition], LINKS)
     assert len(examples) == len(composition.links) == 4 * 60
     assert report.paths == 2**60
 
 
-# ---- what a context holds
+# ---- contexts
 
 
 @given(composition=dags(), form=st.sampled_from(["paths", "links"]))
-def test_contexts_hold_nothing_of_what_lies_downstream(composition: Composition, form: str) -> None:
+def test_contexts_exclude_descendants(composition: Composition, form: str) -> None:
     graph = nx.DiGraph(composition.links)
     graph.add_nodes_from(composition.by_id)
     for example in extract([composition], ExampleOptions(form=form, max_paths=10**9))[0]:
@@ -123,28 +123,28 @@ def test_contexts_hold_nothing_of_what_lies_downstream(composition: Composition,
 
 
 @given(composition=dags())
-def test_context_of_a_request_is_the_longest_path_to_its_node(composition: Composition) -> None:
+def test_context_at_has_longest_path_to_node(composition: Composition) -> None:
     for at in composition.by_id:
         context = context_at(composition, at)
         keys = [composition.by_id[node].key for node in longest_path(composition, at)]
         assert (list(context.path), context.at, context.composition) == (keys, at, composition)
 
 
-def test_a_context_without_a_composition_has_no_upstream() -> None:
+def test_context_without_composition_has_no_upstream() -> None:
     context = context_at(dag("a b", "a>b"), "b")
     assert context.upstream() == ("a", "b")
     assert replace(context, composition=None, at=None).upstream() == ()
 
 
 @pytest.mark.parametrize("form", ["paths", "links"])
-@pytest.mark.parametrize("more", [-1, 0, 1, 2])
-def test_a_long_context_keeps_its_newest_nodes_and_is_counted(form: str, more: int) -> None:
-    """A chain of n nodes has contexts of 1 to n - 1; those above the bound are cut."""
-    length = MAX_CONTEXT_LENGTH + 1 + more
+@pytest.mark.parametrize("excess", [-1, 0, 1, 2])
+def test_long_context_keeps_newest_nodes_and_is_counted(form: str, excess: int) -> None:
+    """A chain of n nodes has contexts of 1 to n - 1 nodes; those beyond the limit are cut."""
+    length = MAX_CONTEXT_LENGTH + 1 + excess
     composition = chain(length)
     examples, report = extract([composition], ExampleOptions(form=form))
-    assert report.shortened == max(more, 0)
-    newest = tuple(f"service_{i}" for i in range(max(more, 0), length - 1))
+    assert report.shortened == max(excess, 0)
+    newest = tuple(f"service_{i}" for i in range(max(excess, 0), length - 1))
     assert examples[-1].context.path == newest
     assert [len(e.context.path) for e in examples] == [
         min(i, MAX_CONTEXT_LENGTH) for i in range(1, length)
@@ -154,31 +154,31 @@ def test_a_long_context_keeps_its_newest_nodes_and_is_counted(form: str, more: i
 # ---- counting
 
 
-def test_count_once_keeps_the_first_of_equal_pairs_of_a_composition() -> None:
+def test_count_once_keeps_first_of_equal_pairs() -> None:
     composition = dag("t a1:a a2:a b", "t>a1 t>a2 a1>b a2>b")
-    step, after = (("t",), "a"), (("t", "a"), "b")
-    assert pairs(extract([composition])[0]) == [step, after, step, after]
+    first, second = (("t",), "a"), (("t", "a"), "b")
+    assert pairs(extract([composition])[0]) == [first, second, first, second]
     once, report = extract([composition] * 2, ExampleOptions(count="once"))
-    assert pairs(once) == [step, after] * 2
+    assert pairs(once) == [first, second] * 2
     assert [e.node for e in once] == ["a1", "b"] * 2
     assert (report.pairs, report.examples) == (2 * 4, 2 * 2)
 
 
 @given(compositions=st.lists(dags(), max_size=3), form=st.sampled_from(["paths", "links"]))
-def test_count_once_leaves_each_pair_of_a_composition_once(
+def test_count_once_has_each_pair_of_composition_once(
     compositions: list[Composition], form: str
 ) -> None:
     every = extract(compositions, ExampleOptions(form=form, max_paths=10**9))[0]
     once = extract(compositions, ExampleOptions(form=form, max_paths=10**9, count="once"))[0]
-    left = Counter((e.composition, e.context.path, e.target) for e in once)
-    assert set(left) == {(e.composition, e.context.path, e.target) for e in every}
-    assert set(left.values()) <= {1}
+    counts = Counter((e.composition, e.context.path, e.target) for e in once)
+    assert set(counts) == {(e.composition, e.context.path, e.target) for e in every}
+    assert set(counts.values()) <= {1}
 
 
 # ---- sampling
 
 
-def test_above_max_paths_a_sample_is_taken_and_reported() -> None:
+def test_paths_beyond_max_paths_are_sampled_and_reported() -> None:
     small, large = dag("a b", "a>b"), diamonds(10)
     examples, report = extract([small, large], ExampleOptions(max_paths=7))
     assert report.paths == 1 + 2**10
@@ -187,14 +187,14 @@ def test_above_max_paths_a_sample_is_taken_and_reported() -> None:
     assert len(examples) == report.examples == 1 + 7 * 2 * 10
 
 
-def test_one_seed_gives_the_same_examples_and_another_gives_others() -> None:
+def test_path_sample_depends_on_seed() -> None:
     compositions = [diamonds(10), diamonds(12)]
 
-    def drawn(seed: int) -> list[tuple[tuple[str, ...], str]]:
+    def sample(seed: int) -> list[tuple[tuple[str, ...], str]]:
         return pairs(extract(compositions, ExampleOptions(max_paths=5, seed=seed))[0])
 
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
 
 
 def test_equal_compositions_are_sampled_independently() -> None:
@@ -209,11 +209,11 @@ def test_equal_compositions_are_sampled_independently() -> None:
     assert first != second
 
 
-# ---- nothing to learn from
+# ---- no examples
 
 
 @pytest.mark.parametrize("composition", [dag("a"), dag("a b"), dag("a t", "a>t")])
-def test_learning_needs_a_service_that_follows_a_node(composition: Composition) -> None:
+def test_require_examples_rejects_data_without_examples(composition: Composition) -> None:
     assert extract([composition])[0] == ()
     with pytest.raises(DataError) as error:
         require_examples([composition])
@@ -221,21 +221,21 @@ def test_learning_needs_a_service_that_follows_a_node(composition: Composition) 
     assert says(error, "a service follows a node", "found none among 1", "`dagrec inspect`")
 
 
-def test_where_there_are_examples_need_examples_gives_them() -> None:
+def test_require_examples_returns_examples() -> None:
     assert require_examples([dag("a b", "a>b")]) == extract([dag("a b", "a>b")])
 
 
-# ---- the known data
+# ---- real and bundled data
 
 
-def test_bundled_compositions_have_the_counts_of_their_readme(bundled: Sequence[Composition]) -> None:
+def test_bundled_compositions_have_documented_counts(bundled: Sequence[Composition]) -> None:
     examples, report = extract(bundled)
     assert len(bundled) == 900
     assert report.paths == sum(map(count_paths, bundled)) == 1171
     assert report.pairs == len(examples) == 1791
 
 
-def test_geoportal_has_the_published_counts(geoportal: Sequence[Composition]) -> None:
+def test_geoportal_has_published_counts(geoportal: Sequence[Composition]) -> None:
     examples, report = extract(geoportal)
     nodes = {node.key for c in geoportal for node in c.nodes}
     links = {tuple(c.by_id[end].key for end in link) for c in geoportal for link in c.links}
@@ -248,8 +248,7 @@ def test_geoportal_has_the_published_counts(geoportal: Sequence[Composition]) ->
     assert len(set(pairs(examples))) == 109
 
 
-def test_a_path_context_ends_in_a_link_to_its_target(bundled: Sequence[Composition]) -> None:
-    """Every step of every context is a link of the composition, on the project's own data."""
+def test_steps_of_path_contexts_are_links(bundled: Sequence[Composition]) -> None:
     for example in extract(bundled)[0]:
         composition = example.context.composition
         assert composition is not None
@@ -257,8 +256,8 @@ def test_a_path_context_ends_in_a_link_to_its_target(bundled: Sequence[Compositi
         assert set(pairwise((*example.context.path, example.target))) <= links
 
 
-def test_a_link_knows_the_children_that_its_source_has_already() -> None:
-    """Those before it in document order; a child that is no service counts too."""
+def test_links_form_has_earlier_children_of_source() -> None:
+    """The children before the target in document order, including tables."""
     nodes = [Node(id_, id_, "table" if id_ == "t" else "service") for id_ in "abtcd"]
     links = [("a", "b"), ("a", "t"), ("b", "d"), ("a", "c"), ("a", "d")]
     composition, _ = compose("c", nodes, links)

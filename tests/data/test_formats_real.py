@@ -1,4 +1,4 @@
-"""The readers on other people's data, which developers have beside their checkout and users do not."""
+"""The readers on public data sets, which are not part of the project."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def galaxy() -> Dataset:
     return read_real(GALAXY)
 
 
-def hold_together(compositions: Sequence[Composition]) -> bool:
+def are_consistent(compositions: Sequence[Composition]) -> bool:
     return all(len(c.order) == len(c.nodes) == len({n.id for n in c.nodes}) for c in compositions)
 
 
@@ -47,7 +47,7 @@ def test_n8n_workflows_are_all_read(n8n: Dataset) -> None:
     assert len(n8n.compositions) == 1387
     assert dict(n8n.report.formats) == {"n8n": 1}
     assert not n8n.report.skipped
-    assert hold_together(n8n.compositions)
+    assert are_consistent(n8n.compositions)
 
 
 def test_n8n_cycles_are_broken_and_counted(n8n: Dataset) -> None:
@@ -60,19 +60,19 @@ def test_n8n_comments_are_dropped_and_counted(n8n: Dataset) -> None:
     assert not any("stickyNote" in node.key for c in n8n.compositions for node in c.nodes)
 
 
-def test_n8n_every_workflow_without_a_cycle_is_left_when_cycles_are_skipped() -> None:
+def test_n8n_workflows_with_cycles_can_be_skipped() -> None:
     dataset = read_real(N8N, ReadOptions(on_cycle="skip"))
     assert len(dataset.compositions) == 1387 - 221
     assert dict(dataset.report.skipped) == {"cycle": 221}
 
 
-def test_n8n_cycles_fail_when_they_are_to_fail() -> None:
+def test_n8n_cycles_can_fail() -> None:
     with pytest.raises(DataError, match=r"workflows\.jsonl: line \d+: link .* closes a cycle") as error:
         read_real(N8N, ReadOptions(on_cycle="fail"))
     assert error.value.rule == "cycle"
 
 
-def test_n8n_one_workflow_has_2044_paths_and_is_sampled(n8n: Dataset) -> None:
+def test_n8n_workflows_with_many_paths_are_sampled(n8n: Dataset) -> None:
     counts = sorted(count_paths(c) for c in n8n.compositions)
     assert counts[-1] == 2044
     report = extract(n8n.compositions)[1]
@@ -89,15 +89,15 @@ def test_galaxy_workflows_are_all_read(galaxy: Dataset) -> None:
     assert dict(galaxy.report.formats) == {"galaxy-tsv": 1}
     assert not galaxy.report.skipped
     assert galaxy.report.cycles == 0
-    assert hold_together(galaxy.compositions)
+    assert are_consistent(galaxy.compositions)
 
 
-def test_galaxy_links_are_the_rows_that_differ(galaxy: Dataset) -> None:
+def test_galaxy_links_are_distinct_rows(galaxy: Dataset) -> None:
     links = sum(len(c.links) for c in galaxy.compositions)
     assert links + galaxy.report.notes["links given more than once"] == 6966
 
 
-def test_galaxy_inputs_are_data_and_tools_have_their_own_id(galaxy: Dataset) -> None:
+def test_galaxy_inputs_are_data_and_tool_keys_are_short(galaxy: Dataset) -> None:
     nodes = [node for c in galaxy.compositions for node in c.nodes]
     assert {node.key for node in nodes if not node.is_service} == {"__input__"}
     assert not any("/repos/" in node.key for node in nodes)
@@ -107,18 +107,18 @@ def test_galaxy_inputs_are_data_and_tools_have_their_own_id(galaxy: Dataset) -> 
 # ---- geoportal
 
 
-def test_geoportal_ids_are_one_whether_written_as_text_or_as_number(
+def test_geoportal_ids_match_as_text_and_as_number(
     geoportal: Sequence[Composition],
 ) -> None:
-    """In the source every link's source is a string and its target an integer."""
-    assert hold_together(geoportal)
+    """In the file, the source of every link is a string and the target an integer."""
+    assert are_consistent(geoportal)
     assert sum(len(c.links) for c in geoportal) == 1016
     assert {node.kind for c in geoportal for node in c.nodes} == {"service", "table"}
     assert {c.owner for c in geoportal} == {f"user-{i}" for i in range(1, 7)}
     assert all(c.time is not None for c in geoportal)
 
 
-def test_geoportal_mids_that_are_tables_can_be_named(geoportal: Sequence[Composition]) -> None:
+def test_geoportal_table_mids_can_be_given(geoportal: Sequence[Composition]) -> None:
     dataset = read_real(GEOPORTAL, ReadOptions(table_mid="^308$"))
     keys = {node.key for c in dataset.compositions for node in c.nodes}
     assert "service_308" in {node.key for c in geoportal for node in c.nodes}

@@ -1,4 +1,4 @@
-"""Counting and drawing of source-to-sink paths, against plain enumeration."""
+"""Counting and sampling of source-to-sink paths, compared with enumeration."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dagrec.data.paths import count_pairs, count_paths, draw_paths, longest_path
 from tests.data.dags import all_paths, chain, dag, dags, diamonds
 
 UNEVEN = dag("a b c d e f g", "a>b a>c b>d c>d d>e d>f d>g a>g c>g")
-"""One source and one to three ways at each node: 9 paths, of which 6 pass d."""
+"""A DAG with one source and 9 paths, 6 of which go through d."""
 
 
 @given(composition=dags())
-def test_counts_are_those_of_enumeration(composition: Composition) -> None:
+def test_counts_match_enumeration(composition: Composition) -> None:
     paths = all_paths(composition)
     assert count_paths(composition) == len(paths)
     services = [composition.by_id[node].is_service for path in paths for node in path[1:]]
@@ -31,8 +31,7 @@ def test_counts_are_those_of_enumeration(composition: Composition) -> None:
 
 
 @given(composition=dags(), spare=st.integers(0, 3))
-def test_all_paths_come_once_each_in_document_order(composition: Composition, spare: int) -> None:
-    """So rank and path stand one for one."""
+def test_draw_paths_returns_all_paths_in_document_order(composition: Composition, spare: int) -> None:
     paths = all_paths(composition)
     drawn, total = draw_paths(composition, len(paths) + spare, random.Random(0))
     assert (drawn, total) == (paths, len(paths))
@@ -40,9 +39,7 @@ def test_all_paths_come_once_each_in_document_order(composition: Composition, sp
 
 
 @given(composition=dags(), limit=st.integers(1, 5), seed=st.integers(0, 5))
-def test_a_draw_is_a_part_of_the_paths_without_repetition(
-    composition: Composition, limit: int, seed: int
-) -> None:
+def test_drawn_paths_are_distinct(composition: Composition, limit: int, seed: int) -> None:
     paths = all_paths(composition)
     drawn, total = draw_paths(composition, limit, random.Random(seed))
     assert total == len(paths)
@@ -52,18 +49,18 @@ def test_a_draw_is_a_part_of_the_paths_without_repetition(
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_draws_are_uniform(limit: int) -> None:
-    """Every set of ``limit`` paths is as likely as any other."""
+def test_drawn_paths_are_uniform(limit: int) -> None:
+    """All sets of ``limit`` paths are equally likely."""
     paths = all_paths(UNEVEN)
     sets = comb(len(paths), limit)
     rng = random.Random(20)
     draws = 60 * sets
-    seen = Counter(tuple(draw_paths(UNEVEN, limit, rng)[0]) for _ in range(draws))
-    assert len(seen) == sets
-    assert chisquare(list(seen.values())).pvalue > 0.001
+    counts = Counter(tuple(draw_paths(UNEVEN, limit, rng)[0]) for _ in range(draws))
+    assert len(counts) == sets
+    assert chisquare(list(counts.values())).pvalue > 0.001
 
 
-def test_one_seed_gives_one_draw() -> None:
+def test_drawn_paths_depend_on_seed() -> None:
     def draw(seed: int) -> list[tuple[str, ...]]:
         return draw_paths(diamonds(20), 10, random.Random(seed))[0]
 
@@ -71,13 +68,13 @@ def test_one_seed_gives_one_draw() -> None:
     assert draw(1) != draw(2)
 
 
-def test_sixty_diamonds_are_counted_and_sampled_in_under_a_second() -> None:
+def test_exponentially_many_paths_are_counted_and_sampled_fast() -> None:
     composition = diamonds(60)
     start = time.perf_counter()
     paths, total = draw_paths(composition, 100, random.Random(3))
     assert time.perf_counter() - start < 1
     assert total == count_paths(composition) == 2**60
-    # The node after diamond i is on all paths, each side of a diamond on half of them.
+    # The node after a diamond is on all paths, each side of a diamond on half of them.
     assert count_pairs(composition) == 60 * 2**60 + 2 * 60 * 2**59
     assert len(set(paths)) == 100
     for path in paths:
@@ -87,38 +84,40 @@ def test_sixty_diamonds_are_counted_and_sampled_in_under_a_second() -> None:
     assert set(sides) == {"0l", "0r"}
 
 
-def test_a_single_node_is_one_path_and_no_pair() -> None:
+def test_single_node_is_one_path_without_pairs() -> None:
     assert draw_paths(dag("a"), 1, random.Random(0)) == ([("a",)], 1)
     assert count_pairs(dag("a")) == 0
 
 
-def test_a_node_that_nothing_links_is_a_path_of_its_own() -> None:
+def test_isolated_node_is_path() -> None:
     assert draw_paths(dag("a b c", "a>c"), 9, random.Random(0)) == ([("a", "c"), ("b",)], 2)
 
 
 @given(composition=dags())
-def test_longest_path_has_the_length_networkx_finds_and_the_first_comes_first(
+def test_longest_path_matches_networkx(
     composition: Composition,
 ) -> None:
-    """Ties: going back from the end, the node that comes first in the document."""
+    """Ties are broken by document order, from the end of the path backwards."""
     graph = nx.DiGraph(composition.links)
     graph.add_nodes_from(composition.by_id)
     position = {node.id: i for i, node in enumerate(composition.nodes)}
 
     def ending_in(at: str) -> list[tuple[str, ...]]:
-        before = composition.parents[at]
-        return [(*path, at) for parent in before for path in ending_in(parent)] if before else [(at,)]
+        parents = composition.parents[at]
+        if not parents:
+            return [(at,)]
+        return [(*path, at) for parent in parents for path in ending_in(parent)]
 
     for at in composition.by_id:
-        found = longest_path(composition, at)
-        above = graph.subgraph({at, *composition.ancestors(at)})
-        assert len(found) == nx.dag_longest_path_length(above) + 1
-        longest = [path for path in ending_in(at) if len(path) == len(found)]
-        assert found == min(longest, key=lambda path: [position[node] for node in reversed(path)])
+        longest = longest_path(composition, at)
+        upstream = graph.subgraph({at, *composition.ancestors(at)})
+        assert len(longest) == nx.dag_longest_path_length(upstream) + 1
+        ties = [path for path in ending_in(at) if len(path) == len(longest)]
+        assert longest == min(ties, key=lambda path: [position[node] for node in reversed(path)])
 
 
 @pytest.mark.parametrize(
-    ("nodes", "links", "found"),
+    ("nodes", "links", "expected"),
     [
         ("a b z", "a>z b>z", "az"),
         ("b a z", "a>z b>z", "bz"),
@@ -126,20 +125,18 @@ def test_longest_path_has_the_length_networkx_finds_and_the_first_comes_first(
         ("a b c d z", "a>d b>c d>z c>z", "bcz"),
     ],
 )
-def test_ties_between_longest_paths_go_to_the_first_in_document_order(
-    nodes: str, links: str, found: str
-) -> None:
-    assert longest_path(dag(nodes, links), "z") == tuple(found)
+def test_longest_path_ties_by_hand(nodes: str, links: str, expected: str) -> None:
+    assert longest_path(dag(nodes, links), "z") == tuple(expected)
 
 
 @given(composition=dags(), newest=st.integers(1, 4))
-def test_newest_nodes_are_the_end_of_the_longest_path(composition: Composition, newest: int) -> None:
-    ends = longest_paths(composition, newest)
+def test_newest_nodes_are_end_of_longest_path(composition: Composition, newest: int) -> None:
+    newest_of = longest_paths(composition, newest)
     for at in composition.by_id:
-        assert ends(at) == longest_path(composition, at)[-newest:]
+        assert newest_of(at) == longest_path(composition, at)[-newest:]
 
 
-def test_a_chain_of_50000_nodes_does_not_recurse() -> None:
+def test_long_chain_does_not_exceed_recursion_limit() -> None:
     composition = chain(50_000)
     paths, total = draw_paths(composition, 1, random.Random(0))
     assert total == 1

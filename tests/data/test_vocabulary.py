@@ -1,4 +1,4 @@
-"""Keys to numbers: 0 padding, 1 unknown, then the services, then the other nodes."""
+"""Vocabularies and encoded contexts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.data.dags import dag
 VOCABULARY = Vocabulary(("a", "b"), ("t",))
 
 
-def test_services_come_first_each_part_sorted() -> None:
+def test_services_come_first_and_keys_are_sorted() -> None:
     examples = extract([dag("t2 b a", "t2>b b>a"), dag("t1 c", "t1>c")])[0]
     vocabulary = Vocabulary.of(examples)
     assert vocabulary.services == ("a", "b", "c")
@@ -27,17 +27,17 @@ def test_services_come_first_each_part_sorted() -> None:
     assert len(vocabulary) == FIRST_SERVICE + 3 + 2
 
 
-def test_a_service_that_only_starts_paths_is_a_candidate_and_a_node_without_examples_is_not() -> None:
+def test_services_include_sources_but_not_nodes_without_examples() -> None:
     examples = extract([dag("start a alone", "start>a")])[0]
     assert Vocabulary.of(examples).services == ("a", "start")
 
 
-def test_a_context_without_a_composition_gives_its_nodes_as_others() -> None:
+def test_nodes_of_context_without_composition_are_others() -> None:
     example = Example(Context(("start",)), "a", "a", 0)
     assert Vocabulary.of([example]) == Vocabulary(("a",), ("start",))
 
 
-def test_column_of_a_service_is_its_id_less_first(examples: tuple[Example, ...]) -> None:
+def test_service_column_is_id_minus_first_service(examples: tuple[Example, ...]) -> None:
     vocabulary = Vocabulary.of(examples)
     assert {key: column + FIRST_SERVICE for key, column in vocabulary.columns.items()}.items() <= (
         vocabulary.ids.items()
@@ -45,13 +45,13 @@ def test_column_of_a_service_is_its_id_less_first(examples: tuple[Example, ...])
     assert sorted(vocabulary.ids.values()) == list(range(FIRST_SERVICE, len(vocabulary)))
 
 
-def test_order_of_the_examples_does_not_matter(examples: tuple[Example, ...]) -> None:
+def test_vocabulary_does_not_depend_on_order_of_examples(examples: tuple[Example, ...]) -> None:
     vocabulary, reversed_ = Vocabulary.of(examples), Vocabulary.of(examples[::-1])
     assert vocabulary == reversed_
     assert vocabulary.fingerprint == reversed_.fingerprint
 
 
-def test_fingerprint_tells_vocabularies_apart() -> None:
+def test_fingerprint_differs_between_vocabularies() -> None:
     others = [
         Vocabulary(("a",), ("b", "t")),
         Vocabulary(("a", "b", "t"), ()),
@@ -60,7 +60,7 @@ def test_fingerprint_tells_vocabularies_apart() -> None:
     assert len({v.fingerprint for v in (VOCABULARY, *others)}) == 4
 
 
-def test_encoding_pads_right_and_keeps_the_place_of_unknown_keys() -> None:
+def test_encode_pads_right_and_maps_unknown_keys() -> None:
     contexts = [Context(("t", "a", "b")), Context(("new",)), Context(("a", "new", "b")), Context(())]
     encoded = VOCABULARY.encode(contexts)
     t, a, b = (VOCABULARY.ids[key] for key in "tab")
@@ -73,14 +73,14 @@ def test_encoding_pads_right_and_keeps_the_place_of_unknown_keys() -> None:
     assert len(encoded) == 4
 
 
-def test_encoding_nothing_gives_no_rows() -> None:
+def test_encode_without_contexts_gives_no_rows() -> None:
     encoded = VOCABULARY.encode([])
     assert encoded.nodes.shape == (0, 1)
     assert encoded.last.shape == (0,)
     assert len(encoded.take(np.array([], dtype=np.int64))) == 0
 
 
-def test_encoding_keeps_the_newest_nodes_of_a_path_that_is_too_long() -> None:
+def test_encode_keeps_newest_nodes_of_long_path() -> None:
     encoded = VOCABULARY.encode([Context(("t", *["a"] * MAX_CONTEXT_LENGTH, "b"))])
     assert encoded.nodes.shape == (1, MAX_CONTEXT_LENGTH)
     assert encoded.nodes[0, 0] == VOCABULARY.ids["a"]
@@ -91,7 +91,7 @@ PATHS = st.lists(st.lists(st.sampled_from("abtx"), max_size=5), max_size=6)
 
 
 @given(paths=PATHS)
-def test_encoding_reads_back(paths: list[list[str]]) -> None:
+def test_encoded_paths_can_be_decoded(paths: list[list[str]]) -> None:
     encoded = VOCABULARY.encode([Context(tuple(path)) for path in paths])
     names = {number: key for key, number in VOCABULARY.ids.items()} | {UNKNOWN: "x"}
     for row, length, path in zip(encoded.nodes, encoded.lengths, paths, strict=True):
@@ -100,19 +100,19 @@ def test_encoding_reads_back(paths: list[list[str]]) -> None:
 
 
 @given(paths=PATHS, data=st.data())
-def test_take_is_encoding_the_rows_alone(paths: list[list[str]], data: st.DataObject) -> None:
+def test_take_equals_encoding_selected_rows(paths: list[list[str]], data: st.DataObject) -> None:
     contexts = [Context(tuple(path)) for path in paths]
     rows = data.draw(st.lists(st.sampled_from(range(len(paths))), max_size=4)) if paths else []
     taken = VOCABULARY.encode(contexts).take(np.array(rows, dtype=np.int64))
-    alone = VOCABULARY.encode([contexts[row] for row in rows])
-    assert taken.nodes.tolist() == alone.nodes.tolist()
-    assert taken.lengths.tolist() == alone.lengths.tolist()
-    assert taken.origins == alone.origins
+    encoded = VOCABULARY.encode([contexts[row] for row in rows])
+    assert taken.nodes.tolist() == encoded.nodes.tolist()
+    assert taken.lengths.tolist() == encoded.lengths.tolist()
+    assert taken.origins == encoded.origins
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05])
-def test_a_vocabulary_of_a_part_encodes_the_rest(bundled: Sequence[Composition], share: float) -> None:
-    """What the part did not have is unknown, and nothing else is."""
+def test_vocabulary_of_part_encodes_all_examples(bundled: Sequence[Composition], share: float) -> None:
+    """Exactly the keys that are not in the part become unknown."""
     examples = extract(bundled)[0]
     vocabulary = Vocabulary.of(examples[: int(share * len(examples))])
     encoded = vocabulary.encode([e.context for e in examples])

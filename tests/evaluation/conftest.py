@@ -1,4 +1,4 @@
-"""Splits, and a recommender that knows nothing."""
+"""Fixtures: a split, and a recommender with equal scores."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from dagrec.models.counting.popularity import Popularity
 from dagrec.types import Scores
 
 
-class Ignorant(Popularity):
-    """Equal scores for all services, in place of its prior too."""
+class EqualScores(Popularity):
+    """A recommender with equal scores for all services."""
 
-    name = "ignorant"
+    name = "equal_scores"
 
     def score(self, contexts: Contexts) -> Scores:
         return np.zeros_like(super().score(contexts))
 
 
 @pytest.fixture
-def ignorant() -> type[Popularity]:
-    return Ignorant
+def equal_scores() -> type[Popularity]:
+    return EqualScores
 
 
 @pytest.fixture(scope="session")
 def split(examples: tuple[Example, ...]) -> Split:
-    """A third of the compositions held out."""
+    """A split with 30 % of the compositions in the test part."""
     return split_compositions(examples, 0.3, random.Random(0))
 
 
 @pytest.fixture(scope="session")
 def retarget() -> Callable[[tuple[Example, ...], list[str]], tuple[Example, ...]]:
-    """The same examples with other targets."""
+    """A function that replaces the targets of examples."""
     return lambda examples, targets: tuple(
         replace(example, target=target) for example, target in zip(examples, targets, strict=True)
     )

@@ -15,7 +15,7 @@ from dagrec.evaluation import evaluator
 from dagrec.evaluation.evaluator import (
     TestPart,
     evaluate_run,
-    join,
+    join_outcomes,
     oracle_accuracy,
     reference_outcomes,
     row_weights,
@@ -44,11 +44,11 @@ def pair(path: tuple[str, ...], target: str, composition: int = 0) -> Example:
     return Example(Context(path), target, "n", composition)
 
 
-# Nothing of the test part is learned
+# Independence of the test part
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_shuffling_test_targets_changes_nothing_that_is_fitted(
+def test_fitted_models_do_not_depend_on_test_targets(
     split: Split, retarget: Retarget, name: str
 ) -> None:
     targets = [example.target for example in split.test]
@@ -68,7 +68,7 @@ def test_shuffling_test_targets_changes_nothing_that_is_fitted(
     assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_a_key_of_the_test_part_alone_is_in_nothing_fitted(split: Split) -> None:
+def test_keys_of_test_part_are_not_learned(split: Split) -> None:
     test = tuple(
         replace(
             example, target="only_in_test", context=Context(("only_in_test", *example.context.path))
@@ -85,12 +85,13 @@ def test_a_key_of_the_test_part_alone_is_in_nothing_fitted(split: Split) -> None
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_shuffled_labels_give_the_random_line(split: Split, retarget: Retarget, name: str) -> None:
-    """With targets drawn evenly there is nothing to learn: 1 / C within 3 standard errors."""
+def test_accuracy_with_random_targets_is_chance(split: Split, retarget: Retarget, name: str) -> None:
+    """Targets are drawn uniformly. The accuracy is 1 / C within 3 standard errors."""
     services = [f"y{i}" for i in range(8)]
     rng = random.Random(2)
     train, test = (
-        retarget(bare(part), rng.choices(services, k=len(part))) for part in (split.train, split.test)
+        retarget(without_compositions(part), rng.choices(services, k=len(part)))
+        for part in (split.train, split.test)
     )
     run = evaluate_run(MAKERS[name], [TestPart.of_split(Split(train, test), MaskPolicy.NONE)])
     chance = 1 / len(services)
@@ -99,39 +100,41 @@ def test_shuffled_labels_give_the_random_line(split: Split, retarget: Retarget, 
     assert abs(METRICS["accuracy"](run.outcome) - chance) < 3 * error
 
 
-def bare(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-    """The same paths without their compositions, so that only targets are known to be services."""
+def without_compositions(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """The same paths without compositions, so that only targets are services."""
     return tuple(replace(e, context=Context(e.context.path)) for e in examples)
 
 
-# Lines of reference
+# Reference lines
 
 
-def line(part: TestPart, name: str) -> Outcome:
+def reference_outcome(part: TestPart, name: str) -> Outcome:
     return part.outcome(part.reference_lines()[name])
 
 
 @each_policy
 @each_metric
-def test_a_recommender_of_equal_scores_is_the_random_line(
-    ignorant: type[Popularity], policy: MaskPolicy, metric: str
+def test_random_line_equals_recommender_with_equal_scores(
+    equal_scores: type[Popularity], policy: MaskPolicy, metric: str
 ) -> None:
     part = TestPart.of_split(Split(everything().examples, branching().examples), policy)
-    run = evaluate_run(ignorant, [part])
-    assert METRICS[metric](run.outcome) == METRICS[metric](line(part, "random"))
+    run = evaluate_run(equal_scores, [part])
+    assert METRICS[metric](run.outcome) == METRICS[metric](reference_outcome(part, "random"))
 
 
 @each_policy
 @each_metric
-def test_popularity_is_the_same_on_two_ways(split: Split, policy: MaskPolicy, metric: str) -> None:
+def test_popularity_line_equals_popularity_recommender(
+    split: Split, policy: MaskPolicy, metric: str
+) -> None:
     part = TestPart.of_split(split, policy)
     run = evaluate_run(Popularity, [part])
     assert METRICS[metric](run.outcome) == pytest.approx(
-        METRICS[metric](line(part, "popularity")), abs=1e-6
+        METRICS[metric](reference_outcome(part, "popularity")), abs=1e-6
     )
 
 
-def test_the_random_line_under_a_mask_is_one_over_its_successors(split: Split) -> None:
+def test_random_line_under_mask_is_one_over_number_of_successors(split: Split) -> None:
     part = TestPart.of_split(split, MaskPolicy.OBSERVED)
     allowed, _ = successor_mask(
         part.data.vocabulary.encode([e.context for e in part.examples]).last,
@@ -141,33 +144,33 @@ def test_the_random_line_under_a_mask_is_one_over_its_successors(split: Split) -
     known = part.targets < allowed.shape[1]
     inside = known & allowed[np.arange(len(known)), np.where(known, part.targets, 0)]
     expected = np.where(inside, 1 / allowed.sum(axis=1), 0).mean()
-    assert METRICS["accuracy"](line(part, "random")) == pytest.approx(expected)
-    assert METRICS["ceiling"](line(part, "random")) == pytest.approx(inside.mean())
+    assert METRICS["accuracy"](reference_outcome(part, "random")) == pytest.approx(expected)
+    assert METRICS["ceiling"](reference_outcome(part, "random")) == pytest.approx(inside.mean())
 
 
 def test_best_possible_accuracy_by_hand() -> None:
-    """Of table_b three often and one rarely; the chain is certain: (3 + 4) / (4 + 4)."""
+    """3 of 4 examples after table_b, and 4 of 4 of the chain: (3 + 4) / (4 + 4)."""
     assert oracle_accuracy(branching().examples) == 3 / 4
     assert oracle_accuracy((*branching().examples, *chain(1).examples)) == 7 / 8
 
 
-def test_owners_can_only_raise_the_best_possible_accuracy(examples: tuple[Example, ...]) -> None:
+def test_best_possible_accuracy_is_not_lower_with_owner(examples: tuple[Example, ...]) -> None:
     assert oracle_accuracy(examples) <= oracle_accuracy(examples, with_owner=True) <= 1
     by_owner = [replace(e, context=replace(e.context, owner=e.target)) for e in branching().examples]
     assert oracle_accuracy(by_owner) == 3 / 4
     assert oracle_accuracy(by_owner, with_owner=True) == 1
 
 
-def test_no_model_exceeds_the_best_possible_accuracy(split: Split) -> None:
+def test_accuracy_does_not_exceed_best_possible(split: Split) -> None:
     part = TestPart.of_split(split, MaskPolicy.NONE)
     run = evaluate_run(lambda: Markov(MarkovConfig(mu=0.01)), [part])
     assert METRICS["accuracy"](run.outcome) <= oracle_accuracy(split.test)
 
 
-# Held-out parts
+# Test parts
 
 
-def test_unknown_targets_are_numbered_by_key() -> None:
+def test_unknown_targets_are_numbered_after_services() -> None:
     data = branching().data
     examples = [pair(("table_b",), target) for target in ("new", "rarely", "newer", "new", "often")]
     part = TestPart.of(data, examples, MaskPolicy.NONE)
@@ -175,7 +178,7 @@ def test_unknown_targets_are_numbered_by_key() -> None:
 
 
 @each_policy
-def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
+def test_all_models_have_same_mask(split: Split, policy: MaskPolicy) -> None:
     part = TestPart.of_split(split, policy)
     outcomes = [evaluate_run(MAKERS[name], [part]).outcome for name in ("popularity", "markov")]
     finite = [np.isfinite(outcome.log_probabilities) for outcome in outcomes]
@@ -185,29 +188,29 @@ def test_all_models_are_masked_alike(split: Split, policy: MaskPolicy) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-def test_rows_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_outcome_does_not_depend_on_rows_per_pass(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     part = TestPart.of_split(Split(everything().examples, everything().examples), MaskPolicy.OBSERVED)
     expected = evaluate_run(Markov, [part]).outcome
     monkeypatch.setattr(evaluator, "ROWS_PER_PASS", size)
-    found = evaluate_run(Markov, [part]).outcome
-    np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
-    assert np.array_equal(found.targets, expected.targets)
+    outcome = evaluate_run(Markov, [part]).outcome
+    np.testing.assert_array_equal(outcome.log_probabilities, expected.log_probabilities)
+    assert np.array_equal(outcome.targets, expected.targets)
 
 
-def test_new_links_and_support_equal_a_plain_loop(split: Split) -> None:
+def test_new_links_and_support_match_loop_over_examples(split: Split) -> None:
     part = TestPart.of_split(split, MaskPolicy.OBSERVED)
     links = {(e.context.path[-1], e.target) for e in split.train}
-    lasts = Counter(e.context.path[-1] for e in split.train)
+    last_counts = Counter(e.context.path[-1] for e in split.train)
     assert part.new_links.tolist() == [
         float((e.context.path[-1], e.target) not in links) for e in split.test
     ]
-    assert part.support_of_last.tolist() == [lasts[e.context.path[-1]] for e in split.test]
+    assert part.support_of_last.tolist() == [last_counts[e.context.path[-1]] for e in split.test]
 
 
 # Weights
 
 
-def test_weights_add_up_to_one_and_divide_evenly(examples: tuple[Example, ...]) -> None:
+def test_weights_are_equal_per_pair_or_composition(examples: tuple[Example, ...]) -> None:
     pairs, compositions = (row_weights(examples, weight) for weight in ("pairs", "compositions"))
     assert pairs.sum() == pytest.approx(1)
     assert compositions.sum() == pytest.approx(1)
@@ -228,7 +231,7 @@ def test_weights_by_hand() -> None:
 
 
 def two_blocks() -> list[TestPart]:
-    """The second part knows a service more than the first, and both miss one."""
+    """Two parts. The second one has an additional service, and both have an unknown target."""
     old = (pair(("a",), "x"), pair(("a",), "x"), pair(("a",), "y"))
     first = (pair(("a",), "x", 1), pair(("a",), "z", 1))
     second = (pair(("a",), "z", 2), pair(("a",), "w", 2), pair(("a",), "y", 2))
@@ -236,7 +239,7 @@ def two_blocks() -> list[TestPart]:
     return [TestPart.of_split(split, MaskPolicy.NONE) for split in splits]
 
 
-def test_joined_parts_by_hand() -> None:
+def test_joined_outcomes_by_hand() -> None:
     parts = two_blocks()
     run = evaluate_run(Popularity, parts)
     outcome = run.outcome
@@ -255,9 +258,9 @@ def test_joined_parts_by_hand() -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "hr@3", "mrr", "ndcg", "ceiling"])
-def test_a_mean_over_joined_parts_is_that_of_all_their_rows(metric: str) -> None:
+def test_metric_of_joined_outcomes_is_mean_over_all_rows(metric: str) -> None:
     parts = two_blocks()
-    answers = [
+    outcomes = [
         (
             part.data.vocabulary.services,
             part.outcome(part.fitted(Markov().fit(part.data)).probabilities),
@@ -265,46 +268,46 @@ def test_a_mean_over_joined_parts_is_that_of_all_their_rows(metric: str) -> None
         for part in parts
     ]
     sizes = [len(part.examples) for part in parts]
-    expected = np.average([METRICS[metric](outcome) for _, outcome in answers], weights=sizes)
+    expected = np.average([METRICS[metric](outcome) for _, outcome in outcomes], weights=sizes)
     assert METRICS[metric](evaluate_run(Markov, parts).outcome) == pytest.approx(expected)
 
 
-def test_one_part_is_not_joined() -> None:
+def test_single_outcome_is_not_copied() -> None:
     part = two_blocks()[0]
-    outcome = line(part, "random")
-    assert join(part.examples, [(("x", "y"), outcome)]) is outcome
+    outcome = reference_outcome(part, "random")
+    assert join_outcomes(part.examples, [(("x", "y"), outcome)]) is outcome
 
 
-def test_reference_lines_answer_every_part_and_new_links_are_joined() -> None:
+def test_reference_outcomes_of_several_parts() -> None:
     parts = two_blocks()
     outcomes, new_links = reference_outcomes(parts)
     assert outcomes.keys() == {"random", "popularity"}
-    for name, answers in outcomes.items():
-        for part, (services, outcome) in zip(parts, answers, strict=True):
+    for name, of_parts in outcomes.items():
+        for part, (services, outcome) in zip(parts, of_parts, strict=True):
             assert services == part.data.vocabulary.services
-            expected = line(part, name)
+            expected = reference_outcome(part, name)
             np.testing.assert_array_equal(outcome.log_probabilities, expected.log_probabilities)
             assert np.array_equal(outcome.targets, part.targets)
     assert new_links.tolist() == [0, 1, 0, 1, 0]
 
 
-def test_each_part_gets_a_new_recommender_and_all_are_timed() -> None:
-    made = []
+def test_evaluate_run_makes_recommender_for_each_part() -> None:
+    recommenders = []
 
     def make() -> Recommender:
-        made.append(Markov())
-        return made[-1]
+        recommenders.append(Markov())
+        return recommenders[-1]
 
     parts = two_blocks()
     run = evaluate_run(make, parts)
     assert run.fits == 2
-    assert run.parameters == made[-1].parameters()
+    assert run.parameters == recommenders[-1].parameters()
     assert run.fit_seconds > 0
     assert run.score_seconds > 0
     assert [len(example.context.path) for example in run.examples] == [1] * 5
 
 
-def test_a_catalogue_goes_into_the_mask() -> None:
+def test_catalogue_is_used_by_mask() -> None:
     split = Split(branching().examples, branching().examples)
     part = TestPart.of_split(split, MaskPolicy.CATALOGUE, [("table_b", "rarely")])
-    assert METRICS["ceiling"](line(part, "random")) == 1 / 4
+    assert METRICS["ceiling"](reference_outcome(part, "random")) == 1 / 4

@@ -13,25 +13,25 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_similarity
 
 from dagrec.errors import MissingPackageError
-from dagrec.evaluation.plots import embedding, short
+from dagrec.evaluation.plots import embedding, short_name
 from dagrec.evaluation.projection import PERPLEXITY, Points, mean_cosine, pca, tsne
 from dagrec.types import Floats
 
 CLUSTERS = np.repeat(np.arange(3), 20)
 
 
-def clusters(apart: float = 2.0, width: int = 8) -> Floats:
-    """Three clouds of twenty points, whose centres lie ``apart`` standard deviations apart or so."""
+def clusters(spread: float = 2.0, width: int = 8) -> Floats:
+    """Three clusters of twenty points; ``spread`` is the standard deviation of their centres."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(3, width)) * apart
-    found: Floats = centres[CLUSTERS] + rng.normal(size=(len(CLUSTERS), width))
-    return found
+    centres = rng.normal(size=(3, width)) * spread
+    vectors: Floats = centres[CLUSTERS] + rng.normal(size=(len(CLUSTERS), width))
+    return vectors
 
 
 # Mean cosine
 
 
-def test_the_mean_cosine_is_that_of_all_pairs() -> None:
+def test_mean_cosine_matches_scikit_learn() -> None:
     vectors = np.random.default_rng(1).normal(size=(7, 4)) + 0.5
     pairs = cosine_similarity(vectors)[np.triu_indices(7, 1)]
     assert mean_cosine(vectors) == pytest.approx(pairs.mean())
@@ -48,12 +48,12 @@ def test_the_mean_cosine_is_that_of_all_pairs() -> None:
     ],
     ids=["collapsed", "orthogonal", "opposite", "one of zeros", "all of zeros"],
 )
-def test_the_mean_cosine_of_known_vectors(vectors: list[list[float]], expected: float) -> None:
+def test_mean_cosine_of_known_vectors(vectors: list[list[float]], expected: float) -> None:
     assert mean_cosine(np.array(vectors, dtype=np.float64)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_fewer_than_two_vectors_have_no_mean_cosine(n: int) -> None:
+def test_mean_cosine_of_less_than_two_vectors_is_none(n: int) -> None:
     assert mean_cosine(np.ones((n, 3))) is None
 
 
@@ -61,17 +61,17 @@ def test_fewer_than_two_vectors_have_no_mean_cosine(n: int) -> None:
 
 
 def test_pca_by_hand() -> None:
-    """Corners of a rectangle of 6 by 2, turned by 45 degrees: variances 9 and 1 along its sides."""
+    """The corners of a 6 by 2 rectangle, rotated by 45 degrees: variances 9 and 1 along its sides."""
     corners = np.array([[3.0, 1], [3, -1], [-3, 1], [-3, -1]])
-    turned = corners @ np.array([[1, 1, 0], [-1, 1, 0]]) / np.sqrt(2) + [5, 7, 9]
-    found = pca(turned)
-    assert found.shares == pytest.approx([0.9, 0.1])
-    np.testing.assert_allclose(np.abs(found.points), [[3, 1]] * 4)
-    np.testing.assert_allclose(found.points[:, 0], corners[:, 0])
+    rotated = corners @ np.array([[1, 1, 0], [-1, 1, 0]]) / np.sqrt(2) + [5, 7, 9]
+    layout = pca(rotated)
+    assert layout.shares == pytest.approx([0.9, 0.1])
+    np.testing.assert_allclose(np.abs(layout.points), [[3, 1]] * 4)
+    np.testing.assert_allclose(layout.points[:, 0], corners[:, 0])
 
 
-def test_the_signs_of_pca_are_settled() -> None:
-    """X and -X have the same axes, and so mirrored coordinates."""
+def test_pca_has_deterministic_signs() -> None:
+    """X and -X have the same axes and opposite coordinates."""
     vectors = clusters()
     np.testing.assert_allclose(pca(vectors).points, -pca(-vectors).points, atol=1e-9)
 
@@ -79,32 +79,32 @@ def test_the_signs_of_pca_are_settled() -> None:
 @pytest.mark.parametrize("shape", [(1, 3), (2, 3), (5, 1), (3, 2), (1, 1)])
 def test_pca_always_has_two_coordinates(shape: tuple[int, int]) -> None:
     vectors = np.random.default_rng(0).normal(size=shape)
-    found = pca(vectors)
-    assert found.points.shape == (shape[0], 2)
-    assert found.shares.shape == (2,)
-    assert found.shares.sum() == pytest.approx(0 if shape[0] == 1 else 1)
+    layout = pca(vectors)
+    assert layout.points.shape == (shape[0], 2)
+    assert layout.shares.shape == (2,)
+    assert layout.shares.sum() == pytest.approx(0 if shape[0] == 1 else 1)
 
 
-def test_equal_vectors_have_no_variance_to_share() -> None:
-    found = pca(np.full((6, 3), 0.1))
-    assert not found.points.any()
-    assert not found.shares.any()
+def test_pca_of_equal_vectors_is_zero() -> None:
+    layout = pca(np.full((6, 3), 0.1))
+    assert not layout.points.any()
+    assert not layout.shares.any()
 
 
-def test_the_one_coordinate_of_vectors_of_one_number_is_theirs() -> None:
-    found = pca(np.array([[1.0], [2], [6]]))
-    np.testing.assert_allclose(found.points, [[-2, 0], [-1, 0], [3, 0]])
-    assert found.shares.tolist() == [1, 0]
+def test_pca_of_vectors_with_single_element() -> None:
+    layout = pca(np.array([[1.0], [2], [6]]))
+    np.testing.assert_allclose(layout.points, [[-2, 0], [-1, 0], [3, 0]])
+    assert layout.shares.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("draw", "module"), [(pca, "sklearn.decomposition"), (tsne, "sklearn.manifold")]
 )
-def test_without_scikit_learn_the_error_names_the_extra(
+def test_missing_scikit_learn_error_names_extra(
     monkeypatch: pytest.MonkeyPatch, draw: Callable[[Floats], object], module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingPackageError, match=r"a picture of embeddings needs .*dagrec\[viz\]"):
+    with pytest.raises(MissingPackageError, match=r"a plot of embeddings needs .*dagrec\[viz\]"):
         draw(clusters())
     assert mean_cosine(clusters()) is not None
 
@@ -112,30 +112,30 @@ def test_without_scikit_learn_the_error_names_the_extra(
 # t-SNE
 
 
-def test_clusters_stay_apart() -> None:
-    points = tsne(clusters(apart=4.0), perplexity=10).points
+def test_tsne_separates_clusters() -> None:
+    points = tsne(clusters(spread=4.0), perplexity=10).points
     distances = cdist(points, points)
     same = CLUSTERS[:, None] == CLUSTERS
     assert distances[same].max() < distances[~same].min()
 
 
-def test_equal_seeds_give_equal_layouts() -> None:
+def test_tsne_depends_on_seed() -> None:
     one, same, other = (tsne(clusters(), seed=seed).points for seed in (1, 1, 2))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
-def test_the_layout_does_not_know_the_scale() -> None:
-    """Single precision alone would make distances of 1e-30 zero."""
-    vectors = clusters(apart=4.0)
+def test_tsne_is_invariant_to_scale() -> None:
+    """In single precision, distances of 1e-30 would be 0."""
+    vectors = clusters(spread=4.0)
     expected = tsne(vectors, perplexity=10)
-    found = tsne(vectors * 2.0**-100, perplexity=10)
-    np.testing.assert_allclose(found.points, expected.points, rtol=1e-3, atol=1e-3)
-    assert found.kl == pytest.approx(expected.kl)
-    assert 0 < found.kl < 1
+    layout = tsne(vectors * 2.0**-100, perplexity=10)
+    np.testing.assert_allclose(layout.points, expected.points, rtol=1e-3, atol=1e-3)
+    assert layout.kl == pytest.approx(expected.kl)
+    assert 0 < layout.kl < 1
 
 
-def test_the_perplexity_is_at_most_a_third_of_the_points() -> None:
+def test_perplexity_is_at_most_third_of_points() -> None:
     assert tsne(clusters()[:31]).perplexity == pytest.approx(10)
     assert tsne(np.random.default_rng(0).normal(size=(100, 3))).perplexity == PERPLEXITY
 
@@ -153,14 +153,14 @@ def test_the_perplexity_is_at_most_a_third_of_the_points() -> None:
     ],
     ids=["one", "three", "equal", "twins", "a line", "huge", "scales"],
 )
-def test_odd_vectors_have_a_layout(vectors: Floats) -> None:
-    found = tsne(vectors)
-    assert found.points.shape == (len(vectors), 2)
-    assert np.isfinite(found.points).all()
-    assert np.isfinite(found.kl)
+def test_tsne_of_degenerate_vectors_is_finite(vectors: Floats) -> None:
+    layout = tsne(vectors)
+    assert layout.points.shape == (len(vectors), 2)
+    assert np.isfinite(layout.points).all()
+    assert np.isfinite(layout.kl)
 
 
-# The picture
+# Plots
 
 
 def points(n: int = 60) -> Points:
@@ -169,7 +169,7 @@ def points(n: int = 60) -> Points:
     return Points(clusters()[:n], tuple(f"node_{i}" for i in range(n)), kinds, counts, n)
 
 
-def test_a_picture_is_drawn_and_drawn_again() -> None:
+def test_embedding_plot_is_deterministic() -> None:
     by_kind = embedding(points(), "model", "kind")
     assert by_kind == embedding(points(), "model", "kind")
     assert by_kind != embedding(points(), "model", "popularity")
@@ -177,7 +177,7 @@ def test_a_picture_is_drawn_and_drawn_again() -> None:
     assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 20
 
 
-def test_two_nodes_have_a_picture() -> None:
+def test_embedding_plot_of_two_nodes() -> None:
     assert embedding(points(2), "model", "popularity").startswith(b"\x89PNG")
 
 
@@ -195,12 +195,12 @@ def test_two_nodes_have_a_picture() -> None:
         ("[/b]", "b]"),
     ],
 )
-def test_a_long_key_is_shown_by_its_telling_part(key: str, expected: str) -> None:
-    assert short(key) == expected
+def test_short_name(key: str, expected: str) -> None:
+    assert short_name(key) == expected
 
 
 @settings(max_examples=30)
 @given(st.text(max_size=60))
-def test_every_key_has_a_short_form(key: str) -> None:
-    assert len(short(key)) <= 26
-    assert bool(short(key)) == bool(key)
+def test_short_name_is_bounded_and_not_empty(key: str) -> None:
+    assert len(short_name(key)) <= 26
+    assert bool(short_name(key)) == bool(key)

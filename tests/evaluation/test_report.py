@@ -55,39 +55,39 @@ def grid(model: Recommender, splits: int = 4) -> list[list[RunMetrics]]:
 # One run
 
 
-def test_a_run_is_measured_under_both_weights() -> None:
+def test_run_metrics_have_both_weights() -> None:
     parts = parts_of(0)
     run = run_of(Markov(), parts)
-    found = RunMetrics.of(run, "split", None, seed=0)
-    assert found.values["pairs"] == {name: metric(run.outcome) for name, metric in METRICS.items()}
-    assert found.values["compositions"].keys() == METRICS.keys()
-    assert found.values["compositions"] != found.values["pairs"]
-    assert found.draws is None
-    assert found.hits is None
-    assert found.parameters == run.parameters
+    metrics = RunMetrics.of(run, "split", None, seed=0)
+    assert metrics.values["pairs"] == {name: metric(run.outcome) for name, metric in METRICS.items()}
+    assert metrics.values["compositions"].keys() == METRICS.keys()
+    assert metrics.values["compositions"] != metrics.values["pairs"]
+    assert metrics.draws is None
+    assert metrics.hits is None
+    assert metrics.parameters == run.parameters
 
 
-def test_on_a_single_split_draws_and_hits_are_kept() -> None:
+def test_run_metrics_of_single_split_have_draws_and_hits() -> None:
     parts = parts_of(0)
     run = run_of(Markov(), parts)
-    found = RunMetrics.of(run, "split", "pairs", seed=0)
-    assert found.draws is not None
-    assert found.draws.keys() == METRICS.keys()
-    assert all(len(draws) == BOOTSTRAP_DRAWS for draws in found.draws.values())
-    assert np.mean(found.draws["accuracy"]) == pytest.approx(
-        found.values["pairs"]["accuracy"], abs=0.03
+    metrics = RunMetrics.of(run, "split", "pairs", seed=0)
+    assert metrics.draws is not None
+    assert metrics.draws.keys() == METRICS.keys()
+    assert all(len(draws) == BOOTSTRAP_DRAWS for draws in metrics.draws.values())
+    assert np.mean(metrics.draws["accuracy"]) == pytest.approx(
+        metrics.values["pairs"]["accuracy"], abs=0.03
     )
-    assert found.hits is not None
-    # A hit that depends on how a tie is drawn is not counted as one.
-    assert found.hits == (run.outcome.hits > 0.5).tolist()
-    assert any(found.hits)
+    assert metrics.hits is not None
+    # A tie for the top prediction is not a hit.
+    assert metrics.hits == (run.outcome.hits > 0.5).tolist()
+    assert any(metrics.hits)
 
 
-def test_models_of_one_split_are_drawn_on_the_same_samples() -> None:
-    """Else the spread of their difference would be that of two samples."""
+def test_models_of_one_split_have_same_bootstrap_samples() -> None:
+    """Otherwise the differences between models would not be paired."""
     one, same = (measure(Markov(), bootstrap=True) for _ in range(2))
     assert one.draws == same.draws
-    # The share of reachable targets is the same for all models, draw by draw.
+    # The share of reachable targets does not depend on the model.
     other = measure(Popularity(), bootstrap=True)
     assert other.draws is not None
     assert one.draws is not None
@@ -96,34 +96,34 @@ def test_models_of_one_split_are_drawn_on_the_same_samples() -> None:
 
 
 @pytest.mark.parametrize("bootstrap", [False, True])
-def test_a_measured_run_survives_a_file(bootstrap: bool) -> None:
-    found = measure(Markov(), bootstrap=bootstrap)
-    assert RunMetrics.model_validate_json(found.model_dump_json()) == found
+def test_run_metrics_can_be_read_from_json(bootstrap: bool) -> None:
+    metrics = measure(Markov(), bootstrap=bootstrap)
+    assert RunMetrics.model_validate_json(metrics.model_dump_json()) == metrics
 
 
 # Series
 
 
-def test_a_series_over_splits_has_the_corrected_interval() -> None:
+def test_series_over_splits_has_corrected_interval() -> None:
     series = Series((0.5, 0.7, 0.6), None, 0.4)
     assert series.estimate() == mean_over_splits((0.5, 0.7, 0.6), 0.4)
-    assert series.p() == paired_p_value((0.5, 0.7, 0.6), 0.4)
+    assert series.p_value() == paired_p_value((0.5, 0.7, 0.6), 0.4)
 
 
-def test_a_series_on_one_split_has_that_of_its_draws() -> None:
+def test_series_on_single_split_has_bootstrap_interval() -> None:
     draws = tuple(np.linspace(-0.1, 0.5, 201))
     series = Series((0.2,), draws, 0.0)
     assert (series.estimate().low, series.estimate().high) == pytest.approx((-0.085, 0.485))
-    assert series.p() == bootstrap_p_value(np.array(draws))
+    assert series.p_value() == bootstrap_p_value(np.array(draws))
 
 
-def test_differences_are_taken_split_by_split_and_draw_by_draw() -> None:
+def test_difference_of_series_is_paired() -> None:
     one, other = Series((1.0, 2.0), (1.0, 5.0), 0.3), Series((0.5, 0.0), (0.0, 7.0), 0.3)
     assert one.minus(other) == Series((0.5, 2.0), (1.0, -2.0), 0.3)
     assert one.minus(Series((0.5, 0.0), None, 0.3)).draws is None
 
 
-# The summary
+# Summaries
 
 
 @pytest.fixture(scope="module")
@@ -136,18 +136,18 @@ def test_models_have_means_intervals_and_values(grids: dict[str, list[list[RunMe
     assert list(models) == list(grids)
     for label, model in models.items():
         assert model["metrics"].keys() == METRICS.keys()
-        for name, found in model["metrics"].items():
+        for name, estimate in model["metrics"].items():
             values = [row[0].values["pairs"][name] for row in grids[label]]
             expected = mean_over_splits(values, 0.5)
-            assert found["values"] == tuple(values)
-            assert (found["mean"], found["low"], found["high"]) == pytest.approx(
+            assert estimate["values"] == tuple(values)
+            assert (estimate["mean"], estimate["low"], estimate["high"]) == pytest.approx(
                 (expected.mean, expected.low, expected.high)
             )
             other = [row[0].values["compositions"][name] for row in grids[label]]
             assert model["by_compositions"][name] == pytest.approx(np.mean(other))
 
 
-def test_the_result_is_json(grids: dict[str, list[list[RunMetrics]]]) -> None:
+def test_summary_is_json(grids: dict[str, list[list[RunMetrics]]]) -> None:
     models, comparisons = summarise(grids, "compositions", 0.5)
     assert json.loads(json.dumps([models, comparisons], allow_nan=False))[1] == comparisons
 
@@ -169,7 +169,7 @@ def test_every_pair_of_models_is_compared(grids: dict[str, list[list[RunMetrics]
 
 
 def with_values(values: list[float]) -> list[list[RunMetrics]]:
-    """Runs whose metrics all have the value of their split."""
+    """Runs in which all metrics have the given value of their split."""
     run = measure(Popularity())
     return [
         [run.model_copy(update={"values": dict.fromkeys(run.values, dict.fromkeys(METRICS, value))})]
@@ -177,8 +177,8 @@ def with_values(values: list[float]) -> list[list[RunMetrics]]:
     ]
 
 
-def test_what_is_resolved_among_two_models_may_not_be_among_three() -> None:
-    """Differences 1, 3, 1, 3 have t = 2 / (s / 2) with s^2 = 4 / 3: p = 0.04, and 0.08 of three."""
+def test_significance_depends_on_number_of_comparisons() -> None:
+    """Differences 1, 3, 1, 3 have t = 2 / (s / 2) with s^2 = 4 / 3 and p = 0.04, which is adjusted."""
     a, b, c = [5.0, 7.0, 6.0, 6.0], [4.0, 4.0, 5.0, 3.0], [9.0, 1.0, 8.0, 3.0]
     grids = {"a": with_values(a), "b": with_values(b)}
     _, (two, *_) = summarise(grids, "pairs", 0.0)
@@ -188,7 +188,7 @@ def test_what_is_resolved_among_two_models_may_not_be_among_three() -> None:
     assert (three["p_holm"], three["resolved"]) == (3 * three["p"], False)
 
 
-def test_a_model_does_not_differ_from_itself(grids: dict[str, list[list[RunMetrics]]]) -> None:
+def test_difference_of_model_to_itself_is_zero(grids: dict[str, list[list[RunMetrics]]]) -> None:
     _, comparisons = summarise(grids, "pairs", 0.5)
     for row in comparisons:
         if (row["a"], row["b"]) == ("markov", "again"):
@@ -200,14 +200,14 @@ def test_identical_models_are_reported(grids: dict[str, list[list[RunMetrics]]])
     assert identical(models) == [("markov", "again")]
 
 
-def test_models_that_differ_in_one_repeat_are_not_identical() -> None:
+def test_models_with_one_different_repeat_are_not_identical() -> None:
     rows = grid(Markov())
     changed = [*rows[:-1], [measure(Markov(MarkovConfig(mu=0.1)), 3)]]
     models, _ = summarise({"one": rows, "other": changed}, "pairs", 0.5)
     assert identical(models) == []
 
 
-def test_on_a_single_split_accuracy_is_compared_by_mcnemar_too() -> None:
+def test_mcnemar_test_of_accuracy_on_single_split() -> None:
     runs = {
         label: [[measure(model, bootstrap=True)]]
         for label, model in {"markov": Markov(), "popularity": Popularity()}.items()
@@ -219,12 +219,12 @@ def test_on_a_single_split_accuracy_is_compared_by_mcnemar_too() -> None:
     assert "p_mcnemar" not in mrr
 
 
-def test_seeds_are_averaged_within_a_split_and_their_spread_told() -> None:
+def test_seeds_are_averaged_within_split() -> None:
     rows = [[measure(Markov(), r), measure(Markov(MarkovConfig(mu=0.1)), r)] for r in range(3)]
     models, _ = summarise({"m": rows}, "pairs", 0.5)
-    found = models["m"]["metrics"]["nll"]
+    nll = models["m"]["metrics"]["nll"]
     seeds = [[run.values["pairs"]["nll"] for run in row] for row in rows]
-    assert found["values"] == pytest.approx(np.mean(seeds, axis=1))
-    assert found["seed_std"] == pytest.approx(np.sqrt(np.mean(np.var(seeds, axis=1, ddof=1))))
+    assert nll["values"] == pytest.approx(np.mean(seeds, axis=1))
+    assert nll["seed_std"] == pytest.approx(np.sqrt(np.mean(np.var(seeds, axis=1, ddof=1))))
     single, _ = summarise({"m": grid(Markov(), 2)}, "pairs", 0.5)
     assert single["m"]["metrics"]["nll"]["seed_std"] is None

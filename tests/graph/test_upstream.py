@@ -61,7 +61,7 @@ def test_levels_are_longest_path_lengths(composition: Composition, data: st.Data
     assert max(upstream.levels) == upstream.levels[-1] == nx.dag_longest_path_length(ancestors)
 
 
-@given(dags(most=9), st.data())
+@given(dags(max_nodes=9), st.data())
 def test_distances_are_shortest_path_lengths(composition: Composition, data: st.DataObject) -> None:
     at = data.draw(st.sampled_from(sorted(composition.by_id)))
     ids, upstream = upstream_of(composition, at)

@@ -180,9 +180,9 @@ def test_what_cannot_be_measured_is_refused(data: Dataset, tmp_path: Path) -> No
         measure(data, load_config())
     lonely = tmp_path / "lonely.json"
     lonely.write_text('{"nodes": [{"id": 1, "mid": 1}], "links": []}')
-    with pytest.raises(DataError, match="learning needs compositions"):
+    with pytest.raises(DataError, match="training needs compositions"):
         measure(read(lonely))
-    with pytest.raises(DataError, match="learning needs compositions"):
+    with pytest.raises(DataError, match="training needs compositions"):
         measure(data, protocol="test-file", repeats=1, test=read(lonely))
     timeless = tmp_path / "timeless.json"
     timeless.write_text(

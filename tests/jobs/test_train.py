@@ -108,7 +108,7 @@ def test_a_catalogue_is_published_and_what_it_names_in_vain_is_counted(tmp_path:
     config = load_config(models=["popularity"], overrides=["mask=catalogue"])
     done = train(read(DATA), Store(tmp_path), config, Candidates(catalogue), measure=1)
     assert done.notes == (
-        "2 declared links name a node or service that no example has; they were left out",
+        "2 declared links were ignored: no example contains their node or service",
     )
     graph = Store(tmp_path).load().graph
     assert graph.declared is not None
@@ -168,7 +168,7 @@ def test_a_training_that_fails_leaves_the_live_bundle(tmp_path: Path) -> None:
     lonely = tmp_path / "lonely.json"
     lonely.write_text('{"nodes": [{"id": 1, "mid": 1}], "links": []}')
     with pytest.raises(
-        DataError, match="learning needs compositions in which a service follows a node"
+        DataError, match="training needs compositions in which a service follows a node"
     ):
         train(read(lonely), store, load_config(models=["popularity"]))
     with pytest.raises(ConfigError, match="there must be a model to train, found none"):

@@ -1,11 +1,11 @@
-"""GRU4Rec as the papers train it: session-parallel mini-batches, in-batch and sampled negatives.
+"""GRU4Rec as trained in the papers: session-parallel mini-batches, in-batch and sampled negatives.
 
-Written from Hidasi et al. 2016 (arXiv 1511.06939, section 3.1.1) and Hidasi and Karatzoglou 2018
-(arXiv 1706.03847, section 3): B sessions advance one event a step; the state is carried on without
-gradient, and is zero where a new session takes the place of one that ended; the columns are the next
-items of the batch and ``samples`` items drawn by popularity to the power alpha, shared by all rows;
-cross-entropy; Adagrad, with sparse updates of the embedding. It is the yardstick of ``test_speed.py``,
-and nothing else uses it.
+Implemented from Hidasi et al. 2016 (arXiv 1511.06939, section 3.1.1) and Hidasi and Karatzoglou 2018
+(arXiv 1706.03847, section 3). B sessions advance by one event per step. The state is carried over
+without gradient, and is reset to zero if a new session replaces one that has ended. The candidates are
+the next items of the batch and ``samples`` items drawn by popularity to the power alpha, shared by all
+rows. The loss is cross-entropy; the optimiser is Adagrad, with sparse updates of the embedding. Only
+``test_speed.py`` uses this module, as its reference.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dagrec.types import Ids
 
 
-class SessionParallel(nn.Module):
-    """One GRU layer; the output weights are also the input embedding (constrained embedding)."""
+class SessionParallelGRU(nn.Module):
+    """One GRU layer whose output weights are also the input embedding (constrained embedding)."""
 
     def __init__(self, items: int, width: int, *, seed: int) -> None:
         super().__init__()
@@ -31,22 +31,23 @@ class SessionParallel(nn.Module):
         self.cell = nn.GRUCell(width, width)
 
     def scores(self, state: Tensor, columns: Tensor) -> Tensor:
+        """Return the scores [B, K] of the items ``columns`` [K]."""
         return state @ self.items(columns).T + self.bias(columns).T
 
     def states(self, paths: list[list[int]]) -> Tensor:
-        """[n, width] the state after each whole path."""
-        found = []
+        """Return the state after each path [n, width]."""
+        states = []
         with torch.no_grad():
             for path in paths:
                 state = torch.zeros(1, self.cell.hidden_size)
                 for item in path:
                     state = self.cell(self.items(torch.tensor([item])), state)
-                found.append(state)
-        return torch.cat(found)
+                states.append(state)
+        return torch.cat(states)
 
 
-class Sessions:
-    """Trains a network on sessions of item numbers."""
+class SessionParallelTrainer:
+    """Trains a :class:`SessionParallelGRU` on sessions of item numbers."""
 
     def __init__(
         self,
@@ -66,47 +67,48 @@ class Sessions:
         self.rng = np.random.default_rng(seed)
         counts = np.bincount(np.concatenate(self.sessions), minlength=items).astype(np.float64)
         self.cumulative = np.cumsum(counts**alpha * (counts > 0))
-        self.network = SessionParallel(items, width, seed=seed)
+        self.network = SessionParallelGRU(items, width, seed=seed)
         self.optimiser = torch.optim.Adagrad(self.network.parameters(), lr=learning_rate)
 
     @property
     def events(self) -> int:
+        """The number of predictions in an epoch."""
         return sum(len(session) - 1 for session in self.sessions)
 
     def epoch(self) -> float:
-        """One pass over all events; the mean loss."""
+        """Train on all events once and return the mean loss."""
         order = self.rng.permutation(len(self.sessions))
         queue = iter(order[self.batch :])
         active = [self.sessions[i] for i in order[: self.batch]]
-        places = np.zeros(len(active), dtype=np.int64)
+        positions = np.zeros(len(active), dtype=np.int64)
         state = torch.zeros(len(active), self.network.cell.hidden_size)
         total = 0.0
         while active:
-            now = np.array([session[p] for session, p in zip(active, places, strict=True)])
-            target = np.array([session[p + 1] for session, p in zip(active, places, strict=True)])
-            loss, state = self._step(now, target, state)
+            current = np.array([session[p] for session, p in zip(active, positions, strict=True)])
+            target = np.array([session[p + 1] for session, p in zip(active, positions, strict=True)])
+            loss, state = self._step(current, target, state)
             total += loss * len(active)
-            places += 1
-            ended = [i for i, session in enumerate(active) if places[i] == len(session) - 1]
-            gone = []
+            positions += 1
+            ended = [i for i, session in enumerate(active) if positions[i] == len(session) - 1]
+            finished = []
             for i in ended:
                 new = next(queue, None)
                 if new is None:
-                    gone.append(i)
+                    finished.append(i)
                     continue
-                active[i], places[i] = self.sessions[new], 0
+                active[i], positions[i] = self.sessions[new], 0
                 state[i] = 0
-            if gone:
-                kept = np.setdiff1d(np.arange(len(active)), gone)
-                active, places, state = [active[i] for i in kept], places[kept], state[kept]
+            if finished:
+                rows = np.setdiff1d(np.arange(len(active)), finished)
+                active, positions, state = [active[i] for i in rows], positions[rows], state[rows]
         return total / self.events
 
-    def _step(self, now: Ids, target: Ids, state: Tensor) -> tuple[float, Tensor]:
+    def _step(self, current: Ids, target: Ids, state: Tensor) -> tuple[float, Tensor]:
         columns = target
         if self.samples:
             drawn = self.rng.random(self.samples) * self.cumulative[-1]
             columns = np.append(target, np.searchsorted(self.cumulative, drawn, side="right"))
-        state = self.network.cell(self.network.items(torch.from_numpy(now)), state)
+        state = self.network.cell(self.network.items(torch.from_numpy(current)), state)
         scores = self.network.scores(state, torch.from_numpy(columns))
         loss = nn.functional.cross_entropy(scores, torch.arange(len(target)))
         self.optimiser.zero_grad()

@@ -1,4 +1,4 @@
-"""A real server, a real Chromium on its page, and a proxy that wants a prefix and a key."""
+"""A server process, Chromium on its page, and a proxy with a path prefix before a server with a key."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def site(published: Store) -> Iterator[str]:
-    """The address of a served bundle."""
-    yield from served(published)
+    """The URL of a server."""
+    yield from serve(published)
 
 
-def served(store: Store, **environment: str) -> Iterator[str]:
+def serve(store: Store, **environment: str) -> Iterator[str]:
     server = start(store.root, **environment)
     server.wait_until_ready()
     yield f"{server.url}/"
@@ -52,22 +52,24 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, site: str) -> Browser:
-    """The page, freshly opened."""
-    return opened(chromium, site)
+    """A newly opened page."""
+    return open_page(chromium, site)
 
 
-def opened(browser: Browser, url: str) -> Browser:
+def open_page(browser: Browser, url: str) -> Browser:
     browser.open("about:blank")
     browser.log()
     browser.open(url)
-    browser.wait(lambda: browser.run("return !!document.getElementById('graph')._cyreg"), "it draws")
+    browser.wait(
+        lambda: browser.run("return !!document.getElementById('graph')._cyreg"), "the graph is drawn"
+    )
     return browser
 
 
 @pytest.fixture
 def gateway(published: Store) -> Iterator[str]:
-    """The address of a proxy that strips a prefix, before a service that wants a key."""
-    for site in served(published, DAGREC_API_KEY=KEY):
+    """The URL of a proxy that strips a prefix, before a server that requires an API key."""
+    for site in serve(published, DAGREC_API_KEY=KEY):
         proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Proxy", (Proxy,), {"site": site}))
         thread = threading.Thread(target=proxy.serve_forever)
         thread.start()
@@ -78,7 +80,7 @@ def gateway(published: Store) -> Iterator[str]:
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """Passes on what has the prefix."""
+    """Forwards requests whose path has the prefix."""
 
     site: str
 
@@ -88,9 +90,9 @@ class Proxy(BaseHTTPRequestHandler):
             self._send(404, {"Content-Type": "text/plain"}, b"outside the prefix")
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
-        passed = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "x-api-key")}
+        headers = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "x-api-key")}
         try:
-            with urlopen(Request(self.site + path, body, passed)) as response:
+            with urlopen(Request(self.site + path, body, headers)) as response:
                 self._send(response.status, response.headers, response.read())
         except HTTPError as error:
             with error:
@@ -109,4 +111,4 @@ class Proxy(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the test says what went wrong."""
+        """Log nothing."""

@@ -19,13 +19,13 @@ from dagrec.recommend.predictor import predict_lines
 from dagrec.recommend.request import MAX_K
 from dagrec.store.bundle import Bundle
 from dagrec.store.store import Store
-from tests.recommend.asking import ENDS, all_of, ask, chain, plain
+from tests.recommend.requests import TWO_OPEN_ENDS, answers_of, ask, chain, comparable
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 
 
 def known_node(bundle: Bundle) -> str:
-    """The node that the most services followed, but not all."""
+    """The node with the most followers among those that not every service followed."""
     degrees = bundle.graph.observed.degrees
     services = len(bundle.vocabulary.services)
     best = max((d, i) for i, d in enumerate(degrees.tolist()) if d < services)[1]
@@ -33,7 +33,7 @@ def known_node(bundle: Bundle) -> str:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_path_and_composition_give_the_same_answer(model: str, bundle: Bundle) -> None:
+def test_path_and_composition_answers_are_equal(model: str, bundle: Bundle) -> None:
     path = ["table_1001002", "service_301", "service_303"]
     by_path = ask(bundle, path=path, model=model)
     assert ask(bundle, **chain(301, 303, at="n1"), model=model) == by_path
@@ -44,56 +44,54 @@ def test_path_and_composition_give_the_same_answer(model: str, bundle: Bundle) -
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_what_does_not_feed_the_frontier_changes_nothing(model: str, bundle: Bundle) -> None:
-    """Children that the frontier has already, and whole other branches."""
-    alone = ask(bundle, **chain(301, 303, at="n1"), model=model)
+def test_nodes_not_upstream_of_frontier_are_ignored(model: str, bundle: Bundle) -> None:
+    expected = ask(bundle, **chain(301, 303, at="n1"), model=model)
     request = chain(301, 303, at="n1")
     request["composition"]["nodes"] += [
         {"id": "child", "mid": 302},
         {"id": "sister", "mid": 304},
         {"id": "other table"},
-        {"id": "strange", "key": "never seen"},
+        {"id": "unknown", "key": "unknown"},
     ]
     request["composition"]["links"] += [
         {"source": "n1", "target": "child"},
         {"source": "n0", "target": "sister"},
-        {"source": "other table", "target": "strange"},
-        {"source": "strange", "target": "child"},
+        {"source": "other table", "target": "unknown"},
+        {"source": "unknown", "target": "child"},
     ]
-    assert ask(bundle, **request, model=model) == alone
+    assert ask(bundle, **request, model=model) == expected
 
 
-def test_unknown_nodes_are_named_and_the_strategy_says_what_was_done(bundle: Bundle) -> None:
+def test_answer_lists_unknown_nodes_and_strategy(bundle: Bundle) -> None:
     known = ask(bundle, path=["table_1001002", "service_301"])
     assert (known.strategy, known.unknown, known.terminal) == ("model", [], False)
-    some = ask(bundle, path=["new_1", "service_301", "new_2", "service_303", "new_1"])
-    assert (some.strategy, some.unknown) == ("back-off", ["new_1", "new_2"])
+    partly_known = ask(bundle, path=["new_1", "service_301", "new_2", "service_303", "new_1"])
+    assert (partly_known.strategy, partly_known.unknown) == ("back-off", ["new_1", "new_2"])
     for path in (["new_1", "new_2"], []):
-        nothing = ask(bundle, path=path)
-        assert (nothing.strategy, nothing.unknown, nothing.terminal) == ("popularity", path, False)
+        answer = ask(bundle, path=path)
+        assert (answer.strategy, answer.unknown, answer.terminal) == ("popularity", path, False)
 
 
-def test_an_unknown_node_upstream_of_the_frontier_is_named(bundle: Bundle) -> None:
-    """It feeds the frontier, though the longest path does not pass it."""
+def test_answer_lists_unknown_upstream_nodes_outside_longest_path(bundle: Bundle) -> None:
     request = chain(301, 303, at="n1")
-    request["composition"]["nodes"].append({"id": "side", "key": "never seen"})
+    request["composition"]["nodes"].append({"id": "side", "key": "unknown"})
     request["composition"]["links"].append({"source": "side", "target": "n1"})
     answer = ask(bundle, **request)
-    assert (answer.strategy, answer.unknown) == ("back-off", ["never seen"])
+    assert (answer.strategy, answer.unknown) == ("back-off", ["unknown"])
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_context_of_unknown_nodes_gets_smoothed_frequencies(model: str, bundle: Bundle) -> None:
+def test_unknown_context_gives_smoothed_frequencies(model: str, bundle: Bundle) -> None:
     """p(y) = (N(y) + 1) / (N + C) for every model and mask."""
     counts = bundle.graph.popularity + 1
     expected = dict(zip(bundle.vocabulary.services, (counts / counts.sum()).tolist(), strict=True))
     for mask in (MaskPolicy.OBSERVED, MaskPolicy.SOFT, MaskPolicy.NONE):
-        answer = ask(bundle, path=["nobody knows"], model=model, mask=mask, k=MAX_K)
-        found = {p.service: p.probability for p in answer.predictions}
-        assert found == pytest.approx(expected, rel=1e-6)
+        answer = ask(bundle, path=["unknown"], model=model, mask=mask, k=MAX_K)
+        probabilities = {p.service: p.probability for p in answer.predictions}
+        assert probabilities == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_node_that_nothing_followed_is_terminal_and_opens_the_mask(tmp_path: Path) -> None:
+def test_node_without_followers_is_terminal_and_mask_falls_back(tmp_path: Path) -> None:
     data = tmp_path / "data.json"
     data.write_text(json.dumps([chain(1, 2)["composition"], chain(1, 3)["composition"]]))
     store = Store(tmp_path / "store")
@@ -105,21 +103,21 @@ def test_a_node_that_nothing_followed_is_terminal_and_opens_the_mask(tmp_path: P
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_hard_mask_never_lets_another_service_through(model: str, bundle: Bundle) -> None:
-    graph, words = bundle.graph, bundle.vocabulary
-    for key, id_ in words.ids.items():
-        followers = {words.services[column] for column in graph.observed.row(id_)[0]}
+def test_observed_mask_allows_only_followers(model: str, bundle: Bundle) -> None:
+    graph, vocabulary = bundle.graph, bundle.vocabulary
+    for key, id_ in vocabulary.ids.items():
+        followers = {vocabulary.services[column] for column in graph.observed.row(id_)[0]}
         answer = ask(bundle, path=[key], model=model, mask="observed", k=MAX_K)
-        assert {p.service for p in answer.predictions} == (followers or set(words.services))
+        assert {p.service for p in answer.predictions} == (followers or set(vocabulary.services))
         assert answer.candidates == len(answer.predictions)
 
 
-def test_the_catalogue_mask_lets_declared_links_through_and_nothing_else(bundle: Bundle) -> None:
+def test_catalogue_mask_allows_only_declared_links(bundle: Bundle) -> None:
     answer = ask(bundle, path=["service_301"], mask="catalogue", k=MAX_K)
     assert {p.service for p in answer.predictions} == {"service_302", "service_303", "service_304"}
 
 
-def test_a_bundle_without_declared_links_refuses_the_catalogue_mask(tmp_path: Path) -> None:
+def test_catalogue_mask_needs_declared_links(tmp_path: Path) -> None:
     store = Store(tmp_path)
     train(read(DATA), store, load_config(models=["popularity"]), measure=0)
     with pytest.raises(RequestError, match="mask 'catalogue' needs links that a user declared"):
@@ -128,7 +126,7 @@ def test_a_bundle_without_declared_links_refuses_the_catalogue_mask(tmp_path: Pa
 
 @pytest.mark.parametrize("mask", list(MaskPolicy))
 @pytest.mark.parametrize("model", MODELS)
-def test_probabilities_fall_and_add_up_to_one(model: str, mask: MaskPolicy, bundle: Bundle) -> None:
+def test_probabilities_descend_and_sum_to_one(model: str, mask: MaskPolicy, bundle: Bundle) -> None:
     for path in (["table_1001002"], ["table_1001002", "service_301"], ["new", "service_305"]):
         answer = ask(bundle, path=path, model=model, mask=mask, k=MAX_K)
         probabilities = [p.probability for p in answer.predictions]
@@ -138,7 +136,7 @@ def test_probabilities_fall_and_add_up_to_one(model: str, mask: MaskPolicy, bund
         assert answer.mask is mask
 
 
-def test_equal_probabilities_keep_the_order_of_the_vocabulary(tmp_path: Path) -> None:
+def test_ties_keep_vocabulary_order(tmp_path: Path) -> None:
     data = tmp_path / "data.json"
     data.write_text(json.dumps([chain(mid)["composition"] for mid in (5, 3, 4)]))
     store = Store(tmp_path / "store")
@@ -149,23 +147,23 @@ def test_equal_probabilities_keep_the_order_of_the_vocabulary(tmp_path: Path) ->
     ]
 
 
-def test_k_is_a_limit_and_not_a_demand(bundle: Bundle) -> None:
+def test_k_limits_predictions(bundle: Bundle) -> None:
     node = known_node(bundle)
-    everything = ask(bundle, path=[node], k=MAX_K)
-    assert len(everything.predictions) == everything.candidates < len(bundle.vocabulary.services)
-    for k in range(1, everything.candidates + 1):
+    full = ask(bundle, path=[node], k=MAX_K)
+    assert len(full.predictions) == full.candidates < len(bundle.vocabulary.services)
+    for k in range(1, full.candidates + 1):
         answer = ask(bundle, path=[node], k=k)
-        assert answer.predictions == everything.predictions[:k]
-        assert answer.candidates == everything.candidates
+        assert answer.predictions == full.predictions[:k]
+        assert answer.candidates == full.candidates
 
 
-def test_support_counts_the_training_examples_of_the_link(bundle: Bundle) -> None:
+def test_support_counts_training_examples_of_link(bundle: Bundle) -> None:
     compositions = read(DATA).compositions
     pairs = [
         (c.by_id[source].key, c.by_id[target].key)
         for c in compositions
         for source, target in c.links
-        if len(c.nodes) == 2  # one path: each link is one example
+        if len(c.nodes) == 2  # the one link is one example
     ]
     answer = ask(bundle, path=["table_1001002"], mask="none", k=MAX_K)
     for prediction in answer.predictions:
@@ -175,15 +173,17 @@ def test_support_counts_the_training_examples_of_the_link(bundle: Bundle) -> Non
     assert {p.support for p in ask(bundle, path=["new"]).predictions} == {0}
 
 
-def test_the_champion_and_the_mask_of_the_bundle_are_the_defaults(bundle: Bundle) -> None:
+def test_model_and_mask_default_to_bundle(bundle: Bundle) -> None:
     answer = ask(bundle, path=["service_301"])
     assert answer.model == bundle.manifest.champion
     assert answer.mask is bundle.mask
-    with pytest.raises(RequestError, match=f"model must be one of {', '.join(MODELS)}, found 'nobody'"):
-        ask(bundle, path=["service_301"], model="nobody")
+    with pytest.raises(
+        RequestError, match=f"model must be one of {', '.join(MODELS)}, found 'unknown'"
+    ):
+        ask(bundle, path=["service_301"], model="unknown")
 
 
-def test_lines_are_answered_in_order_with_errors_in_their_places(bundle: Bundle) -> None:
+def test_predict_lines_yields_answers_and_errors_in_order(bundle: Bundle) -> None:
     lines = [
         '{"path": ["service_301"]}\n',
         "\n",
@@ -192,12 +192,12 @@ def test_lines_are_answered_in_order_with_errors_in_their_places(bundle: Bundle)
         "[]\n",
         '{"path": 5}\n',
         '{"path": ["service_303"], "mask": NaN}\n',
-        json.dumps({"composition": ENDS}) + "\n",
+        json.dumps({"composition": TWO_OPEN_ENDS}) + "\n",
         json.dumps(chain(301)),
     ]
-    found = list(predict_lines(bundle, lines, {"k": 3, "model": "markov", "mask": "none"}))
-    answers = {i: plain(a) for i, a in enumerate(found) if isinstance(a, Answer)}
-    errors = {i: str(e) for i, e in enumerate(found) if isinstance(e, RequestError)}
+    results = list(predict_lines(bundle, lines, {"k": 3, "model": "markov", "mask": "none"}))
+    answers = {i: comparable(r) for i, r in enumerate(results) if isinstance(r, Answer)}
+    errors = {i: str(r) for i, r in enumerate(results) if isinstance(r, RequestError)}
     assert answers == {
         0: ask(bundle, path=["service_301"], k=3, model="markov", mask="none"),
         2: ask(bundle, path=["service_302"], k=2, model="popularity", mask="none"),
@@ -208,39 +208,37 @@ def test_lines_are_answered_in_order_with_errors_in_their_places(bundle: Bundle)
     assert "a request must be an object, found an array of 0" in errors[3]
     assert "path" in errors[4]
     assert "a number must be finite, found NaN" in errors[5]
-    assert [answer.at for answer in all_of(found[6])] == ["a", "e"]
+    assert [answer.at for answer in answers_of(results[6])] == ["a", "e"]
 
 
-# What a user asks beyond the model
+# Filters and re-ranking
 
 
 @pytest.mark.parametrize("model", ["markov", "gru4rec", "popularity"])
-@pytest.mark.parametrize("path", [["table_1001002", "service_301"], ["nobody"], []])
-def test_filters_hold_wherever_the_answer_comes_from(
-    model: str, path: list[str], bundle: Bundle
-) -> None:
+@pytest.mark.parametrize("path", [["table_1001002", "service_301"], ["unknown"], []])
+def test_filters_apply_to_every_strategy(model: str, path: list[str], bundle: Bundle) -> None:
     plain = ask(bundle, path=path, model=model, mask="none", k=1000)
     first, second, third = (p.service for p in plain.predictions[:3])
-    denied = ask(bundle, path=path, model=model, mask="none", k=1000, deny=[first, "nobody"])
+    denied = ask(bundle, path=path, model=model, mask="none", k=1000, deny=[first, "unknown"])
     assert [p.service for p in denied.predictions] == [p.service for p in plain.predictions[1:]]
     assert denied.candidates == plain.candidates - 1
     assert sum(p.probability for p in denied.predictions) == pytest.approx(1)
-    allowed = ask(bundle, path=path, model=model, mask="none", allow=[third, second, "nobody"])
+    allowed = ask(bundle, path=path, model=model, mask="none", allow=[third, second, "unknown"])
     assert [p.service for p in allowed.predictions] == [second, third]
     assert ask(bundle, path=path, model=model, allow=[]).predictions == []
 
 
-def test_no_repeats_leaves_out_what_the_path_or_the_composition_holds(bundle: Bundle) -> None:
+def test_no_repeats_removes_services_of_path_or_composition(bundle: Bundle) -> None:
     path = ["table_1001002", "service_301", "service_303"]
-    found = ask(bundle, path=path, mask="none", k=1000, no_repeats=True)
-    assert {"service_301", "service_303"} & {p.service for p in found.predictions} == set()
+    answer = ask(bundle, path=path, mask="none", k=1000, no_repeats=True)
+    assert {"service_301", "service_303"} & {p.service for p in answer.predictions} == set()
     branches = chain(301, 303, at="n0")
     assert "service_303" in {p.service for p in ask(bundle, **branches, k=1000).predictions}
-    kept = ask(bundle, **branches, k=1000, no_repeats=True)
-    assert "service_303" not in {p.service for p in kept.predictions}
+    filtered = ask(bundle, **branches, k=1000, no_repeats=True)
+    assert "service_303" not in {p.service for p in filtered.predictions}
 
 
-def test_neutral_settings_are_no_settings(bundle: Bundle) -> None:
+def test_neutral_options_do_not_change_answer(bundle: Bundle) -> None:
     request: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 1000}
     plain = ask(bundle, **request)
     neutral = {"deny": [], "no_repeats": False, "diversity": 0, "novelty": 0, "history": []}
@@ -248,22 +246,22 @@ def test_neutral_settings_are_no_settings(bundle: Bundle) -> None:
     assert ask(bundle, **request, allow=list(bundle.vocabulary.services)) == plain
 
 
-def test_diversity_and_novelty_change_the_order_alone(bundle: Bundle) -> None:
+def test_diversity_and_novelty_reorder_without_changing_probabilities(bundle: Bundle) -> None:
     request: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 1000, "mask": "none"}
     plain = {p.service: p.probability for p in ask(bundle, **request).predictions}
-    for how in ({"diversity": 0.9}, {"novelty": 3.0}):
-        found = [(p.service, p.probability) for p in ask(bundle, **request, **how).predictions]
-        assert dict(found) == plain
-        assert found != [*plain.items()]
+    for option in ({"diversity": 0.9}, {"novelty": 3.0}):
+        reordered = [(p.service, p.probability) for p in ask(bundle, **request, **option).predictions]
+        assert dict(reordered) == plain
+        assert reordered != [*plain.items()]
 
 
-def test_scores_are_divided_by_the_temperature_of_the_model(bundle: Bundle) -> None:
+def test_scores_are_divided_by_temperature(bundle: Bundle) -> None:
     request: dict[str, Any] = {"path": ["table_1001002", "service_301"], "k": 1000, "model": "markov"}
     markov = replace(bundle.models["markov"], temperature=2.0)
-    warm = replace(bundle, models={**bundle.models, "markov": markov})
-    cold = {p.service: p.probability for p in ask(bundle, **request).predictions}
-    found = {p.service: p.probability for p in ask(warm, **request).predictions}
-    roots = {service: p**0.5 for service, p in cold.items()}
-    assert list(found) == list(cold)
+    tempered = replace(bundle, models={**bundle.models, "markov": markov})
+    before = {p.service: p.probability for p in ask(bundle, **request).predictions}
+    after = {p.service: p.probability for p in ask(tempered, **request).predictions}
+    roots = {service: p**0.5 for service, p in before.items()}
+    assert list(after) == list(before)
     for service, root in roots.items():
-        assert found[service] == pytest.approx(root / sum(roots.values()), rel=1e-4)
+        assert after[service] == pytest.approx(root / sum(roots.values()), rel=1e-4)

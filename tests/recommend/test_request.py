@@ -1,4 +1,4 @@
-"""What may be asked, and what a wrong request is told."""
+"""Validation and limits of requests, and the histories in them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from dagrec.recommend.request import (
     request_contexts,
 )
 from dagrec.store.bundle import Bundle
-from tests.recommend.asking import ENDS, all_of, ask, ask_all, chain
+from tests.recommend.requests import TWO_OPEN_ENDS, answers_of, ask, ask_all, chain
 
 
-def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:
+def test_node_ids_may_be_integers(bundle: Bundle) -> None:
     composition = {
         "nodes": [{"id": 1001002}, {"id": 7, "mid": 301}],
         "links": [{"source": "1001002", "target": 7}],
@@ -39,28 +39,28 @@ def test_ids_may_be_integers_in_a_composition_and_in_at(bundle: Bundle) -> None:
     assert ask(bundle, composition=composition, at="7") == expected
 
 
-def test_too_many_open_ends_are_not_answered_together(bundle: Bundle) -> None:
+def test_open_ends_are_limited(bundle: Bundle) -> None:
     nodes = [{"id": i, "mid": 1} for i in range(MAX_OPEN_ENDS + 1)]
     assert len(ask_all(bundle, composition={"nodes": nodes[1:], "links": []})) == MAX_OPEN_ENDS
     with pytest.raises(RequestError) as caught:
         ask(bundle, composition={"nodes": nodes, "links": []})
     assert str(caught.value) == (
-        f"composition: open ends answered at once may be {MAX_OPEN_ENDS}, found {MAX_OPEN_ENDS + 1}, "
-        'such as 0, 1, 2, 3, 4; name one with "at"'
+        f"composition: at most {MAX_OPEN_ENDS} open ends can be answered at once, found "
+        f'{MAX_OPEN_ENDS + 1}, such as 0, 1, 2, 3, 4; choose one with "at"'
     )
 
 
-def test_at_must_be_a_node_of_the_composition(bundle: Bundle) -> None:
+def test_at_must_be_node_of_composition(bundle: Bundle) -> None:
     with pytest.raises(
         RequestError, match="at: must be the id of a node of the composition, found 'x'"
     ):
-        ask(bundle, composition=ENDS, at="x")
-    with pytest.raises(RequestError, match="at names a node of a composition, and there is none"):
+        ask(bundle, composition=TWO_OPEN_ENDS, at="x")
+    with pytest.raises(RequestError, match="at needs a composition, found none"):
         ask(bundle, path=["service_301"], at="x")
 
 
-def test_a_request_has_exactly_one_form() -> None:
-    for values in ({}, {"k": 3}, {"path": ["a"], "composition": ENDS}):
+def test_request_has_either_path_or_composition() -> None:
+    for values in ({}, {"k": 3}, {"path": ["a"], "composition": TWO_OPEN_ENDS}):
         with pytest.raises(RequestError, match="either a path or a composition"):
             make_request(values)
 
@@ -85,7 +85,7 @@ def test_a_request_has_exactly_one_form() -> None:
         ({"composition": {"nodes": [{"id": 1}, {"id": "1"}], "links": []}}, ["'1'", "found it twice"]),
         (
             {"composition": {"nodes": [{"id": 1}], "links": [{"source": 1, "target": 2}]}},
-            ["link '1' -> '2'", "target", "found '2', which is none"],
+            ["link '1' -> '2'", "target", "found '2', which does not exist"],
         ),
         (
             {"composition": {"nodes": [{"id": 1}], "links": [{"source": 1, "target": 1}]}},
@@ -94,28 +94,27 @@ def test_a_request_has_exactly_one_form() -> None:
         ({"composition": {"nodes": [{"id": 1}] * (MAX_NODES + 1), "links": []}}, ["send fewer"]),
         (
             {"composition": {"composition": {"nodes": [{"id": 1}], "links": [0] * (MAX_LINKS + 1)}}},
-            [f"links may be {MAX_LINKS}, found {MAX_LINKS + 1}"],
+            [f"at most {MAX_LINKS} links are allowed, found {MAX_LINKS + 1}"],
         ),
     ],
 )
-def test_a_wrong_request_is_refused_by_field_rule_and_value(
+def test_invalid_request_error_has_field_rule_and_value(
     values: dict[str, Any], texts: Sequence[str], bundle: Bundle
 ) -> None:
     with pytest.raises(RequestError) as caught:
         ask(bundle, **values)
     for text in texts:
         assert text in str(caught.value)
-    assert str(caught.value).encode("utf-8"), "an error must be printable"
+    assert str(caught.value).encode("utf-8"), "the message must be printable"
 
 
-def test_sixty_diamonds_are_answered_at_once(bundle: Bundle) -> None:
-    """2 ** 60 paths: only the longest one is looked for, never all of them."""
+def test_composition_with_exponentially_many_paths(bundle: Bundle) -> None:
     path = ["table_1001002", *(f"service_{301 + i % 16}" for i in range(60) for _ in range(2))]
     assert ask(bundle, composition=diamonds(60)) == ask(bundle, path=path)
 
 
 def diamonds(count: int) -> dict[str, Any]:
-    """That many diamonds in a row: 2 ** count paths."""
+    """A chain of ``count`` diamonds, which has 2 ** count paths."""
     nodes: list[dict[str, Any]] = [{"id": "1001002"}]
     links = []
     for i in range(count):
@@ -127,13 +126,13 @@ def diamonds(count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("field", ["k", "path", "composition", "at", "model", "mask", "other"])
-def test_deep_nesting_is_refused_wherever_it_stands(field: str, bundle: Bundle) -> None:
-    """Every depth near the interpreter's own limit, where writing out a value can fail as well."""
+def test_deeply_nested_request_is_rejected(field: str, bundle: Bundle) -> None:
+    # At depths near the recursion limit, formatting the rejected value can fail, too.
     for depth in (100, *range(850, 1000), 5_000, 100_000):
         line = f'{{"{field}": {"[" * depth}1{"]" * depth}}}'
-        (found,) = predict_lines(bundle, [line], {})
-        assert isinstance(found, RequestError)
-        assert str(found).startswith("line 1: ")
+        (result,) = predict_lines(bundle, [line], {})
+        assert isinstance(result, RequestError)
+        assert str(result).startswith("line 1: ")
 
 
 json_values = st.recursive(
@@ -164,44 +163,40 @@ requests = st.fixed_dictionaries(
         | json_values,
         "at": ids,
         "k": st.integers(-1, 2000) | json_values,
-        "model": st.sampled_from([*MODELS, "nobody"]) | json_values,
-        "mask": st.sampled_from([*MaskPolicy, "nobody"]) | json_values,
+        "model": st.sampled_from([*MODELS, "unknown"]) | json_values,
+        "mask": st.sampled_from([*MaskPolicy, "unknown"]) | json_values,
     },
 )
 
 
 def check_request(bundle: Bundle, values: dict[str, Any]) -> None:
-    """An answer that adds up, or a RequestError that can be printed; nothing else."""
-    (found,) = predict_lines(bundle, [json.dumps(values)], {})
+    """Check that the request gives valid probabilities or a printable RequestError."""
+    (line_result,) = predict_lines(bundle, [json.dumps(values)], {})
     try:
         answer = predict(bundle, make_request(values))
     except RequestError as error:
         text = str(error)
     else:
         text = answer.model_dump_json()
-        answers, again = all_of(answer), all_of(found)
+        answers = answers_of(answer)
         assert answers
-        for one, other in zip(answers, again, strict=True):
+        assert answers == answers_of(line_result)
+        for one in answers:
             assert 0 < math.fsum(p.probability for p in one.predictions) <= 1 + 1e-9
-            assert one == other
     assert text.encode("utf-8")
-    assert str(found).encode("utf-8")
+    assert str(line_result).encode("utf-8")
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values=requests | st.dictionaries(st.text(max_size=8), json_values, max_size=3))
-def test_any_json_object_gives_an_answer_or_a_request_error(
-    bundle: Bundle, values: dict[str, Any]
-) -> None:
+def test_any_json_object_gives_answer_or_request_error(bundle: Bundle, values: dict[str, Any]) -> None:
     check_request(bundle, values)
 
 
 @pytest.mark.slow
 @settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values=requests)
-def test_very_many_json_objects_give_an_answer_or_a_request_error(
-    bundle: Bundle, values: dict[str, Any]
-) -> None:
+def test_many_json_objects_give_answer_or_request_error(bundle: Bundle, values: dict[str, Any]) -> None:
     check_request(bundle, values)
 
 
@@ -217,55 +212,59 @@ def test_very_many_json_objects_give_an_answer_or_a_request_error(
         ({"time": "soon"}, ("time", "soon")),
     ],
 )
-def test_options_out_of_bounds_are_named(values: dict[str, Any], parts: tuple[str, ...]) -> None:
+def test_out_of_range_option_is_named_in_error(values: dict[str, Any], parts: tuple[str, ...]) -> None:
     with pytest.raises(RequestError) as caught:
         make_request({"path": ["a"], **values})
     assert all(part in str(caught.value) for part in parts)
     assert "Value error" not in str(caught.value)
 
 
-def test_a_history_composition_that_does_not_hold_together_is_named(bundle: Bundle) -> None:
+def test_invalid_composition_in_history_is_named_in_error(bundle: Bundle) -> None:
     broken = {"nodes": [{"id": "a", "mid": 1}], "links": [{"source": "a", "target": "b"}]}
     with pytest.raises(RequestError, match=r"history\.0: .*b"):
         ask(bundle, path=["service_301"], history=[{"composition": broken}])
 
 
-def calls(bundle: Bundle, *history: dict[str, Any]) -> list[tuple[str, tuple[str, ...], float | None]]:
+def history_calls(
+    bundle: Bundle, *history: dict[str, Any]
+) -> list[tuple[str, tuple[str, ...], float | None]]:
     request = make_request({"path": ["service_301"], "history": list(history)})
     (context,) = request_contexts(request, bundle.vocabulary)
     return [tuple(call) for call in context.history]  # type: ignore[misc]
 
 
-def test_history_becomes_the_service_calls_of_its_paths_and_compositions(bundle: Bundle) -> None:
+def test_history_is_service_calls_of_paths_and_compositions(bundle: Bundle) -> None:
     path = {"path": ["table_1001002", "service_301", "service_302"], "time": "2020-01-01T00:00:00Z"}
-    moment = 1577836800.0
-    assert calls(bundle, path) == [
-        ("service_301", ("table_1001002",), moment),
-        ("service_302", ("table_1001002", "service_301"), moment),
+    time = 1577836800.0
+    assert history_calls(bundle, path) == [
+        ("service_301", ("table_1001002",), time),
+        ("service_302", ("table_1001002", "service_301"), time),
     ]
-    composition = {"composition": chain(301, 303)["composition"], "time": moment - 5}
-    assert calls(bundle, path, composition) == [
-        ("service_301", ("table_1001002",), moment - 5),
-        ("service_303", ("table_1001002", "service_301"), moment - 5),
-        *calls(bundle, path),
+    composition = {"composition": chain(301, 303)["composition"], "time": time - 5}
+    assert history_calls(bundle, path, composition) == [
+        ("service_301", ("table_1001002",), time - 5),
+        ("service_303", ("table_1001002", "service_301"), time - 5),
+        *history_calls(bundle, path),
     ]
 
 
-def test_history_without_times_keeps_its_order(bundle: Bundle) -> None:
-    found = calls(bundle, {"path": ["t", "service_302"]}, {"path": ["t", "service_301"], "time": 5})
-    assert found == [("service_302", ("t",), None), ("service_301", ("t",), 5.0)]
+def test_history_without_times_keeps_order(bundle: Bundle) -> None:
+    calls = history_calls(
+        bundle, {"path": ["t", "service_302"]}, {"path": ["t", "service_301"], "time": 5}
+    )
+    assert calls == [("service_302", ("t",), None), ("service_301", ("t",), 5.0)]
 
 
-def test_of_a_long_history_the_newest_is_kept(bundle: Bundle) -> None:
+def test_long_history_keeps_newest_calls(bundle: Bundle) -> None:
     many = [{"path": ["t", "service_301"], "time": i} for i in range(600)]
-    found = calls(bundle, *many)
-    assert len(found) == MAX_HISTORY_LENGTH
-    assert found[-1][2] == 599
+    calls = history_calls(bundle, *many)
+    assert len(calls) == MAX_HISTORY_LENGTH
+    assert calls[-1][2] == 599
 
 
-def test_a_whole_history_is_bounded(bundle: Bundle) -> None:
+def test_history_links_are_limited(bundle: Bundle) -> None:
     nodes = [{"id": i, "mid": 301 + i % 16} for i in range(400)]
     links = [{"source": i, "target": j} for i in range(130) for j in range(200, 400)]
-    past = {"composition": {"nodes": nodes, "links": links}}
-    with pytest.raises(RequestError, match=f"history: its links may be {MAX_LINKS} in all"):
-        ask(bundle, path=["service_301"], history=[past, past])
+    item = {"composition": {"nodes": nodes, "links": links}}
+    with pytest.raises(RequestError, match=f"history: at most {MAX_LINKS} links are allowed in all"):
+        ask(bundle, path=["service_301"], history=[item, item])

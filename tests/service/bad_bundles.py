@@ -1,4 +1,4 @@
-"""What can be wrong with a bundle that somebody made live."""
+"""Ways to damage a published bundle."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 
-def cut_off(folder: Path) -> None:
-    """The end of a file is missing."""
+def truncate_file(folder: Path) -> None:
+    """Remove the last byte of a file."""
     file = folder / "graph.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def another_format(folder: Path) -> None:
-    """A manifest of another version of dagrec."""
-    edit(folder, {"format": 99})
+def change_format(folder: Path) -> None:
+    """Give the manifest the format of another version of dagrec."""
+    edit_manifest(folder, {"format": 99})
 
 
-def no_numbers(folder: Path) -> None:
-    """Learned values that are NaN, in a bundle whose checksums are right."""
+def set_scores_to_nan(folder: Path) -> None:
+    """Replace learned values by NaN, with correct checksums."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for label in manifest["models"]:
         name = f"models/{label}/tensors.safetensors"
@@ -30,12 +30,12 @@ def no_numbers(folder: Path) -> None:
         tensors["prior"] = np.full_like(tensors["prior"], np.nan)
         save_file(tensors, folder / name)
         manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    edit(folder, manifest)
+    edit_manifest(folder, manifest)
 
 
-def edit(folder: Path, changes: dict[str, object]) -> None:
+def edit_manifest(folder: Path, changes: dict[str, object]) -> None:
     file = folder / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_bytes()) | changes))
 
 
-SPOILED = (cut_off, another_format, no_numbers)
+DAMAGES = (truncate_file, change_format, set_scores_to_nan)

@@ -1,4 +1,4 @@
-"""A published bundle of every recommender, and a real server process that answers from it."""
+"""Server processes, among them one that answers from a bundle of all recommenders."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ DAGREC = Path(sys.executable).with_name("dagrec")
 
 @dataclass
 class Server:
-    """A running `dagrec serve`."""
+    """A running process of `dagrec serve`."""
 
     process: subprocess.Popen[str]
     url: str
 
     def wait_until_ready(self) -> None:
-        """Until it answers; at most a minute."""
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
+        """Wait until the server is ready, for at most a minute."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server stopped: {self.process.communicate()[1]}")
             try:
@@ -45,13 +45,13 @@ class Server:
         raise AssertionError("the server was not ready within a minute")
 
     def stop(self) -> str:
-        """End it as an operator does; returns what it wrote to standard error."""
+        """Send SIGTERM, and return what the server wrote to standard error."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.communicate(timeout=20)[1]
 
 
 def start(store: Path, **environment: str) -> Server:
-    """`dagrec serve` on a free port."""
+    """Start `dagrec serve` on a free port, with environment variables."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -67,13 +67,13 @@ def start(store: Path, **environment: str) -> Server:
 
 @pytest.fixture(scope="session")
 def start_server() -> Callable[..., Server]:
-    """Starts `dagrec serve` on a store, with environment variables."""
+    """The function :func:`start`."""
     return start
 
 
 @pytest.fixture
 def small_store(tmp_path: Path) -> Store:
-    """A store whose recommenders need no torch."""
+    """A store with recommenders that do not need torch."""
     store = Store(tmp_path / "small")
     train(read(DATA), store, load_config(models=["popularity", "markov"]), measure=0)
     return store

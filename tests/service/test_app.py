@@ -18,8 +18,8 @@ DAGREC = Path(sys.executable).with_name("dagrec")
 Start = Callable[..., Any]
 
 
-def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A server that is expected not to start."""
+def run_serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a server that is expected to fail on startup."""
     return subprocess.run(
         [DAGREC, "serve", *arguments],
         capture_output=True,
@@ -30,8 +30,8 @@ def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
     )
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
-    """The exit status, and one clear line with these texts."""
+def assert_startup_error(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
+    """Check the exit status, and that the only output is one error line with these texts."""
     assert done.returncode == status, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("dagrec: ")
@@ -40,70 +40,76 @@ def assert_refused(done: subprocess.CompletedProcess[str], status: int, *texts: 
     assert done.stdout == ""
 
 
-def test_it_does_not_start_on_an_empty_store(tmp_path: Path) -> None:
-    done = serve("--store", tmp_path)
-    assert_refused(done, 1, f"{tmp_path}: a store must hold a published bundle", "dagrec train")
+def test_serve_rejects_empty_store(tmp_path: Path) -> None:
+    done = run_serve("--store", tmp_path)
+    assert_startup_error(done, 1, f"{tmp_path}: a store must contain a published bundle", "dagrec train")
 
 
-def test_it_does_not_start_on_a_broken_bundle(small_store: Store) -> None:
+def test_serve_rejects_damaged_bundle(small_store: Store) -> None:
     graph = small_store.bundles / small_store.current() / "graph.safetensors"
     graph.write_bytes(graph.read_bytes()[:-1])
-    assert_refused(serve("--store", small_store.root), 1, str(graph), "must be as it was published")
-
-
-def test_it_does_not_start_with_a_wrong_setting(small_store: Store) -> None:
-    wrong = {"DAGREC_MAX_BODY": "many", "PATH": ""}
-    assert_refused(serve("--store", small_store.root, **wrong), 2, "DAGREC_MAX_BODY", "valid integer")
-    wrong = {"DAGREC_LOG_LEVEL": "loud", "PATH": ""}
-    assert_refused(
-        serve("--store", small_store.root, **wrong), 2, "DAGREC_LOG_LEVEL", "'warning'", "found 'loud'"
+    assert_startup_error(
+        run_serve("--store", small_store.root), 1, str(graph), "must not change after publication"
     )
 
 
-def test_it_does_not_start_on_a_port_that_is_taken(small_store: Store) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        done = serve("--store", small_store.root, "--port", port)
-    assert_refused(
+def test_serve_rejects_invalid_setting(small_store: Store) -> None:
+    environment = {"DAGREC_MAX_BODY": "many", "PATH": ""}
+    assert_startup_error(
+        run_serve("--store", small_store.root, **environment), 2, "DAGREC_MAX_BODY", "valid integer"
+    )
+    environment = {"DAGREC_LOG_LEVEL": "loud", "PATH": ""}
+    assert_startup_error(
+        run_serve("--store", small_store.root, **environment),
+        2,
+        "DAGREC_LOG_LEVEL",
+        "'warning'",
+        "found 'loud'",
+    )
+
+
+def test_serve_rejects_port_in_use(small_store: Store) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        done = run_serve("--store", small_store.root, "--port", port)
+    assert_startup_error(
         done, 1, f"127.0.0.1, port {port}: cannot be bound", "choose another --host or --port"
     )
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly(
-    ending: signal.Signals, small_store: Store, start_server: Start
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
+def test_signal_shuts_server_down(
+    signal_: signal.Signals, small_store: Store, start_server: Start
 ) -> None:
     server = start_server(small_store.root, DAGREC_LOG_LEVEL="info")
     server.wait_until_ready()
-    server.process.send_signal(ending)
+    server.process.send_signal(signal_)
     _, errors = server.process.communicate(timeout=20)
-    assert server.process.returncode in (0, -ending)
+    assert server.process.returncode in (0, -signal_)
     assert "Application shutdown complete" in errors
     assert "Traceback" not in errors
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{server.url}/health/live")
 
 
-def test_the_limit_of_bodies_and_the_path_prefix_are_settings(
-    small_store: Store, start_server: Start
-) -> None:
+def test_settings_limit_body_and_set_root_path(small_store: Store, start_server: Start) -> None:
     server = start_server(small_store.root, DAGREC_MAX_BODY="100", DAGREC_ROOT_PATH="/recommend")
     server.wait_until_ready()
     body = json.dumps({"path": ["a" * 50]})
     for size, status in ((100, 200), (101, 413)):
-        answer = httpx2.post(
+        response = httpx2.post(
             f"{server.url}/predict",
             content=body.ljust(size),
             headers={"content-type": "application/json"},
         )
-        assert answer.status_code == status
+        assert response.status_code == status
     assert httpx2.get(f"{server.url}/openapi.json").json()["servers"] == [{"url": "/recommend"}]
     assert "Traceback" not in server.stop()
 
 
-def test_recommenders_without_networks_are_served_without_torch(small_store: Store) -> None:
+def test_service_without_networks_does_not_import_torch(small_store: Store) -> None:
     code = (
         "import sys, pathlib\n"
         "from dagrec.recommend.predictor import predict\n"

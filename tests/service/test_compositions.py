@@ -1,4 +1,4 @@
-"""Compositions are checked and counted over HTTP as the readers do it."""
+"""Validation of compositions over HTTP, compared with the library."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The application in this process; that it is a server makes no difference here."""
+    """A client of the application in this process."""
     store = Store(tmp_path_factory.mktemp("compositions"))
     train(read(DATA), store, load_config(models=["popularity"]), measure=0)
     with TestClient(create_app(make_settings(store=store.root, max_body=10**7))) as client:
@@ -36,10 +36,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 @pytest.fixture
 def validate(client: TestClient) -> Callable[[Any], dict[str, Any]]:
     def validate(document: Any) -> dict[str, Any]:
-        answer = client.post("/compositions/validate", json=document)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        response = client.post("/compositions/validate", json=document)
+        assert response.status_code == 200, response.text
+        result: dict[str, Any] = response.json()
+        return result
 
     return validate
 
@@ -47,57 +47,57 @@ def validate(client: TestClient) -> Callable[[Any], dict[str, Any]]:
 Validate = Callable[[Any], dict[str, Any]]
 
 
-def native(ids: list[Any], *links: tuple[Any, Any], **about: Any) -> dict[str, Any]:
+def native(ids: list[Any], *links: tuple[Any, Any]) -> dict[str, Any]:
     nodes = [{"id": id_, "mid": 301} for id_ in ids]
-    return {"nodes": nodes, "links": [{"source": a, "target": b} for a, b in links], **about}
+    return {"nodes": nodes, "links": [{"source": a, "target": b} for a, b in links]}
 
 
-def rules(found: dict[str, Any]) -> list[str]:
-    assert found["valid"] is False
-    assert found["problems"]
-    assert all(found[name] is None for name in ("nodes", "links", "paths", "pairs", "ends", "dropped"))
-    return [problem["rule"] for problem in found["problems"]]
+def rules(result: dict[str, Any]) -> list[str]:
+    assert result["valid"] is False
+    assert result["problems"]
+    assert all(result[name] is None for name in ("nodes", "links", "paths", "pairs", "ends", "dropped"))
+    return [problem["rule"] for problem in result["problems"]]
 
 
-def test_the_counts_are_those_of_the_library(validate: Validate) -> None:
+def test_counts_equal_library(validate: Validate) -> None:
     documents = json.loads(DATA.read_text())[:20]
     for document, expected in zip(documents, read(DATA).compositions, strict=False):
-        found = validate(document)
-        assert (found["valid"], found["format"], found["problems"]) == (True, "native", [])
-        assert found["nodes"] == len(expected.nodes)
-        assert found["links"] == len(expected.links)
-        assert found["paths"] == count_paths(expected)
-        assert found["pairs"] == count_pairs(expected)
-        assert (found["sources"], found["ends"]) == (list(expected.sources), list(expected.sinks))
-        assert found["unknown"] == []
+        result = validate(document)
+        assert (result["valid"], result["format"], result["problems"]) == (True, "native", [])
+        assert result["nodes"] == len(expected.nodes)
+        assert result["links"] == len(expected.links)
+        assert result["paths"] == count_paths(expected)
+        assert result["pairs"] == count_pairs(expected)
+        assert (result["sources"], result["ends"]) == (list(expected.sources), list(expected.sinks))
+        assert result["unknown"] == []
 
 
-def test_what_is_unknown_and_what_was_dropped_is_told(validate: Validate) -> None:
+def test_unknown_keys_and_dropped_links_are_reported(validate: Validate) -> None:
     document = native([1, 2], (1, 2), (1, 2))
     document["nodes"] += [{"id": "x", "key": "never seen"}, {"id": "y", "key": "never seen"}]
-    found = validate({"composition": document})
-    assert (found["nodes"], found["services"], found["links"]) == (4, 4, 1)
-    assert found["unknown"] == ["never seen"]
-    assert found["dropped"] == {"links given more than once": 1}
-    assert found["ends"] == ["2", "x", "y"]
+    result = validate({"composition": document})
+    assert (result["nodes"], result["services"], result["links"]) == (4, 4, 1)
+    assert result["unknown"] == ["never seen"]
+    assert result["dropped"] == {"links given more than once": 1}
+    assert result["ends"] == ["2", "x", "y"]
 
 
 def ladder(steps: int) -> dict[str, Any]:
-    """Two nodes a step, each linked to both of the next: 2 ** steps paths."""
+    """Return 2 ** steps paths: two nodes per step, each linked to both of the next step."""
     ids = [f"{side}{i}" for i in range(steps) for side in "ab"]
     links = [(f"{a}{i}", f"{b}{i + 1}") for i in range(steps - 1) for a in "ab" for b in "ab"]
     return native(ids, *links)
 
 
-def test_paths_are_counted_exactly_however_many_there_are(validate: Validate) -> None:
+def test_large_path_counts_are_exact(validate: Validate) -> None:
     assert validate(ladder(53))["paths"] == 2**53
-    found = validate(ladder(60))
-    assert found["paths"] == str(2**60)
-    # Each of 59 * 2 nodes that are no sources is a target on half of the paths.
-    assert found["pairs"] == str(59 * 2**60)
+    result = validate(ladder(60))
+    assert result["paths"] == str(2**60)
+    # Each of the 59 * 2 nodes that are not sources is a target on half of the paths.
+    assert result["pairs"] == str(59 * 2**60)
 
 
-def test_the_largest_composition_is_counted_in_a_moment(validate: Validate) -> None:
+def test_largest_composition_is_counted_quickly(validate: Validate) -> None:
     start = time.perf_counter()
     assert validate(ladder(5000))["paths"] == str(2**5000)
     assert time.perf_counter() - start < 5
@@ -117,30 +117,38 @@ def test_the_largest_composition_is_counted_in_a_moment(validate: Validate) -> N
         (native([1, 2], (1, 2), (2, 1)), ["cycle"], "closes a cycle"),
         (native([1], (1, 1)), ["cycle"], "closes a cycle"),
         (native([1] * 100), ["duplicate-id"] * 20, "found it twice"),
-        (native(list(range(10_001))), ["too-many-nodes"], "nodes may be 10000, found 10001"),
-        (native([1, 2], *[(1, 2)] * 50_001), ["too-many-links"], "links may be 50000, found 50001"),
+        (
+            native(list(range(10_001))),
+            ["too-many-nodes"],
+            "at most 10000 nodes are allowed, found 10001",
+        ),
+        (
+            native([1, 2], *[(1, 2)] * 50_001),
+            ["too-many-links"],
+            "at most 50000 links are allowed, found 50001",
+        ),
         ({"nodes": [{"name": "a"}], "connections": {}}, ["missing-id"], "node 1 (a): type"),
         ({"steps": []}, ["wrong-type"], "steps of the workflow must be an object"),
     ],
     ids=str,
 )
-def test_what_is_wrong_is_told_by_its_rule(
+def test_invalid_composition_reports_broken_rules(
     document: Any, expected: list[str], text: str, validate: Validate
 ) -> None:
-    found = validate(document)
-    assert rules(found) == expected
-    assert text in " ".join(problem["message"] for problem in found["problems"])
+    result = validate(document)
+    assert rules(result) == expected
+    assert text in " ".join(problem["message"] for problem in result["problems"])
 
 
-def test_a_lone_surrogate_is_a_rule_that_is_broken(client: TestClient) -> None:
+def test_lone_surrogate_is_reported(client: TestClient) -> None:
     body = '{"nodes": [{"id": "\\ud800"}], "links": []}'
-    answer = client.post(
+    response = client.post(
         "/compositions/validate", content=body, headers={"content-type": "application/json"}
     )
-    assert rules(answer.json()) == ["surrogate"]
+    assert rules(response.json()) == ["surrogate"]
 
 
-def test_n8n_is_recognised_and_its_loops_are_broken(validate: Validate) -> None:
+def test_n8n_loops_are_broken(validate: Validate) -> None:
     document = {
         "nodes": [
             {"name": "Loop", "type": "n8n-nodes-base.splitInBatches"},
@@ -152,13 +160,13 @@ def test_n8n_is_recognised_and_its_loops_are_broken(validate: Validate) -> None:
             "Ask": {"main": [[{"node": "Loop"}]]},
         },
     }
-    found = validate(document)
-    assert (found["valid"], found["format"], found["nodes"], found["links"]) == (True, "n8n", 2, 1)
-    assert found["dropped"] == {"comment nodes dropped": 1, "links that closed a cycle": 1}
-    assert found["ends"] == ["Ask"]
+    result = validate(document)
+    assert (result["valid"], result["format"], result["nodes"], result["links"]) == (True, "n8n", 2, 1)
+    assert result["dropped"] == {"comment nodes dropped": 1, "links that closed a cycle": 1}
+    assert result["ends"] == ["Ask"]
 
 
-def test_galaxy_is_recognised(validate: Validate) -> None:
+def test_galaxy_workflow_is_recognised(validate: Validate) -> None:
     steps = {
         "0": {"id": 0, "type": "data_input", "input_connections": {}},
         "1": {
@@ -168,26 +176,26 @@ def test_galaxy_is_recognised(validate: Validate) -> None:
             "input_connections": {"input1": {"id": 0, "output_name": "output"}},
         },
     }
-    found = validate({"name": "w", "steps": steps})
-    assert (found["valid"], found["format"]) == (True, "galaxy-ga")
-    assert (found["nodes"], found["services"], found["paths"], found["pairs"]) == (2, 1, 1, 1)
-    assert found["unknown"] == ["__input__", "cat1"]
+    result = validate({"name": "w", "steps": steps})
+    assert (result["valid"], result["format"]) == (True, "galaxy-ga")
+    assert (result["nodes"], result["services"], result["paths"], result["pairs"]) == (2, 1, 1, 1)
+    assert result["unknown"] == ["__input__", "cat1"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=list(EXAMPLES))
-def test_the_documented_examples_are_valid(example: Any, validate: Validate) -> None:
+def test_documented_examples_are_valid(example: Any, validate: Validate) -> None:
     assert validate(example["value"])["valid"] is True
 
 
-def test_what_is_no_object_is_a_problem(client: TestClient) -> None:
+def test_body_that_is_not_an_object_is_rejected(client: TestClient) -> None:
     for body in ("[]", '"text"', "null", "{", "[" * 100_000):
-        answer = client.post(
+        response = client.post(
             "/compositions/validate", content=body, headers={"content-type": "application/json"}
         )
-        assert answer.status_code == 422, body[:20]
-        assert answer.headers["content-type"] == "application/problem+json"
+        assert response.status_code == 422, body[:20]
+        assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_it_is_answered_by_a_server(server: Any) -> None:
-    answer = httpx2.post(f"{server.url}/compositions/validate", json=ladder(60))
-    assert answer.json()["paths"] == str(2**60)
+def test_server_validates_composition(server: Any) -> None:
+    response = httpx2.post(f"{server.url}/compositions/validate", json=ladder(60))
+    assert response.json()["paths"] == str(2**60)

@@ -18,7 +18,7 @@ from dagrec.store.store import Store
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 
 
-def test_nothing_is_held_before_it_is_loaded(small_store: Store) -> None:
+def test_holder_has_no_bundle_before_load(small_store: Store) -> None:
     holder = Holder(small_store.root)
     with pytest.raises(StoreError, match="a bundle must be loaded, found none yet; try later"):
         _ = holder.bundle
@@ -26,18 +26,18 @@ def test_nothing_is_held_before_it_is_loaded(small_store: Store) -> None:
     assert holder.bundle.version == small_store.current()
 
 
-def test_a_bundle_that_cannot_be_loaded_leaves_the_held_one(small_store: Store) -> None:
+def test_load_keeps_bundle_if_new_one_is_damaged(small_store: Store) -> None:
     holder = Holder(small_store.root)
     holder.load()
-    held = holder.bundle
+    loaded = holder.bundle
     train(read(DATA), small_store, load_config(models=["markov"]), measure=0)
     (small_store.bundles / small_store.current() / "graph.safetensors").unlink()
     with pytest.raises(StoreError, match=r"graph\.safetensors"):
         holder.load()
-    assert holder.bundle is held
+    assert holder.bundle is loaded
 
 
-def test_readiness_is_checked_once_a_second_and_again_after_a_swap(
+def test_check_runs_once_a_second_and_after_each_swap(
     small_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -45,7 +45,7 @@ def test_readiness_is_checked_once_a_second_and_again_after_a_swap(
     holder = Holder(small_store.root)
     holder.load()
     assert holder.check() is holder.bundle
-    spoil(holder.bundle)
+    set_scores_to_nan(holder.bundle)
     assert holder.check() is holder.bundle
     now = 1.5
     for _ in range(2):
@@ -54,26 +54,25 @@ def test_readiness_is_checked_once_a_second_and_again_after_a_swap(
     train(read(DATA), small_store, load_config(models=["popularity"]), measure=0)
     holder.load()
     assert holder.check() is holder.bundle
-    spoil(holder.bundle)
+    set_scores_to_nan(holder.bundle)
     train(read(DATA), small_store, load_config(models=["popularity"]), measure=0)
     holder.load()
     assert holder.check() is holder.bundle
 
 
-def spoil(bundle: Bundle) -> None:
-    """Make its scores no numbers."""
-    nowhere = np.full(len(bundle.vocabulary.services), np.nan)
+def set_scores_to_nan(bundle: Bundle) -> None:
+    scores = np.full(len(bundle.vocabulary.services), np.nan)
     popularity = bundle.models["popularity"].recommender
-    popularity.restore({"prior": nowhere}, bundle.vocabulary, bundle.graph)
+    popularity.restore({"prior": scores}, bundle.vocabulary, bundle.graph)
 
 
-def test_every_model_of_a_whole_bundle_answers(bundle: Bundle) -> None:
+def test_self_check_accepts_bundle_of_all_recommenders(bundle: Bundle) -> None:
     self_check(bundle)
     assert bundle.models, "nothing was checked"
 
 
-def test_a_model_whose_scores_are_no_numbers_is_not_taken(small_store: Store) -> None:
+def test_self_check_rejects_nan_scores(small_store: Store) -> None:
     bundle = small_store.load()
-    spoil(bundle)
+    set_scores_to_nan(bundle)
     with pytest.raises(NumericalError, match="popularity: scores must be finite, found NaN"):
         self_check(bundle)

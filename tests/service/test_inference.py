@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: the answers of /predict as tensors, and nothing else is let in."""
+"""The Open Inference Protocol: the answers of /predict as tensors, and errors for invalid tensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from dagrec_service.app import create_app
@@ -17,7 +18,7 @@ from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
-from tests.recommend.asking import chain
+from tests.recommend.requests import chain
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 PATHS = [["table_1001002", "service_301"], [], ["never seen"], ["service_303"]]
@@ -26,7 +27,7 @@ INFER = "/v2/models/dagrec/infer"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The application in this process; that it is a server makes no difference here."""
+    """A client of the application in this process."""
     store = Store(tmp_path_factory.mktemp("inference"))
     train(read(DATA), store, load_config(models=["markov", "popularity"]), measure=0)
     with TestClient(create_app(make_settings(store=store.root, max_body=100_000))) as client:
@@ -39,25 +40,25 @@ def tensor(data: list[Any], shape: list[Any] | None = None, **other: Any) -> dic
 
 
 def infer(client: TestClient, data: dict[str, Any], url: str = INFER, **other: Any) -> dict[str, Any]:
-    answer = client.post(url, json={"inputs": [data], **other})
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    response = client.post(url, json={"inputs": [data], **other})
+    assert response.status_code == 200, response.text
+    result: dict[str, Any] = response.json()
+    return result
 
 
-def predictions(found: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
-    """The rows of an answer, without padding."""
-    outputs = {output["name"]: output for output in found["outputs"]}
+def predictions(result: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
+    """Return the rows of a response without padding, as tuples of the outputs' elements."""
+    outputs = {output["name"]: output for output in result["outputs"]}
     (rows, k) = outputs["service"]["shape"]
-    assert [output["datatype"] for output in found["outputs"]] == ["BYTES", "FP32", "INT64"]
-    assert all(output["shape"] == [rows, k] for output in found["outputs"])
-    assert all(len(output["data"]) == rows * k for output in found["outputs"])
-    cells = list(zip(*(outputs[name]["data"] for name in outputs), strict=True))
-    split = [cells[row * k : (row + 1) * k] for row in range(rows)]
-    for row in split:
-        padding = [cell for cell in row if cell[0] == ""]
+    assert [output["datatype"] for output in result["outputs"]] == ["BYTES", "FP32", "INT64"]
+    assert all(output["shape"] == [rows, k] for output in result["outputs"])
+    assert all(len(output["data"]) == rows * k for output in result["outputs"])
+    elements = list(zip(*(outputs[name]["data"] for name in outputs), strict=True))
+    padded_rows = [elements[row * k : (row + 1) * k] for row in range(rows)]
+    for row in padded_rows:
+        padding = [element for element in row if element[0] == ""]
         assert padding == [("", 0.0, 0)] * len(padding) == row[len(row) - len(padding) :]
-    return [[cell for cell in row if cell[0]] for row in split]
+    return [[element for element in row if element[0]] for row in padded_rows]
 
 
 def expected(client: TestClient, **request: Any) -> list[tuple[Any, ...]]:
@@ -69,9 +70,7 @@ def expected(client: TestClient, **request: Any) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("model", ["dagrec", "markov", "popularity"])
 @pytest.mark.parametrize("k", [1, 5, 1000])
-def test_all_forms_of_the_tensor_give_the_answers_of_predict(
-    model: str, k: int, client: TestClient
-) -> None:
+def test_every_form_of_input_gives_answers_of_predict(model: str, k: int, client: TestClient) -> None:
     length = max(map(len, PATHS))
     padded = [path + [""] * (length - len(path)) for path in PATHS]
     flat = [key for row in padded for key in row]
@@ -82,72 +81,72 @@ def test_all_forms_of_the_tensor_give_the_answers_of_predict(
         tensor(flat, [len(PATHS), length]),
     ]
     label = None if model == "dagrec" else model
-    wanted = [expected(client, path=path, k=k, model=label) for path in PATHS]
+    answers = [expected(client, path=path, k=k, model=label) for path in PATHS]
     for form in forms:
-        found = infer(client, form, f"/v2/models/{model}/infer", parameters={"k": k})
-        assert predictions(found) == wanted
-        assert found["outputs"][0]["shape"] == [len(PATHS), k]
-        assert found["model_name"] == model
+        result = infer(client, form, f"/v2/models/{model}/infer", parameters={"k": k})
+        assert predictions(result) == answers
+        assert result["outputs"][0]["shape"] == [len(PATHS), k]
+        assert result["model_name"] == model
 
 
-def test_parameters_hold_for_all_rows_and_a_row_may_have_its_own(client: TestClient) -> None:
+def test_row_fields_take_precedence_over_parameters(client: TestClient) -> None:
     row = {"path": ["service_303"], "k": 2, "mask": "soft"}
     parameters = {"k": 4, "mask": "none", "deny": '["service_301"]', "no_repeats": True}
     rows = tensor(['["service_303"]', json.dumps(row)])
-    found = predictions(infer(client, rows, parameters=parameters))
+    answers = predictions(infer(client, rows, parameters=parameters))
     common = {"deny": ["service_301"], "no_repeats": True}
-    assert found == [
+    assert answers == [
         expected(client, path=["service_303"], k=4, mask="none", **common),
         expected(client, **row, **common),
     ]
     parameters["deny"] = ["service_301"]  # type: ignore[assignment]
-    assert predictions(infer(client, rows, parameters=parameters)) == found
+    assert predictions(infer(client, rows, parameters=parameters)) == answers
 
 
-def test_a_row_may_be_a_composition(client: TestClient) -> None:
+def test_row_may_be_composition(client: TestClient) -> None:
     request = chain(301, 303, table="1001002", at="n1", k=3)
-    found = infer(client, tensor([json.dumps(request)]))
-    assert predictions(found) == [expected(client, **request)]
+    result = infer(client, tensor([json.dumps(request)]))
+    assert predictions(result) == [expected(client, **request)]
 
 
-def test_outputs_and_id_are_honoured(client: TestClient) -> None:
+def test_response_has_requested_outputs_and_id(client: TestClient) -> None:
     form = tensor(["[]"])
     outputs = [{"name": "support", "parameters": {"binary_data": False}}, {"name": "service"}]
-    found = infer(client, form, outputs=outputs, id="mine", parameters={"binary_data_output": True})
-    assert [output["name"] for output in found["outputs"]] == ["support", "service"]
-    assert found["id"] == "mine"
+    result = infer(client, form, outputs=outputs, id="mine", parameters={"binary_data_output": True})
+    assert [output["name"] for output in result["outputs"]] == ["support", "service"]
+    assert result["id"] == "mine"
 
 
-def test_the_live_version_is_the_only_one(client: TestClient) -> None:
+def test_only_live_version_is_available(client: TestClient) -> None:
     version = client.get("/bundle").json()["version"]
     form = tensor(["[]"])
-    found = infer(client, form, f"/v2/models/markov/versions/{version}/infer")
-    assert found["model_version"] == version
+    result = infer(client, form, f"/v2/models/markov/versions/{version}/infer")
+    assert result["model_version"] == version
     for url in ("", "/ready"):
         assert client.get(f"/v2/models/markov/versions/{version}{url}").status_code == 200
         for other in ("markov/versions/1", "other", f"other/versions/{version}"):
-            answer = client.get(f"/v2/models/{other}{url}")
-            assert answer.status_code == 404
-            assert set(answer.json()) == {"error"}
+            response = client.get(f"/v2/models/{other}{url}")
+            assert response.status_code == 404
+            assert set(response.json()) == {"error"}
     for other in ("markov/versions/1", "other"):
-        answer = client.post(f"/v2/models/{other}/infer", json={"inputs": [form]})
-        assert answer.status_code == 404
-        assert "must be" in answer.json()["error"]
+        response = client.post(f"/v2/models/{other}/infer", json={"inputs": [form]})
+        assert response.status_code == 404
+        assert "must be" in response.json()["error"]
 
 
-def test_the_server_and_the_models_are_described(client: TestClient) -> None:
+def test_server_and_model_metadata(client: TestClient) -> None:
     assert set(client.get("/v2").json()) == {"name", "version", "extensions"}
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     assert client.get("/v2/models/markov/ready").json() == {"name": "markov", "ready": True}
-    about = client.get("/v2/models/dagrec").json()
-    assert about["inputs"] == [{"name": "path", "datatype": "BYTES", "shape": [-1]}]
-    outputs = {output["name"]: output["datatype"] for output in about["outputs"]}
+    metadata = client.get("/v2/models/dagrec").json()
+    assert metadata["inputs"] == [{"name": "path", "datatype": "BYTES", "shape": [-1]}]
+    outputs = {output["name"]: output["datatype"] for output in metadata["outputs"]}
     assert outputs == {"service": "BYTES", "probability": "FP32", "support": "INT64"}
-    assert about["versions"] == [client.get("/bundle").json()["version"]]
+    assert metadata["versions"] == [client.get("/bundle").json()["version"]]
 
 
-BAD: dict[str, tuple[Any, str]] = {
+INVALID: dict[str, tuple[Any, str]] = {
     "no inputs": ([], "must be the one tensor 'path'"),
     "two inputs": ([tensor(["[]"]), tensor(["[]"])], "must be the one tensor 'path'"),
     "another input": ([tensor(["[]"], name="paths")], "must be the one tensor 'path'"),
@@ -155,12 +154,12 @@ BAD: dict[str, tuple[Any, str]] = {
     "no dimension": ([tensor(["[]"], [])], "shape must be [B] or [B, L]"),
     "three dimensions": ([tensor(["[]"], [1, 1, 1])], "shape must be [B] or [B, L]"),
     "negative": ([tensor(["[]"], [1, -1])], "shape must be [B] or [B, L]"),
-    "a shape of texts": ([tensor(["[]"], ["1"])], "inputs.0.shape.0"),
-    "a shape of fractions": ([tensor(["[]"], [1.5])], "inputs.0.shape.0"),
-    "no rows": ([tensor([], [0])], "rows may be 1 to 100, found 0"),
-    "no rows of keys": ([tensor([], [0, 3])], "rows may be 1 to 100, found 0"),
-    "too many rows": ([tensor(["[]"] * 101)], "rows may be 1 to 100, found 101"),
-    "huge rows": ([tensor(["[]"], [10**300])], "rows may be 1 to 100"),
+    "string in shape": ([tensor(["[]"], ["1"])], "inputs.0.shape.0"),
+    "fraction in shape": ([tensor(["[]"], [1.5])], "inputs.0.shape.0"),
+    "no rows": ([tensor([], [0])], "rows must be 1 to 100, found 0"),
+    "no rows of keys": ([tensor([], [0, 3])], "rows must be 1 to 100, found 0"),
+    "too many rows": ([tensor(["[]"] * 101)], "rows must be 1 to 100, found 101"),
+    "huge rows": ([tensor(["[]"], [10**300])], "rows must be 1 to 100"),
     "huge length": ([tensor(["a"], [1, 10**300])], "data must have the elements of shape"),
     "huge length, nested": ([tensor([["a"]], [1, 10**300])], "row 0: must be a list of"),
     "fewer than its shape": ([tensor(["[]"], [2])], "shape [2], found 1"),
@@ -168,15 +167,15 @@ BAD: dict[str, tuple[Any, str]] = {
     "ragged": ([tensor([["a", "b"], ["a"]], [2, 2])], "row 1: must be a list of 2, found 1"),
     "half nested": ([tensor([["a", "b"], "a"], [2, 2])], "row 1: must be a list of 2, found none"),
     "nested too deeply": ([tensor([[["a"]]], [1, 1])], "data must be texts"),
-    "lists where texts are": ([tensor([["[]"]], [1])], "data must be texts"),
+    "lists instead of texts": ([tensor([["[]"]], [1])], "data must be texts"),
     "numbers": ([tensor([1])], "data must be texts, found 1"),
     "keys after padding": ([tensor(["", "a"], [1, 2])], "row 0: padding must be at the end"),
     "no JSON": ([tensor(["[]", "service_301"])], "row 1: not JSON"),
-    "JSON of a number": ([tensor(["1"])], "row 0: must be the JSON text of an array"),
-    "JSON of NaN": ([tensor(["[NaN]"])], "row 0: a number must be finite"),
+    "JSON number": ([tensor(["1"])], "row 0: must be the JSON text of an array"),
+    "NaN in JSON": ([tensor(["[NaN]"])], "row 0: a number must be finite"),
     "JSON too deep": ([tensor(["[" * 50_000])], "row 0: JSON is nested too deeply"),
     "a surrogate": ([tensor(['["\\ud800"]'])], "row 0: path.0"),
-    "keys that are none": ([tensor(["[1]"])], "row 0: path.0"),
+    "numeric keys": ([tensor(["[1]"])], "row 0: path.0"),
     "another model": ([tensor(['{"path": [], "model": "markov"}'])], "row 0: fields must be of"),
     "several models": ([tensor(['{"path": [], "models": "all"}'])], "row 0: fields must be of"),
     "path and composition": ([tensor(['{"path": [], "composition": {}}'])], "row 0: "),
@@ -188,19 +187,17 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-def check_refused(answer: Any, text: str) -> None:
-    assert answer.status_code == 400, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert set(answer.json()) == {"error"}
-    assert text in answer.json()["error"]
-    assert len(answer.json()["error"]) < 1000
+def check_rejected(response: Any, text: str) -> None:
+    assert response.status_code == 400, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert set(response.json()) == {"error"}
+    assert text in response.json()["error"]
+    assert len(response.json()["error"]) < 1000
 
 
-@pytest.mark.parametrize(("inputs", "text"), BAD.values(), ids=list(BAD))
-def test_a_tensor_that_is_none_is_refused_in_the_protocols_form(
-    inputs: Any, text: str, client: TestClient
-) -> None:
-    check_refused(client.post(INFER, json={"inputs": inputs}), text)
+@pytest.mark.parametrize(("inputs", "text"), INVALID.values(), ids=list(INVALID))
+def test_invalid_input_is_rejected_in_protocol_form(inputs: Any, text: str, client: TestClient) -> None:
+    check_rejected(client.post(INFER, json={"inputs": inputs}), text)
 
 
 @pytest.mark.parametrize(
@@ -216,42 +213,38 @@ def test_a_tensor_that_is_none_is_refused_in_the_protocols_form(
     ],
     ids=str,
 )
-def test_what_else_is_wrong_is_refused_in_the_protocols_form(
+def test_other_invalid_field_is_rejected_in_protocol_form(
     other: Any, text: str, client: TestClient
 ) -> None:
-    check_refused(client.post(INFER, json={"inputs": [tensor(["[]"])], **other}), text)
+    check_rejected(client.post(INFER, json={"inputs": [tensor(["[]"])], **other}), text)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b"\xff", b'{"inputs": [{"name": "\\ud800"}]}']
 )
-def test_a_body_that_is_no_request_is_refused_in_the_protocols_form(
-    body: bytes, client: TestClient
-) -> None:
-    check_refused(client.post(INFER, content=body), "")
+def test_invalid_body_is_rejected_in_protocol_form(body: bytes, client: TestClient) -> None:
+    check_rejected(client.post(INFER, content=body), "")
 
 
-def test_binary_tensors_are_refused_by_their_header(client: TestClient) -> None:
+def test_binary_tensors_are_rejected(client: TestClient) -> None:
     headers = {"Inference-Header-Content-Length": "2"}
-    check_refused(client.post(INFER, content=b"{}\x00", headers=headers), "must be JSON")
+    check_rejected(client.post(INFER, content=b"{}\x00", headers=headers), "must be JSON")
 
 
-def test_numbers_that_are_none_are_refused(client: TestClient) -> None:
+def test_nan_is_rejected(client: TestClient) -> None:
     body = '{"inputs": [{"name": "path", "datatype": "BYTES", "shape": [1], "data": [NaN]}]}'
-    check_refused(client.post(INFER, content=body), "data must be texts")
+    check_rejected(client.post(INFER, content=body), "data must be texts")
     body = body.replace("[NaN]", '["[]"]').replace("[1]", "[NaN]")
-    check_refused(client.post(INFER, content=body), "shape")
+    check_rejected(client.post(INFER, content=body), "shape")
 
 
-def test_a_body_that_is_too_large_is_a_problem(client: TestClient) -> None:
-    answer = client.post(INFER, json={"inputs": [tensor(["x" * 200_000])]})
-    assert answer.status_code == 413
-    assert answer.headers["content-type"] == "application/problem+json"
+def test_body_over_limit_is_problem(client: TestClient) -> None:
+    response = client.post(INFER, json={"inputs": [tensor(["x" * 200_000])]})
+    assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_server_answers_it_too(server: Any) -> None:
-    import httpx2
-
-    answer = httpx2.post(f"{server.url}{INFER}", json={"inputs": [tensor(["[]"])]})
-    assert answer.status_code == 200
-    assert answer.headers["x-request-id"]
+def test_server_answers_inference_request(server: Any) -> None:
+    response = httpx2.post(f"{server.url}{INFER}", json={"inputs": [tensor(["[]"])]})
+    assert response.status_code == 200
+    assert response.headers["x-request-id"]

@@ -1,4 +1,4 @@
-"""What watches the service: probes that are answered when nobody else is, a log that nobody forges."""
+"""Health probes under load, warnings on unknown settings, and escaping in logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def record() -> logging.LogRecord:
     return logging.LogRecord("dagrec.service", logging.ERROR, "", 0, "refused: %s", (FORGED,), None)
 
 
-def test_a_busy_service_answers_its_probes(small_store: Store, start_server: Start) -> None:
+def test_busy_service_answers_probes(small_store: Store, start_server: Start) -> None:
     server = start_server(small_store.root, DAGREC_MAX_REQUESTS="1", DAGREC_ROOT_PATH="/recommend")
     server.wait_until_ready()
     host, port = server.url.removeprefix("http://").split(":")
@@ -43,15 +43,15 @@ def test_a_busy_service_answers_its_probes(small_store: Store, start_server: Sta
     server.stop()
 
 
-def test_a_variable_that_is_no_setting_is_told(small_store: Store, start_server: Start) -> None:
+def test_unknown_variable_is_logged_without_value(small_store: Store, start_server: Start) -> None:
     server = start_server(small_store.root, DAGREC_API_KEYS="a-secret-key")
     server.wait_until_ready()
     log = server.stop()
-    assert "DAGREC_API_KEYS is no setting, and was ignored" in log
+    assert "DAGREC_API_KEYS is not a setting and is ignored" in log
     assert "a-secret-key" not in log
 
 
-def test_a_line_of_text_stays_one_line_and_steers_no_terminal(record: logging.LogRecord) -> None:
+def test_text_log_escapes_line_breaks_and_control_characters(record: logging.LogRecord) -> None:
     stream = io.StringIO()
     AccessLog("text", stream).write("request", {"path": FORGED})
     for line in (stream.getvalue(), TextLines().format(record) + "\n"):
@@ -61,7 +61,7 @@ def test_a_line_of_text_stays_one_line_and_steers_no_terminal(record: logging.Lo
         assert line[:-1].isprintable()
 
 
-def test_a_line_of_json_holds_exactly_what_was_told(record: logging.LogRecord) -> None:
+def test_json_log_round_trips_control_characters(record: logging.LogRecord) -> None:
     stream = io.StringIO()
     AccessLog("json", stream).write("request", {"path": FORGED})
     assert stream.getvalue().count("\n") == 1

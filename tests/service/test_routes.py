@@ -40,83 +40,81 @@ FORK: dict[str, Any] = {
 }
 
 
-def timeless(value: Any) -> Any:
-    """An answer, or several, without how long they took."""
+def without_time(value: Any) -> Any:
+    """Return an answer, or several, without ``took_ms``."""
     if isinstance(value, list):
-        return [timeless(each) for each in value]
+        return [without_time(item) for item in value]
     if isinstance(value, dict):
-        return {key: timeless(each) for key, each in value.items() if key != "took_ms"}
+        return {key: without_time(item) for key, item in value.items() if key != "took_ms"}
     return value
 
 
 @pytest.mark.parametrize("mask", [None, MaskPolicy.SOFT.value, MaskPolicy.NONE.value])
 @pytest.mark.parametrize("model", [None, *MODELS])
 @pytest.mark.parametrize("values", REQUESTS.values(), ids=list(REQUESTS))
-def test_an_answer_over_http_is_exactly_that_of_the_library(
+def test_predict_equals_library(
     values: dict[str, Any], model: str | None, mask: str | None, client: httpx2.Client, bundle: Bundle
 ) -> None:
     request = {**values, "model": model, "mask": mask}
-    answer = client.post("/predict", json=request)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
+    response = client.post("/predict", json=request)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
     expected = predict(bundle, make_request(request))
-    assert timeless(answer.json()) == timeless(expected.model_dump(mode="json"))
+    assert without_time(response.json()) == without_time(expected.model_dump(mode="json"))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_documented_examples_work_and_are_those_of_the_documentation(
-    name: str, client: httpx2.Client
-) -> None:
+def test_documented_examples_are_answered(name: str, client: httpx2.Client) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     examples = operation["requestBody"]["content"]["application/json"]["examples"]
-    answer = client.post("/predict", json=examples[name]["value"])
-    assert answer.status_code == 200
-    for one in answer.json().get("answers", [answer.json()]):
-        assert len(one["predictions"]) == examples[name]["value"]["k"]
+    response = client.post("/predict", json=examples[name]["value"])
+    assert response.status_code == 200
+    for part in response.json().get("answers", [response.json()]):
+        assert len(part["predictions"]) == examples[name]["value"]["k"]
 
 
 @pytest.mark.parametrize("values", [*REQUESTS.values(), FORK], ids=[*REQUESTS, "open ends"])
-def test_all_models_side_by_side_over_http_are_those_of_the_library(
+def test_predict_with_all_models_equals_library(
     values: dict[str, Any], client: httpx2.Client, bundle: Bundle
 ) -> None:
     request = {**values, "models": "all", "explain": True, "k": 3}
-    answer = client.post("/predict", json=request)
-    assert answer.status_code == 200
+    response = client.post("/predict", json=request)
+    assert response.status_code == 200
     expected = predict(bundle, make_request(request)).model_dump(mode="json")
-    assert timeless(answer.json()) == timeless(expected)
-    assert {one["model"] for one in answer.json()["answers"]} == set(MODELS)
+    assert without_time(response.json()) == without_time(expected)
+    assert {part["model"] for part in response.json()["answers"]} == set(MODELS)
 
 
-def test_a_batch_answers_each_in_its_place(client: httpx2.Client, bundle: Bundle) -> None:
+def test_batch_equals_library_in_order(client: httpx2.Client, bundle: Bundle) -> None:
     requests = [*REQUESTS.values(), FORK, {"path": [], "model": "nobody"}]
-    answer = client.post("/predict/batch", json={"requests": requests})
-    assert answer.status_code == 200
-    *found, last = answer.json()["answers"]
+    response = client.post("/predict/batch", json={"requests": requests})
+    assert response.status_code == 200
+    *answers, last = response.json()["answers"]
     expected = Predictor(bundle).batch([make_request(values) for values in requests[:-1]])
-    assert timeless(found) == timeless([e.model_dump(mode="json") for e in expected])
+    assert without_time(answers) == without_time([e.model_dump(mode="json") for e in expected])
     assert set(last) == {"error"}
     assert "model must be one of" in last["error"]
 
 
 @pytest.mark.parametrize("count", [0, 101])
-def test_a_batch_has_a_size(count: int, client: httpx2.Client) -> None:
-    answer = client.post("/predict/batch", json={"requests": [{"path": []}] * count})
-    assert answer.status_code == 422
-    assert "requests" in answer.json()["detail"]
+def test_batch_rejects_invalid_size(count: int, client: httpx2.Client) -> None:
+    response = client.post("/predict/batch", json={"requests": [{"path": []}] * count})
+    assert response.status_code == 422
+    assert "requests" in response.json()["detail"]
 
 
-def test_a_request_that_asks_for_too_much_at_once_is_refused(client: httpx2.Client) -> None:
+def test_predict_rejects_too_many_models_and_nodes(client: httpx2.Client) -> None:
     nodes = [{"id": i, "mid": 301} for i in range(32)]
     body = {"composition": {"nodes": nodes, "links": []}, "models": "all"}
-    answer = client.post("/predict", json=body)
-    assert answer.status_code == 422
-    assert "may be 300 at once" in answer.json()["detail"]
+    response = client.post("/predict", json=body)
+    assert response.status_code == 422
+    assert "must be at most 300 at once" in response.json()["detail"]
 
 
-def test_models_are_those_of_the_manifest(client: httpx2.Client, bundle: Bundle) -> None:
-    answer = client.get("/models").json()
-    assert (answer["version"], answer["mask"]) == (bundle.version, bundle.mask.value)
-    assert answer["models"] == [
+def test_models_equal_manifest(client: httpx2.Client, bundle: Bundle) -> None:
+    models = client.get("/models").json()
+    assert (models["version"], models["mask"]) == (bundle.version, bundle.mask.value)
+    assert models["models"] == [
         {
             "name": name,
             "recommender": name,
@@ -128,7 +126,7 @@ def test_models_are_those_of_the_manifest(client: httpx2.Client, bundle: Bundle)
     ]
 
 
-def test_health_says_alive_and_which_version_is_ready(client: httpx2.Client, bundle: Bundle) -> None:
+def test_health_reports_live_and_ready_version(client: httpx2.Client, bundle: Bundle) -> None:
     assert client.get("/health/live").json()["status"] == "live"
     assert client.get("/health/ready").json() == {
         "status": "ready",
@@ -137,7 +135,7 @@ def test_health_says_alive_and_which_version_is_ready(client: httpx2.Client, bun
     }
 
 
-def test_the_documentation_is_served(client: httpx2.Client) -> None:
+def test_api_documentation_is_served(client: httpx2.Client) -> None:
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/predict", "/predict/batch", "/models/{name}", "/feedback", "/v2/models/{model}"} <= set(
@@ -145,7 +143,7 @@ def test_the_documentation_is_served(client: httpx2.Client) -> None:
     )
 
 
-def test_a_composition_of_2_to_the_60_paths_is_answered_within_a_second(
+def test_composition_with_2_to_the_60_paths_is_answered_within_a_second(
     client: httpx2.Client,
 ) -> None:
     nodes: list[dict[str, Any]] = [{"id": "end-1", "mid": 301}]
@@ -156,7 +154,7 @@ def test_a_composition_of_2_to_the_60_paths_is_answered_within_a_second(
             links.append({"source": f"end{i - 1}", "target": f"{side}{i}"})
             links.append({"source": f"{side}{i}", "target": f"end{i}"})
     start = time.perf_counter()
-    answer = client.post("/predict", json={"composition": {"nodes": nodes, "links": links}})
-    assert answer.status_code == 200
-    assert answer.json()["strategy"] == "model"
+    response = client.post("/predict", json={"composition": {"nodes": nodes, "links": links}})
+    assert response.status_code == 200
+    assert response.json()["strategy"] == "model"
     assert time.perf_counter() - start < 1

@@ -10,14 +10,12 @@ from dagrec import cli
 from dagrec.errors import ConfigError
 
 
-def test_defaults_bind_this_machine_only(tmp_path: Path) -> None:
+def test_default_host_is_loopback(tmp_path: Path) -> None:
     settings = make_settings(store=tmp_path)
     assert (settings.host, settings.port, settings.max_body) == ("127.0.0.1", 8000, 1_000_000)
 
 
-def test_the_environment_sets_what_is_not_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_sets_missing_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGREC_STORE", str(tmp_path))
     monkeypatch.setenv("DAGREC_PORT", "9000")
     monkeypatch.setenv("DAGREC_HOST", "0.0.0.0")
@@ -31,7 +29,7 @@ def test_the_environment_sets_what_is_not_given(
         ("PORT", "70000", "less than or equal to 65535"),
         ("MAX_BODY", "0", "greater than or equal to 1"),
         ("HOST", "", "at least 1 character"),
-        ("FEEDBACK", "", "must name a folder; leave the variable out"),
+        ("FEEDBACK", "", "must name a folder; unset the variable"),
         ("WATCH", "inf", "finite number, found 'inf'"),
         ("GRACE", "0.5", "valid integer"),
         ("ROOT_PATH", "recommend", "must be a path that starts with /, like /recommend, found"),
@@ -40,7 +38,7 @@ def test_the_environment_sets_what_is_not_given(
         ("CORS", "editor.example", "like https://editor.example"),
     ],
 )
-def test_a_wrong_variable_is_named(
+def test_invalid_variable_is_named(
     name: str, value: str, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"DAGREC_{name}", value)
@@ -48,13 +46,13 @@ def test_a_wrong_variable_is_named(
         make_settings(store=tmp_path)
 
 
-def test_a_store_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGREC_STORE", raising=False)
     with pytest.raises(ConfigError, match="DAGREC_STORE: Field required"):
         make_settings()
 
 
-def test_a_wrong_secret_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_secret_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGREC_API_KEY", "short")
     with pytest.raises(ConfigError, match=r"DAGREC_API_KEY: .*at least 8") as caught:
         make_settings(store=tmp_path)
@@ -65,7 +63,7 @@ def test_a_wrong_secret_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("secret", ["", "short", "has a space", "from-a-file\n", "schlüssel"])
 @pytest.mark.parametrize("name", sorted(SECRETS))
-def test_a_secret_that_no_header_can_carry_is_refused(
+def test_secret_that_no_header_can_carry_is_rejected(
     name: str, secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"DAGREC_{name.upper()}", secret)
@@ -73,23 +71,23 @@ def test_a_secret_that_no_header_can_carry_is_refused(
         make_settings(store=tmp_path)
 
 
-def test_a_slash_at_the_end_of_the_prefix_changes_nothing(tmp_path: Path) -> None:
+def test_root_path_drops_trailing_slash(tmp_path: Path) -> None:
     assert make_settings(store=tmp_path, root_path="/a/recommend/").root_path == "/a/recommend"
     assert make_settings(store=tmp_path, root_path="/").root_path == ""
 
 
-def test_variables_that_are_no_settings_are_found() -> None:
-    given = {
+def test_unknown_variables_are_listed() -> None:
+    environment = {
         "DAGREC_API_KEYS": "x",
         "dagrec_wacth": "5",
         "DAGREC_PORT": "1",
         "HOME": "/",
         "dagrec_host": "x",
     }
-    assert unknown_variables(given) == ["DAGREC_API_KEYS", "dagrec_wacth"]
+    assert unknown_variables(environment) == ["DAGREC_API_KEYS", "dagrec_wacth"]
 
 
-def test_every_setting_but_secrets_is_a_flag_that_names_its_variable() -> None:
+def test_settings_except_secrets_are_flags_naming_their_variable() -> None:
     command = typer.main.get_command(cli.app).commands["serve"]  # type: ignore[attr-defined]
     flags = {option: p for p in command.params for option in p.opts}
     for name in Settings.model_fields:
@@ -100,7 +98,9 @@ def test_every_setting_but_secrets_is_a_flag_that_names_its_variable() -> None:
     assert {"api_key", "admin_token"} == SECRETS
 
 
-def test_a_flag_comes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flag_takes_precedence_over_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DAGREC_CORS", "https://a, https://b")
     assert make_settings(store=tmp_path).cors == ("https://a", "https://b")
     assert make_settings(store=tmp_path, cors="https://c").cors == ("https://c",)

@@ -1,4 +1,4 @@
-"""Another bundle takes the live one's place, or is refused; who asks meanwhile gets an answer."""
+"""Bundles that are published while the service runs: swapped in, refused, reloaded and rolled back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
-from tests.service.bad_bundles import SPOILED
+from tests.service.bad_bundles import DAMAGES
 from tests.service.conftest import DATA
 
 Start = Callable[..., Any]
-TOKEN = {"authorization": "Bearer of-the-administrator"}
-ADMIN = {"DAGREC_ADMIN_TOKEN": "of-the-administrator"}
+TOKEN = {"authorization": "Bearer the-admin-token"}
+ADMIN = {"DAGREC_ADMIN_TOKEN": "the-admin-token"}
 
 
 def publish(store: Store, *models: str) -> str:
@@ -27,17 +27,17 @@ def publish(store: Store, *models: str) -> str:
 
 
 def wait_for(url: str, version: str) -> dict[str, Any]:
-    """What /health/ready says once that version answers; at most 20 seconds."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        found: dict[str, Any] = httpx2.get(f"{url}/health/ready").json()
-        if version in (found["version"], (found["refused"] or {}).get("version")):
-            return found
+    """Return the response of /health/ready once the version is live or refused, within 20 seconds."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        health: dict[str, Any] = httpx2.get(f"{url}/health/ready").json()
+        if version in (health["version"], (health["refused"] or {}).get("version")):
+            return health
         time.sleep(0.05)
-    raise AssertionError(f"{version} was neither taken nor refused")
+    raise AssertionError(f"{version} was neither loaded nor refused")
 
 
-def test_a_newly_published_bundle_is_taken_by_itself(small_store: Store, start_server: Start) -> None:
+def test_watch_loads_published_bundle(small_store: Store, start_server: Start) -> None:
     server = start_server(small_store.root, DAGREC_WATCH="0.1")
     server.wait_until_ready()
     version = publish(small_store, "vsknn")
@@ -45,23 +45,23 @@ def test_a_newly_published_bundle_is_taken_by_itself(small_store: Store, start_s
     answer = httpx2.post(f"{server.url}/predict", json={"path": ["service_301"]}).json()
     assert (answer["version"], answer["model"]) == (version, "vsknn")
     assert "dagrec_bundle_swaps_total 1.0" in httpx2.get(f"{server.url}/metrics").text
-    assert f"bundle {version} is live" not in server.stop(), "the log was to tell of warnings only"
+    assert f"bundle {version} is live" not in server.stop(), "logged below the level warning"
 
 
-@pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
-def test_a_bad_bundle_is_refused_and_seen_while_the_old_one_goes_on(
-    spoil: Callable[[Path], None], small_store: Store, start_server: Start
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_bundle_is_refused_and_current_one_stays(
+    damage: Callable[[Path], None], small_store: Store, start_server: Start
 ) -> None:
     server = start_server(small_store.root, DAGREC_WATCH="0.1")
     server.wait_until_ready()
     old = small_store.current()
-    bad = bad_version(small_store, spoil)
-    found = wait_for(server.url, bad)
-    assert (found["version"], found["refused"]["version"]) == (old, bad)
-    assert found["refused"]["why"]
+    bad = publish_damaged(small_store, damage)
+    health = wait_for(server.url, bad)
+    assert (health["version"], health["refused"]["version"]) == (old, bad)
+    assert health["refused"]["why"]
     time.sleep(0.4)
     metrics = httpx2.get(f"{server.url}/metrics").text
-    assert "dagrec_bundle_refusals_total 1.0" in metrics, "it was tried once"
+    assert "dagrec_bundle_refusals_total 1.0" in metrics, "the bundle was loaded more than once"
     assert "dagrec_bundle_refused 1.0" in metrics
     answer = httpx2.post(f"{server.url}/predict", json={"path": ["service_301"]}).json()
     assert answer["version"] == old
@@ -71,52 +71,52 @@ def test_a_bad_bundle_is_refused_and_seen_while_the_old_one_goes_on(
     assert f"bundle {bad} was refused" in log
 
 
-def bad_version(store: Store, spoil: Callable[[Path], None]) -> str:
-    """A bundle that is wrong when it becomes live."""
+def publish_damaged(store: Store, damage: Callable[[Path], None]) -> str:
+    """Make a damaged bundle live, and return its version."""
     other = Store(store.root.with_name("other"))
     version = publish(other, "markov")
-    spoil(other.bundles / version)
+    damage(other.bundles / version)
     (other.bundles / version).rename(store.bundles / version)
     store.pointer.write_text(version)
     return version
 
 
-def test_the_administrator_reloads_and_rolls_back(small_store: Store, start_server: Start) -> None:
+def test_admin_endpoints_reload_and_roll_back(small_store: Store, start_server: Start) -> None:
     server = start_server(small_store.root, DAGREC_WATCH="0", **ADMIN)
     server.wait_until_ready()
     first, second = small_store.current(), publish(small_store, "markov")
     with httpx2.Client(base_url=server.url) as client:
-        assert client.get("/health/ready").json()["version"] == first, "nobody looks by himself"
-        answer = client.post("/admin/reload", headers=TOKEN)
-        assert (answer.status_code, answer.json()) == (200, {"version": second})
-        answer = client.post("/admin/rollback", headers=TOKEN)
-        assert (answer.status_code, answer.json()) == (200, {"version": first})
+        assert client.get("/health/ready").json()["version"] == first, "loaded without a request"
+        response = client.post("/admin/reload", headers=TOKEN)
+        assert (response.status_code, response.json()) == (200, {"version": second})
+        response = client.post("/admin/rollback", headers=TOKEN)
+        assert (response.status_code, response.json()) == (200, {"version": first})
         assert small_store.current() == first
-        nothing = client.post("/admin/rollback", headers=TOKEN)
-        assert nothing.status_code == 409
-        assert "rolling back needs a version before" in nothing.json()["detail"]
+        response = client.post("/admin/rollback", headers=TOKEN)
+        assert response.status_code == 409
+        assert "a rollback needs a version before" in response.json()["detail"]
         small_store.pointer.write_text("nowhere")
-        refused = client.post("/admin/reload", headers=TOKEN)
-        assert refused.status_code == 409
-        assert "must name one of the bundles" in refused.json()["detail"]
+        response = client.post("/admin/reload", headers=TOKEN)
+        assert response.status_code == 409
+        assert "must name one of the bundles" in response.json()["detail"]
         assert client.get("/health/ready").json()["version"] == first
     server.stop()
 
 
 @pytest.mark.parametrize("path", ["/admin/reload", "/admin/rollback"])
-def test_administration_is_off_without_a_token_and_shut_without_the_right_one(
+def test_admin_endpoints_reject_missing_and_wrong_token(
     path: str, small_store: Store, start_server: Start, client: httpx2.Client
 ) -> None:
-    off = client.post(path, headers=TOKEN)
-    assert off.status_code == 403
-    assert "set DAGREC_ADMIN_TOKEN to switch it on" in off.json()["detail"]
+    response = client.post(path, headers=TOKEN)
+    assert response.status_code == 403
+    assert "set DAGREC_ADMIN_TOKEN to switch it on" in response.json()["detail"]
     server = start_server(small_store.root, **ADMIN)
     server.wait_until_ready()
-    wrong = ({}, {"authorization": "Bearer another"}, {"authorization": "Basic of-the-administrator"})
+    wrong = ({}, {"authorization": "Bearer another"}, {"authorization": "Basic the-admin-token"})
     for headers in wrong:
-        shut = httpx2.post(f"{server.url}{path}", headers=headers)
-        assert shut.status_code == 401
-        assert shut.headers["www-authenticate"] == "Bearer"
-        assert "DAGREC_ADMIN_TOKEN" in shut.json()["detail"]
+        response = httpx2.post(f"{server.url}{path}", headers=headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "DAGREC_ADMIN_TOKEN" in response.json()["detail"]
     assert small_store.current() in httpx2.get(f"{server.url}/health/ready").text
-    assert "of-the-administrator" not in server.stop()
+    assert "the-admin-token" not in server.stop()

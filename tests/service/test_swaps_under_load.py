@@ -1,5 +1,4 @@
-"""Eight clients ask without a pause while bundles come, good and bad: nothing but the version that an
-answer names may tell them."""
+"""Bundle swaps while eight clients send requests: each answer must be that of the version it names."""
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.store import Store
-from tests.recommend.asking import ENDS, all_of, chain
-from tests.service.bad_bundles import SPOILED
+from tests.recommend.requests import TWO_OPEN_ENDS, answers_of, chain
+from tests.service.bad_bundles import DAMAGES
 from tests.service.conftest import DATA, Server
 from tests.service.test_swap import Start, wait_for
 
@@ -35,163 +34,163 @@ Json = Any
 CLIENTS = 8
 MODELS = ("markov", "gru4rec", "dagset", "vsknn")
 PATH = {"path": ["table_1001002", "service_301"]}
-QUESTIONS: tuple[Json, ...] = (
+REQUESTS: tuple[Json, ...] = (
     *({**PATH, "model": model} for model in MODELS),
     *({**chain(301, 303, at="n1"), "model": model} for model in MODELS),
     {**PATH, "models": "all", "mask": "soft"},
-    {"composition": ENDS, "models": "all", "k": 3},
+    {"composition": TWO_OPEN_ENDS, "models": "all", "k": 3},
     {**PATH, "explain": True, "deny": ["service_303"]},
-    {"path": ["nobody", "knows"]},
+    {"path": ["unknown", "nodes"]},
 )
-BATCH = {"requests": list(QUESTIONS)}
+BATCH = {"requests": list(REQUESTS)}
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
-    """Bundles of the two halves of the data: hardly an answer is the same."""
+    """Bundles trained on two halves of the data, so that most answers differ."""
     folder = tmp_path_factory.mktemp("halves")
     documents = json.loads(DATA.read_bytes())
     config = load_config(models=MODELS, overrides=["gru4rec.epochs=1", "dagset.epochs=1"])
-    found = []
+    bundles = []
     for i in range(2):
         file, store = folder / f"{i}.json", Store(folder / str(i))
         file.write_text(json.dumps(documents[i::2]))
         train(read(file), store, config, measure=0)
-        found.append(store.load())
-    return found
+        bundles.append(store.load())
+    return bundles
 
 
-def publish_bad(bundle: Bundle, store: Store, spoil: Callable[[Path], None]) -> str:
-    """Make a spoiled bundle the live one, which no publisher of ours would do."""
+def publish_damaged(bundle: Bundle, store: Store, damage: Callable[[Path], None]) -> str:
+    """Make a damaged bundle live, past the checks of the store."""
     other = Store(store.root.with_name("other"))
     version = other.publish(bundle)
-    spoil(other.bundles / version)
+    damage(other.bundles / version)
     shutil.move(other.bundles / version, store.bundles / version)
     store.pointer.write_text(version)
     return version
 
 
-Asked = list[tuple[int, Json]]
-"""Number of a question (that of the batch is the last), and what was answered."""
+Responses = list[tuple[int, Json]]
+"""Pairs of a request's index (the batch comes last) and the body of the response."""
 
 
-def ask(url: str, first: int, stop: Event) -> Asked:
-    """Ask one question after another, the batch among them, until told to stop."""
-    found: Asked = []
+def send_requests(url: str, first: int, stop: Event) -> Responses:
+    """Send the requests and the batch in turn, from number ``first`` on, until ``stop`` is set."""
+    responses: Responses = []
     with httpx2.Client(base_url=url) as client:
-        for number in islice(cycle(range(len(QUESTIONS) + 1)), first, None):
+        for number in islice(cycle(range(len(REQUESTS) + 1)), first, None):
             if stop.is_set():
-                return found
-            if number < len(QUESTIONS):
-                answer = client.post("/predict", json=QUESTIONS[number])
+                return responses
+            if number < len(REQUESTS):
+                response = client.post("/predict", json=REQUESTS[number])
             else:
-                answer = client.post("/predict/batch", json=BATCH)
-            assert answer.status_code == 200, answer.text
-            found.append((number, answer.json()))
+                response = client.post("/predict/batch", json=BATCH)
+            assert response.status_code == 200, response.text
+            responses.append((number, response.json()))
     raise AssertionError("unreachable")
 
 
 @contextmanager
-def asking(server: Server) -> Iterator[Asked]:
-    """Clients that ask while the block runs; what they were answered stands in the list behind it."""
-    found: Asked = []
+def load(server: Server) -> Iterator[Responses]:
+    """Send requests while the block runs. The list holds the responses after the block."""
+    responses: Responses = []
     stop = Event()
     with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(ask, server.url, first, stop) for first in range(CLIENTS)]
+        clients = [pool.submit(send_requests, server.url, first, stop) for first in range(CLIENTS)]
         try:
-            yield found
+            yield responses
         finally:
             stop.set()
         for client in clients:
-            found += client.result()
+            responses += client.result()
 
 
 def versions(answer: Json) -> set[str]:
-    """All versions that an answer names."""
+    """Return all versions in a response."""
     if isinstance(answer, list):
         return {version for part in answer for version in versions(part)}
     return {answer["version"]} if "version" in answer else versions(answer["answers"])
 
 
 def ranking(answer: Answer | Answers) -> list[list[Prediction]]:
-    return [part.predictions for part in all_of(answer)]
+    return [part.predictions for part in answers_of(answer)]
 
 
-def check_equal(found: Json, expected: Json) -> None:
-    """The same but for the time that it took, and the last bits of what was scored in other company."""
+def check_equal(actual: Json, expected: Json) -> None:
+    """Check that answers are equal, except for their times and rounding differences between batches."""
     if isinstance(expected, dict):
-        assert set(found) == set(expected)
+        assert set(actual) == set(expected)
         for name in set(expected) - {"took_ms"}:
-            check_equal(found[name], expected[name])
+            check_equal(actual[name], expected[name])
     elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            check_equal(one, other)
+        assert len(actual) == len(expected)
+        for part, expected_part in zip(actual, expected, strict=True):
+            check_equal(part, expected_part)
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-5)
+        assert actual == pytest.approx(expected, rel=1e-5)
     else:
-        assert found == expected
+        assert actual == expected
 
 
-def check_answers(answers: Asked, store: Store) -> Counter[str]:
-    """Each is, whole, what the library says with the version that it names. Answers a version."""
+def check_responses(responses: Responses, store: Store) -> Counter[str]:
+    """Check each response against the library's, and return the number of responses of each version."""
 
     @cache
-    def library(version: str) -> list[Json]:
+    def expected(version: str) -> list[Json]:
         predictor = Predictor(store.load(version))
-        requests = [make_request(question) for question in QUESTIONS]
-        alone = [predictor.answer(request).model_dump(mode="json") for request in requests]
-        return [*alone, {"answers": alone, "took_ms": 0.0}]
+        requests = [make_request(fields) for fields in REQUESTS]
+        answers = [predictor.answer(request).model_dump(mode="json") for request in requests]
+        return [*answers, {"answers": answers, "took_ms": 0.0}]
 
     counts: Counter[str] = Counter()
-    for number, answer in answers:
-        (version,) = versions(answer)
-        check_equal(answer, library(version)[number])
+    for number, response in responses:
+        (version,) = versions(response)
+        check_equal(response, expected(version)[number])
         counts[version] += 1
     return counts
 
 
 def check_swaps(
-    store: Store, start_server: Start, halves: Sequence[Bundle], swaps: int, bad: int
+    store: Store, start_server: Start, halves: Sequence[Bundle], swaps: int, damaged: int
 ) -> None:
-    """So many swaps, spread among them so many bad bundles, under load."""
+    """Check a number of swaps under load, with a number of damaged bundles spread among them."""
     good = [store.publish(halves[0])]
     server = start_server(store.root, DAGREC_WATCH="0.05")
     server.wait_until_ready()
-    spoiled = dict(zip(count(1, swaps // bad), SPOILED[:bad], strict=False))
-    with asking(server) as answers:
+    damages = dict(zip(count(1, swaps // damaged), DAMAGES[:damaged], strict=False))
+    with load(server) as responses:
         for number in range(1, swaps + 1):
-            if number in spoiled:
-                refused = publish_bad(halves[number % 2], store, spoiled[number])
-                found = wait_for(server.url, refused)
-                assert (found["version"], found["refused"]["version"]) == (good[-1], refused)
+            if number in damages:
+                refused = publish_damaged(halves[number % 2], store, damages[number])
+                health = wait_for(server.url, refused)
+                assert (health["version"], health["refused"]["version"]) == (good[-1], refused)
             good.append(store.publish(halves[number % 2]))
             assert wait_for(server.url, good[-1])["refused"] is None
     metrics = httpx2.get(f"{server.url}/metrics").text
     log = server.stop()
-    counts = check_answers(answers, store)
-    assert set(counts) == set(good), "a version was never asked, or a bad one answered"
+    counts = check_responses(responses, store)
+    assert set(counts) == set(good), "a version never answered, or a damaged one did"
     assert f"dagrec_bundle_swaps_total {swaps}.0" in metrics
-    assert f"dagrec_bundle_refusals_total {bad}.0" in metrics
-    assert log.count("was refused") == bad
-    print(f"{sum(counts.values())} answers, from {min(counts.values())} a version")
+    assert f"dagrec_bundle_refusals_total {damaged}.0" in metrics
+    assert log.count("was refused") == damaged
+    print(f"{sum(counts.values())} responses, at least {min(counts.values())} per version")
 
 
-def test_answers_of_two_bundles_differ(halves: Sequence[Bundle]) -> None:
-    """Or else the tests below would tell nothing."""
-    for question in QUESTIONS:
-        one, other = (Predictor(bundle).answer(make_request(question)) for bundle in halves)
-        assert ranking(one) != ranking(other)
+def test_answers_of_halves_differ(halves: Sequence[Bundle]) -> None:
+    """The tests below rely on this."""
+    for fields in REQUESTS:
+        first, second = (Predictor(bundle).answer(make_request(fields)) for bundle in halves)
+        assert ranking(first) != ranking(second)
 
 
-def test_no_request_fails_and_no_answer_is_of_two_bundles(
+def test_answers_match_their_version_during_swaps(
     tmp_path: Path, start_server: Start, halves: Sequence[Bundle]
 ) -> None:
-    check_swaps(Store(tmp_path / "store"), start_server, halves, swaps=3, bad=1)
+    check_swaps(Store(tmp_path / "store"), start_server, halves, swaps=3, damaged=1)
 
 
 @pytest.mark.slow
-def test_twenty_swaps_and_three_bad_bundles(
+def test_answers_match_their_version_during_twenty_swaps(
     tmp_path: Path, start_server: Start, halves: Sequence[Bundle]
 ) -> None:
-    check_swaps(Store(tmp_path / "store"), start_server, halves, swaps=20, bad=3)
+    check_swaps(Store(tmp_path / "store"), start_server, halves, swaps=20, damaged=3)

@@ -1,4 +1,4 @@
-"""One small set of trained recommenders, published where a test wants it."""
+"""A bundle of every recommender, trained on a small data set, and stores that contain it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle
 from dagrec.store.store import Store
 from dagrec.training.data import TrainingData
-from tests.contract.recommenders import options
+from tests.contract.recommenders import quick_options
 
 
 @pytest.fixture(scope="session")
 def training() -> TrainingData:
-    """Sixty compositions of the known world, and one declared link."""
+    """Sixty synthetic compositions and one declared link."""
     world = World(WorldOptions(compositions=60))
     examples, _ = extract([read_composition(document) for document in world.draw()])
     return TrainingData.of(examples, catalogue=[(examples[0].context.path[-1], examples[0].target)])
@@ -29,14 +29,14 @@ def training() -> TrainingData:
 
 @pytest.fixture(scope="session")
 def trained(training: TrainingData) -> Bundle:
-    """Every registered recommender, trained as shortly as it can be."""
-    config = load_config(changes={"models": {name: options(name, 1) for name in MODELS}})
+    """A bundle of every recommender, trained for one epoch."""
+    config = load_config(changes={"models": {name: quick_options(name, 1) for name in MODELS}})
     graph = training.graph
     return Bundle.of(
         {name: Fitted(config.recommender(name).fit(training), graph) for name in MODELS},
         Evidence.of(training.examples, training.vocabulary),
         champion="markov",
-        data={"path": "a world", "examples": len(training.examples)},
+        data={"path": "synthetic", "examples": len(training.examples)},
         config=config.model_dump(mode="json"),
     )
 

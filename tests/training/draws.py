@@ -1,4 +1,4 @@
-"""Draws of services whose sums are known."""
+"""Helpers for tests of sampling."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SCORES = torch.tensor([9.0, 0.5, 1.5, 9.0, -1.0, 1.0, 9.0], dtype=torch.float64)
 ALPHAS = [0.0, 0.5, 0.75, 1.0]
 
 
-def undrawn(rows: int) -> Tensor:
-    """Targets that no draw of :data:`COUNTS` can hit."""
+def undrawable_targets(rows: int) -> Tensor:
+    """Targets with count 0, which are never drawn."""
     return torch.zeros(rows, dtype=torch.int64)
 
 
@@ -27,28 +27,28 @@ def shares(alpha: float, counts: Tensor = COUNTS) -> Tensor:
 
 
 def estimates(draw: Draw) -> Tensor:
-    """[P] the sum of exp(s) over services, estimated from each row."""
+    """[P] estimate of the sum of exp(s) over services from each row."""
     terms = (SCORES[draw.columns] - draw.log_expected.double()).exp()
     return (terms * draw.valid).sum(dim=1)
 
 
 def sum_without(*columns: int) -> float:
-    """The sum of exp(s) over the services that can be drawn, without these."""
-    kept = COUNTS > 0
-    kept[list(columns)] = False
-    return float(SCORES[kept].exp().sum())
+    """The sum of exp(s) over all services with a positive count, except ``columns``."""
+    included = COUNTS > 0
+    included[list(columns)] = False
+    return float(SCORES[included].exp().sum())
 
 
-def near(values: Tensor, expected: float) -> bool:
-    """Whether the mean of independent values is within four standard errors, which are small."""
+def mean_is_close(values: Tensor, expected: float) -> bool:
+    """Whether the mean of independent values is within four (small) standard errors."""
     error = float(values.std() / math.sqrt(len(values)))
     assert error < 0.05 * expected
     return abs(float(values.mean()) - expected) < 4 * error
 
 
 @dataclass(frozen=True)
-class Giving(Sampler):
-    """Draws these columns, and fails when it is asked for more."""
+class FixedSampler(Sampler):
+    """A sampler that draws the given columns, and fails if there are not enough."""
 
     columns: Iterator[int]
 
@@ -57,5 +57,5 @@ class Giving(Sampler):
         return torch.tensor([next(self.columns) for _ in range(size)], dtype=torch.int64)
 
 
-def giving(columns: Iterable[int], counts: Tensor = COUNTS) -> Giving:
-    return Giving(**vars(Sampler.of(counts, 0.75)), columns=iter(columns))
+def fixed_sampler(columns: Iterable[int], counts: Tensor = COUNTS) -> FixedSampler:
+    return FixedSampler(**vars(Sampler.of(counts, 0.75)), columns=iter(columns))

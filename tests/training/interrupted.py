@@ -1,4 +1,4 @@
-"""Trainings that are interrupted, and what is left of them."""
+"""Helpers for tests of interrupted trainings."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ def train(
     stop: int | None = None,
     seconds: float = 0.0,
 ) -> list[int]:
-    """Fit it, or until it is stopped in the epoch ``stop``. Returns the epochs that were told."""
-    told: list[int] = []
+    """Fit a learner, or interrupt it in epoch ``stop``. Returns the epochs that were run."""
+    epochs: list[int] = []
 
-    def tell(_name: str, epoch: Epoch, _epochs: int) -> None:
-        told.append(epoch.epoch)
+    def record(_name: str, epoch: Epoch, _epochs: int) -> None:
+        epochs.append(epoch.epoch)
         if epoch.epoch == stop:
             raise StopError
 
-    stopped = nullcontext() if stop is None else pytest.raises(StopError)
-    with stopped, on_cpu(progress=tell, checkpoints=folder, checkpoint_seconds=seconds):
+    interruption = nullcontext() if stop is None else pytest.raises(StopError)
+    with interruption, on_cpu(progress=record, checkpoints=folder, checkpoint_seconds=seconds):
         learner.fit(data or everything().data)
-    return told
+    return epochs
 
 
-def same(a: NetworkRecommender, b: NetworkRecommender) -> bool:
-    """Equal to the last bit."""
+def equal(a: NetworkRecommender, b: NetworkRecommender) -> bool:
+    """Check that weights and history are exactly equal."""
     assert a.history == b.history
     assert a.state().keys() == b.state().keys()
     assert all(np.array_equal(array, b.state()[name]) for name, array in a.state().items())
     return True
 
 
-def only(folder: Path) -> Path:
-    """The one file of a folder."""
-    (found,) = folder.iterdir()
-    return found
+def single_file(folder: Path) -> Path:
+    """The only file of a folder."""
+    (file,) = folder.iterdir()
+    return file

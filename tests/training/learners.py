@@ -1,4 +1,4 @@
-"""The simplest networks that can be trained, for tests of what trains them."""
+"""Simple networks, for tests of training."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from dagrec.training.runtime import Runtime, use_runtime
 from dagrec.types import Floats, Ids
 
 RANK = int(os.environ.get("RANK", "0"))
-STILL = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
+NO_DROPOUT = {"embedding_dropout": 0.0, "hidden_dropout": 0.0}
 SMALL = {"embedding": 8, "hidden": 8, "layers": 1}
 
 
 class LastInputs(NamedTuple):
-    """last: [R] the last node of each context."""
+    """last: [R] last node of each context."""
 
     last: Tensor
 
 
 @dataclass(frozen=True)
-class Lasts:
-    """Each context a unit of its own, of which the last node is all that is read."""
+class LastNodeUnits:
+    """Units of one context each, of which only the last node is read."""
 
     contexts: Contexts
 
@@ -49,7 +49,7 @@ class Lasts:
 
 
 class TableNetwork(Network):
-    """One score for each service and last node: the simplest network that can learn transitions."""
+    """A table with one score for each last node and service."""
 
     def __init__(self, nodes: int, services: int, start: float) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class TableNetwork(Network):
 
 
 class TableConfig(TrainingOptions):
-    """A table, and how it is trained."""
+    """Hyperparameters of a table."""
 
-    start: float = Field(0.0, description="every score before training")
+    start: float = Field(0.0, description="initial value of all scores")
 
 
 class Table(NetworkRecommender):
-    """A recommender that knows the last node of a context."""
+    """A recommender that only uses the last node of a context."""
 
     name = "table"
     paper = "none"
@@ -81,36 +81,36 @@ class Table(NetworkRecommender):
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> TableNetwork:  # noqa: ARG002
         return self.network(len(vocabulary), len(vocabulary.services), self.config.start)
 
-    def units(self, contexts: Contexts, *, training: bool) -> Lasts:  # noqa: ARG002
-        return Lasts(contexts)
+    def units(self, contexts: Contexts, *, training: bool) -> LastNodeUnits:  # noqa: ARG002
+        return LastNodeUnits(contexts)
 
 
-class Spoiled(GRU4Rec):
-    """A GRU4Rec to which something happens, in some processes, just before the pass number ``pass_``.
+class FaultyGRU4Rec(GRU4Rec):
+    """A GRU4Rec with a fault just before forward pass number ``pass_`` (from 0) in some processes.
 
-    Passes are counted from 0. ``fill`` makes its weights NaN; ``raise`` raises.
+    The fault ``fill`` sets weights to NaN, and ``raise`` raises an exception.
     """
 
     pass_: int
-    what: Literal["fill", "raise"]
+    fault: Literal["fill", "raise"]
     ranks: tuple[int, ...]
-    seed_inside = -1
-    """What torch's generator was seeded with when the network was built."""
+    build_seed = -1
+    """The seed of torch's generator when the network was built."""
 
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> GRUNetwork:
-        self.seed_inside = torch.initial_seed()
+        self.build_seed = torch.initial_seed()
         network = super().build(vocabulary, data)
         passes = count()
 
-        def happen(*_: object) -> None:
+        def inject_fault(*_: object) -> None:
             if next(passes) != self.pass_ or RANK not in self.ranks:
                 return
-            if self.what == "raise":
+            if self.fault == "raise":
                 raise RuntimeError(f"the network of process {RANK} is broken")
             with torch.no_grad():
                 network.embed.weight.fill_(torch.nan)
 
-        network.embed.register_forward_pre_hook(happen)
+        network.embed.register_forward_pre_hook(inject_fault)
         return network
 
 
@@ -122,21 +122,21 @@ def gru(*, seed: int = 0, **options: Any) -> GRU4Rec:
     return GRU4Rec(GRU4RecConfig(**{**SMALL, **options}), seed=seed)
 
 
-def spoiled(
+def faulty_gru(
     pass_: int,
-    what: Literal["fill", "raise"],
+    fault: Literal["fill", "raise"],
     *,
     ranks: tuple[int, ...] = (0, 1),
     seed: int = 0,
     **options: Any,
-) -> Spoiled:
-    learner = Spoiled(GRU4RecConfig(**{**SMALL, **options}), seed=seed)
-    learner.pass_, learner.what, learner.ranks = pass_, what, ranks
+) -> FaultyGRU4Rec:
+    learner = FaultyGRU4Rec(GRU4RecConfig(**{**SMALL, **options}), seed=seed)
+    learner.pass_, learner.fault, learner.ranks = pass_, fault, ranks
     return learner
 
 
 def on_cpu(**options: Any) -> AbstractContextManager[Runtime]:
-    """What is fitted inside is trained on one thread of the CPU and in silence, but for ``options``."""
+    """A runtime on one thread of the CPU without progress, with other ``options`` if given."""
     return use_runtime(Runtime(**{"device": "cpu", "progress": None, **options}))
 
 
@@ -145,19 +145,19 @@ def fitted(learner: NetworkRecommender, data: TrainingData) -> NetworkRecommende
 
 
 def network_of(learner: NetworkRecommender) -> Network:
-    """The trained network itself, which no caller of a recommender needs."""
+    """The trained network of a recommender."""
     network = learner._network
     assert network is not None
     return network
 
 
 def mean_loss(learner: NetworkRecommender, data: TrainingData) -> float:
-    """Mean negative log-likelihood of single examples, by PyTorch's own cross-entropy."""
+    """The mean negative log-likelihood of the examples, by PyTorch's cross-entropy."""
     scores = torch.from_numpy(learner.score(data.contexts)[data.rows])
     return nn.functional.cross_entropy(scores, torch.from_numpy(data.targets)).item()
 
 
-def vector(learner: NetworkRecommender) -> Floats:
-    """All weights of the trained network in a row."""
+def weight_vector(learner: NetworkRecommender) -> Floats:
+    """All weights of the trained network as one vector."""
     state = learner.state()
     return np.concatenate([state[name].ravel() for name in sorted(state)]).astype(np.float64)

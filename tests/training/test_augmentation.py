@@ -23,29 +23,29 @@ from tests.data.dags import chain, dag, dags, diamonds
 
 KEYS = [f"s{i:03}" for i in range(200)]
 NUMBERS = Vocabulary(tuple(KEYS), ())
-"""Key s007 has node id 7 + FIRST_SERVICE: rows of it show where their nodes come from."""
+"""Key s007 has node id 7 + FIRST_SERVICE."""
 LENGTHS = st.lists(st.integers(0, 9), max_size=8)
 OPTIONS = st.builds(Augmentation, node_mask=st.floats(0, 0.9), crop=st.floats(0, 1))
 SEEDS = st.integers(0, 2**32)
 
 
-def random(seed: int = 0) -> np.random.Generator:
+def make_rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def counted(*lengths: int) -> Contexts:
-    """Contexts of these lengths over nodes s000, s001, ...; their arrays cannot be written to."""
-    return frozen(NUMBERS.encode([Context(tuple(KEYS[:length])) for length in lengths]))
+def numbered_contexts(*lengths: int) -> Contexts:
+    """Contexts of these lengths over the nodes s000, s001, ..., with read-only arrays."""
+    return read_only(NUMBERS.encode([Context(tuple(KEYS[:length])) for length in lengths]))
 
 
-def frozen(contexts: Contexts) -> Contexts:
+def read_only(contexts: Contexts) -> Contexts:
     for array in (contexts.nodes, contexts.lengths):
         array.flags.writeable = False
     return contexts
 
 
 def rows_of(contexts: Contexts) -> list[list[int]]:
-    """The rows without their padding, which is checked."""
+    """Check the padding, and return the rows without it."""
     for row, length in zip(contexts.nodes, contexts.lengths, strict=True):
         assert (row[:length] != PADDING).all()
         assert (row[length:] == PADDING).all()
@@ -54,40 +54,39 @@ def rows_of(contexts: Contexts) -> list[list[int]]:
     return [row[:length].tolist() for row, length in pairs]
 
 
-def lines(compositions: Sequence[Composition]) -> tuple[Contexts, Vocabulary]:
-    """Every node of them as a frontier, read from its upstream DAG."""
+def upstream_contexts(compositions: Sequence[Composition]) -> tuple[Contexts, Vocabulary]:
+    """A context for every node, which is read from the upstream DAG of the node."""
     contexts = []
     for composition in compositions:
         for node in composition.nodes:
-            line = Context((), composition, node.id).upstream()
-            keys = tuple(composition.by_id[id_].key for id_ in line)
+            upstream = Context((), composition, node.id).upstream()
+            keys = tuple(composition.by_id[id_].key for id_ in upstream)
             contexts.append(Context(keys, composition, node.id))
     vocabulary = Vocabulary.of([Example(context, "target", "", 0) for context in contexts])
-    return frozen(vocabulary.encode(contexts)), vocabulary
+    return read_only(vocabulary.encode(contexts)), vocabulary
 
 
-def with_own_keys(composition: Composition) -> Composition:
-    """The same structure, with each key at one node: a row of keys tells its nodes."""
+def with_unique_keys(composition: Composition) -> Composition:
+    """The same structure with a different key for each node."""
     nodes = [replace(node, key=node.id) for node in composition.nodes]
     return compose("own", nodes, composition.links)[0]
 
 
-def same(a: Contexts, b: Contexts) -> bool:
+def equal(a: Contexts, b: Contexts) -> bool:
     return np.array_equal(a.nodes, b.nodes) and np.array_equal(a.lengths, b.lengths)
 
 
 # Options
 
 
-def test_nothing_is_active_unless_asked_for() -> None:
+def test_augmentation_is_inactive_by_default() -> None:
     assert not Augmentation().active
     for name in Augmentation.model_fields:
         assert Augmentation(**{name: 0.1}).active
 
 
 @pytest.mark.parametrize("values", [{"node_mask": 1}, {"crop": 1.1}, {"reorder": -0.1}])
-def test_probabilities_are_probabilities(values: dict[str, float]) -> None:
-    """A context with all nodes masked but the last would be a context of one node."""
+def test_augmentation_rejects_invalid_probabilities(values: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Augmentation(**values)
 
@@ -96,19 +95,21 @@ def test_probabilities_are_probabilities(values: dict[str, float]) -> None:
 
 
 @given(lengths=LENGTHS, seed=SEEDS)
-def test_inactive_options_change_nothing_and_draw_nothing(lengths: list[int], seed: int) -> None:
-    contexts, rng = counted(*lengths), random(seed)
+def test_inactive_augmentation_is_identity_without_random_numbers(
+    lengths: list[int], seed: int
+) -> None:
+    contexts, rng = numbered_contexts(*lengths), make_rng(seed)
     for options in (Augmentation(), Augmentation(reorder=1)):
-        assert same(augment(contexts, options, rng), contexts)
-    assert rng.random() == random(seed).random()
+        assert equal(augment(contexts, options, rng), contexts)
+    assert rng.random() == make_rng(seed).random()
 
 
 @given(lengths=LENGTHS, options=OPTIONS, seed=SEEDS)
-def test_a_changed_context_is_a_masked_newest_part_with_its_last_node(
+def test_augmented_context_is_masked_suffix_with_same_last_node(
     lengths: list[int], options: Augmentation, seed: int
 ) -> None:
-    contexts = counted(*lengths)
-    changed = augment(contexts, options, random(seed))
+    contexts = numbered_contexts(*lengths)
+    changed = augment(contexts, options, make_rng(seed))
     assert changed.origins == contexts.origins
     assert np.array_equal(changed.last, contexts.last)
     for before, after in zip(rows_of(contexts), rows_of(changed), strict=True):
@@ -118,83 +119,86 @@ def test_a_changed_context_is_a_masked_newest_part_with_its_last_node(
 
 
 @given(lengths=LENGTHS, options=OPTIONS, seed=SEEDS)
-def test_one_seed_gives_one_result(lengths: list[int], options: Augmentation, seed: int) -> None:
-    contexts = counted(*lengths)
-    assert same(*(augment(contexts, options, random(seed)) for _ in range(2)))
+def test_augment_is_reproducible(lengths: list[int], options: Augmentation, seed: int) -> None:
+    contexts = numbered_contexts(*lengths)
+    assert equal(*(augment(contexts, options, make_rng(seed)) for _ in range(2)))
 
 
-def test_another_seed_gives_another_result() -> None:
-    contexts, options = counted(*[9] * 50), Augmentation(node_mask=0.5, crop=0.5)
-    assert not same(*(augment(contexts, options, random(seed)) for seed in (0, 1)))
+def test_augment_depends_on_seed() -> None:
+    contexts, options = numbered_contexts(*[9] * 50), Augmentation(node_mask=0.5, crop=0.5)
+    assert not equal(*(augment(contexts, options, make_rng(seed)) for seed in (0, 1)))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_masks_take_their_share_of_the_nodes_before_the_last(share: float) -> None:
-    contexts = counted(*[1, 2, 11, 6] * 1000)
-    changed = augment(contexts, Augmentation(node_mask=share), random())
+def test_share_of_masked_nodes(share: float) -> None:
+    contexts = numbered_contexts(*[1, 2, 11, 6] * 1000)
+    changed = augment(contexts, Augmentation(node_mask=share), make_rng())
     assert np.array_equal(changed.lengths, contexts.lengths)
     masked = (changed.nodes == UNKNOWN).sum()
-    able = int((contexts.lengths - 1).sum())
-    # Four standard deviations of a binomial share.
-    assert abs(masked / able - share) < 4 * (share * (1 - share) / able) ** 0.5
-    by_place = (changed.nodes == UNKNOWN)[2::4].mean(axis=0)
-    assert by_place[:10] == pytest.approx([share] * 10, abs=4 * (share * (1 - share) / 1000) ** 0.5)
-    assert by_place[10] == 0
+    maskable = int((contexts.lengths - 1).sum())
+    # four standard deviations of a binomial share
+    assert abs(masked / maskable - share) < 4 * (share * (1 - share) / maskable) ** 0.5
+    by_position = (changed.nodes == UNKNOWN)[2::4].mean(axis=0)
+    tolerance = 4 * (share * (1 - share) / 1000) ** 0.5
+    assert by_position[:10] == pytest.approx([share] * 10, abs=tolerance)
+    assert by_position[10] == 0
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_crops_take_their_share_of_the_contexts_and_every_length_as_often(share: float) -> None:
-    contexts = counted(*[6, 1] * 3000)
-    changed = augment(contexts, Augmentation(crop=share), random())
-    found = np.bincount(changed.lengths[::2], minlength=7)
-    expected = [0, *[3000 * share / 5] * 5, 3000 * (1 - share)]
-    kept = np.array(expected) > 0
-    assert found[~kept].sum() == 0
-    assert chisquare(found[kept], np.array(expected)[kept]).pvalue > 1e-4
+def test_share_and_lengths_of_cropped_contexts(share: float) -> None:
+    contexts = numbered_contexts(*[6, 1] * 3000)
+    changed = augment(contexts, Augmentation(crop=share), make_rng())
+    counts = np.bincount(changed.lengths[::2], minlength=7)
+    expected = np.array([0, *[3000 * share / 5] * 5, 3000 * (1 - share)])
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    assert chisquare(counts[possible], expected[possible]).pvalue > 1e-4
     assert (changed.lengths[1::2] == 1).all()
 
 
-def test_a_crop_leaves_no_more_padding_than_is_needed() -> None:
-    changed = augment(counted(2, 2, 1), Augmentation(crop=1), random())
+def test_crop_removes_unused_padding() -> None:
+    changed = augment(numbered_contexts(2, 2, 1), Augmentation(crop=1), make_rng())
     assert changed.nodes.tolist() == [[1 + FIRST_SERVICE], [1 + FIRST_SERVICE], [FIRST_SERVICE]]
 
 
-def test_contexts_of_one_node_or_none_stay_as_they_are() -> None:
-    contexts = counted(0, 1, 0, 1)
-    assert same(augment(contexts, Augmentation(crop=1, node_mask=0.99), random()), contexts)
+def test_contexts_with_less_than_two_nodes_are_not_changed() -> None:
+    contexts = numbered_contexts(0, 1, 0, 1)
+    assert equal(augment(contexts, Augmentation(crop=1, node_mask=0.99), make_rng()), contexts)
 
 
 # Linear extensions
 
 
 def parents_of(composition: Composition) -> list[list[int]]:
-    place = {id_: i for i, id_ in enumerate(composition.order)}
-    return [[place[p] for p in composition.parents[id_]] for id_ in composition.order]
+    position = {id_: i for i, id_ in enumerate(composition.order)}
+    return [[position[p] for p in composition.parents[id_]] for id_ in composition.order]
 
 
 def is_extension(order: Sequence[int], parents: Sequence[Sequence[int]]) -> bool:
-    at = {node: i for i, node in enumerate(order)}
+    position = {node: i for i, node in enumerate(order)}
     return sorted(order) == list(range(len(parents))) and all(
-        at[parent] < at[node] for node, before in enumerate(parents) for parent in before
+        position[parent] < position[node]
+        for node, node_parents in enumerate(parents)
+        for parent in node_parents
     )
 
 
 @given(composition=dags(), seed=SEEDS, data=st.data())
-def test_every_node_comes_after_its_parents(
+def test_linear_extension_has_nodes_after_their_parents(
     composition: Composition, seed: int, data: st.DataObject
 ) -> None:
-    """Whatever order the nodes are given in; and one that is such an order already is kept."""
+    """Nodes may be given in any order, and a topological order is kept."""
     parents = parents_of(composition)
     assert linear_extension(parents, None) == list(range(len(parents)))
-    place = data.draw(st.permutations(range(len(parents))))
+    new_number = data.draw(st.permutations(range(len(parents))))
     shuffled: list[list[int]] = [[] for _ in parents]
-    for node, before in enumerate(parents):
-        shuffled[place[node]] = [place[parent] for parent in before]
-    for rng in (None, random(seed)):
+    for node, node_parents in enumerate(parents):
+        shuffled[new_number[node]] = [new_number[parent] for parent in node_parents]
+    for rng in (None, make_rng(seed)):
         assert is_extension(linear_extension(shuffled, rng), shuffled)
 
 
-def test_without_a_generator_the_first_ready_node_is_next() -> None:
+def test_linear_extension_without_generator_takes_first_ready_node() -> None:
     assert linear_extension([[1], [], [], [0, 2]], None) == [1, 0, 2, 3]
 
 
@@ -211,36 +215,36 @@ def test_without_a_generator_the_first_ready_node_is_next() -> None:
     ],
     ids=str,
 )
-def test_every_extension_comes_out_and_nothing_else(parents: list[list[int]]) -> None:
-    rng = random()
-    found = {tuple(linear_extension(parents, rng)) for _ in range(300)}
-    assert found == {p for p in permutations(range(len(parents))) if is_extension(p, parents)}
+def test_random_linear_extensions_are_all_extensions(parents: list[list[int]]) -> None:
+    rng = make_rng()
+    extensions = {tuple(linear_extension(parents, rng)) for _ in range(300)}
+    assert extensions == {p for p in permutations(range(len(parents))) if is_extension(p, parents)}
 
 
-def test_ready_nodes_are_drawn_as_often() -> None:
-    rng = random()
-    drawn = Counter(tuple(linear_extension([[], [], [], [0, 1, 2]], rng)) for _ in range(3000))
-    assert chisquare(list(drawn.values())).pvalue > 1e-4
+def test_ready_nodes_are_drawn_uniformly() -> None:
+    rng = make_rng()
+    counts = Counter(tuple(linear_extension([[], [], [], [0, 1, 2]], rng)) for _ in range(3000))
+    assert chisquare(list(counts.values())).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("rng", [None, random()], ids=["first", "drawn"])
-def test_a_cycle_is_named(rng: np.random.Generator | None) -> None:
+@pytest.mark.parametrize("rng", [None, make_rng()], ids=["first", "random"])
+def test_linear_extension_rejects_cycles(rng: np.random.Generator | None) -> None:
     with pytest.raises(DataError) as error:
         linear_extension([[], [2], [1], [0, 2]], rng)
-    assert says(error, "order_parents", "no cycle", "[1, 2, 3]", "checked composition")
+    assert says(error, "order_parents", "must not form a cycle", "[1, 2, 3]", "checked composition")
     assert error.value.rule == "cycle"
 
 
-# Other readings of the upstream DAG
+# Reordering
 
 
 @given(composition=dags(), share=st.floats(0, 1), seed=SEEDS)
-def test_another_reading_has_the_same_nodes_and_ancestors_before_descendants(
+def test_reordered_context_is_topological_order_of_same_nodes(
     composition: Composition, share: float, seed: int
 ) -> None:
-    own = with_own_keys(composition)
-    contexts, vocabulary = lines([own])
-    changed = reorder(contexts, vocabulary, share, random(seed))
+    unique = with_unique_keys(composition)
+    contexts, vocabulary = upstream_contexts([unique])
+    changed = reorder(contexts, vocabulary, share, make_rng(seed))
     names = {number: key for key, number in vocabulary.ids.items()}
     assert changed.origins == contexts.origins
     assert np.array_equal(changed.last, contexts.last)
@@ -248,34 +252,34 @@ def test_another_reading_has_the_same_nodes_and_ancestors_before_descendants(
         assert sorted(before) == sorted(after)
         nodes = [names[number] for number in after]
         for i, node in enumerate(nodes):
-            assert set(own.ancestors(node)) <= set(nodes[:i])
+            assert set(unique.ancestors(node)) <= set(nodes[:i])
 
 
 @given(composition=dags(), seed=SEEDS)
-def test_keys_that_recur_keep_their_number(composition: Composition, seed: int) -> None:
-    contexts, vocabulary = lines([composition])
-    changed = reorder(contexts, vocabulary, 1, random(seed))
+def test_reorder_keeps_counts_of_recurring_keys(composition: Composition, seed: int) -> None:
+    contexts, vocabulary = upstream_contexts([composition])
+    changed = reorder(contexts, vocabulary, 1, make_rng(seed))
     for before, after in zip(rows_of(contexts), rows_of(changed), strict=True):
         assert Counter(before) == Counter(after)
 
 
 @given(length=st.integers(1, 9), seed=SEEDS)
-def test_a_chain_has_one_reading(length: int, seed: int) -> None:
-    contexts, vocabulary = lines([chain(length)])
-    assert same(reorder(contexts, vocabulary, 1, random(seed)), contexts)
+def test_reorder_does_not_change_chain(length: int, seed: int) -> None:
+    contexts, vocabulary = upstream_contexts([chain(length)])
+    assert equal(reorder(contexts, vocabulary, 1, make_rng(seed)), contexts)
 
 
 @given(count=st.integers(1, 3), share=st.floats(0, 1), seed=SEEDS)
-def test_one_seed_gives_one_reading(count: int, share: float, seed: int) -> None:
-    contexts, vocabulary = lines([diamonds(count)])
-    assert same(*(reorder(contexts, vocabulary, share, random(seed)) for _ in range(2)))
+def test_reorder_is_reproducible(count: int, share: float, seed: int) -> None:
+    contexts, vocabulary = upstream_contexts([diamonds(count)])
+    assert equal(*(reorder(contexts, vocabulary, share, make_rng(seed)) for _ in range(2)))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_a_share_of_the_rows_is_read_anew(share: float) -> None:
-    """Of a diamond's two readings the other one is drawn for half of the chosen rows."""
-    contexts, vocabulary = lines([diamonds(1)] * 1000)
-    changed = reorder(contexts, vocabulary, share, random())
+def test_share_of_reordered_rows(share: float) -> None:
+    """A diamond has two orders, and half of the chosen rows get the other one."""
+    contexts, vocabulary = upstream_contexts([diamonds(1)] * 1000)
+    changed = reorder(contexts, vocabulary, share, make_rng())
     frontiers = np.flatnonzero(contexts.lengths == 4)
     assert len(frontiers) == 1000
     others = (changed.nodes != contexts.nodes)[frontiers].any(axis=1).mean()
@@ -283,51 +287,55 @@ def test_a_share_of_the_rows_is_read_anew(share: float) -> None:
     assert others.any() == (share > 0)
 
 
-def test_rows_without_a_composition_stay_as_they_are() -> None:
-    own = dag("a b c", "a>c b>c")
-    contexts = [Context(("a", "b", "c"), own, "c"), Context(("a", "b", "c")), Context(("a",), own)]
+def test_reorder_does_not_change_rows_without_composition() -> None:
+    composition = dag("a b c", "a>c b>c")
+    contexts = [
+        Context(("a", "b", "c"), composition, "c"),
+        Context(("a", "b", "c")),
+        Context(("a",), composition),
+    ]
     vocabulary = Vocabulary(("a", "b", "c"), ())
-    encoded = frozen(vocabulary.encode([*contexts, Context(())]))
-    seen = {str(rows_of(reorder(encoded, vocabulary, 1, random(i)))) for i in range(20)}
-    assert seen == {str([row, [2, 3, 4], [2], []]) for row in ([2, 3, 4], [3, 2, 4])}
+    encoded = read_only(vocabulary.encode([*contexts, Context(())]))
+    results = {str(rows_of(reorder(encoded, vocabulary, 1, make_rng(i)))) for i in range(20)}
+    assert results == {str([row, [2, 3, 4], [2], []]) for row in ([2, 3, 4], [3, 2, 4])}
 
 
-def test_a_path_becomes_the_whole_upstream_dag_and_unknown_keys_stay_unknown() -> None:
-    own = dag("a new b", "a>b new>b")
+def test_reorder_replaces_path_by_upstream_dag() -> None:
+    composition = dag("a new b", "a>b new>b")
     vocabulary = Vocabulary(("a", "b"), ())
-    encoded = frozen(vocabulary.encode([Context(("a", "b"), own, "b"), Context(("a",))]))
-    seen = {str(rows_of(reorder(encoded, vocabulary, 1, random(i)))) for i in range(20)}
-    assert seen == {str([row, [2]]) for row in ([2, UNKNOWN, 3], [UNKNOWN, 2, 3])}
+    encoded = read_only(vocabulary.encode([Context(("a", "b"), composition, "b"), Context(("a",))]))
+    results = {str(rows_of(reorder(encoded, vocabulary, 1, make_rng(i)))) for i in range(20)}
+    assert results == {str([row, [2]]) for row in ([2, UNKNOWN, 3], [UNKNOWN, 2, 3])}
 
 
-def test_a_shorter_reading_leaves_nothing_of_the_row_before() -> None:
+def test_reorder_pads_rows_that_get_shorter() -> None:
     contexts = [Context(("a", "b", "b"), dag("a b", "a>b"), "b"), Context(("a",) * 3)]
     vocabulary = Vocabulary(("a", "b"), ())
-    changed = reorder(frozen(vocabulary.encode(contexts)), vocabulary, 1, random())
+    changed = reorder(read_only(vocabulary.encode(contexts)), vocabulary, 1, make_rng())
     assert rows_of(changed) == [[2, 3], [2, 2, 2]]
 
 
-def test_a_reading_keeps_the_newest_nodes_of_a_dag_that_is_too_large() -> None:
+def test_reorder_keeps_last_nodes_of_large_dag() -> None:
     size = MAX_CONTEXT_LENGTH + 20
     nodes = [Node(key, key) for key in KEYS[: size + 1]]
     wide, _ = compose("wide", nodes, [(key, KEYS[size]) for key in KEYS[:size]])
-    encoded = frozen(NUMBERS.encode([Context(tuple(KEYS[: size + 1]), wide, KEYS[size])]))
-    (row,) = rows_of(reorder(encoded, NUMBERS, 1, random()))
+    encoded = read_only(NUMBERS.encode([Context(tuple(KEYS[: size + 1]), wide, KEYS[size])]))
+    (row,) = rows_of(reorder(encoded, NUMBERS, 1, make_rng()))
     assert len(row) == MAX_CONTEXT_LENGTH
     assert len(set(row)) == MAX_CONTEXT_LENGTH
     assert row[-1] == size + FIRST_SERVICE
-    assert min(row) < 20 + FIRST_SERVICE  # the oldest of the given order, which is none of the drawn
+    assert min(row) < 20 + FIRST_SERVICE  # the order is random
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda contexts: augment(contexts, Augmentation(node_mask=0.5, crop=0.5), random()),
-        lambda contexts: reorder(contexts, NUMBERS, 0.5, random()),
+        lambda contexts: augment(contexts, Augmentation(node_mask=0.5, crop=0.5), make_rng()),
+        lambda contexts: reorder(contexts, NUMBERS, 0.5, make_rng()),
     ],
     ids=["augment", "reorder"],
 )
-def test_no_rows_give_no_rows(change: Callable[[Contexts], Contexts]) -> None:
-    changed = change(counted())
+def test_augmentation_of_no_rows_gives_no_rows(change: Callable[[Contexts], Contexts]) -> None:
+    changed = change(numbered_contexts())
     assert changed.nodes.shape == (0, 1)
     assert len(changed) == 0

@@ -15,41 +15,41 @@ from dagrec.training.batches import Batch, Batches
 from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
 from tests.checks import says
-from tests.training.learners import Lasts, Table, TableConfig, gru, table
+from tests.training.learners import LastNodeUnits, Table, TableConfig, gru, table
 from tests.worlds import WORLDS, World, chain, diamond, everything
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 Pairs = dict[tuple[tuple[str, ...], str], float]
 
 
-class Noted(NamedTuple):
-    """nodes: [R, L] of the contexts of a batch."""
+class NodeInputs(NamedTuple):
+    """nodes: [R, L] nodes of each context; lengths: [R]."""
 
     nodes: Tensor
     lengths: Tensor
 
 
-class Whole(Lasts):
-    """As :class:`Lasts`, with all nodes of the contexts as inputs."""
+class AllNodesUnits(LastNodeUnits):
+    """Like :class:`LastNodeUnits`, with all nodes of the contexts as inputs."""
 
     def take(self, units: np.ndarray) -> tuple[Any, np.ndarray]:
         nodes = torch.from_numpy(self.contexts.nodes[units])
-        return Noted(nodes, torch.from_numpy(self.contexts.lengths[units])), units
+        return NodeInputs(nodes, torch.from_numpy(self.contexts.lengths[units])), units
 
 
-class WholeTable(Table):
-    """Shows what contexts a network would read, after whatever is done to them."""
+class AllNodesTable(Table):
+    """A table whose inputs show the complete contexts."""
 
-    def units(self, contexts: Any, *, training: bool) -> Whole:  # noqa: ARG002
-        return Whole(contexts)
+    def units(self, contexts: Any, *, training: bool) -> AllNodesUnits:  # noqa: ARG002
+        return AllNodesUnits(contexts)
 
 
 def batches(learner: NetworkRecommender, data: TrainingData, epoch: int = 0) -> list[Batch]:
-    return list(Batches.of(learner, data).epoch(epoch, 0, ALONE))
+    return list(Batches.of(learner, data).epoch(epoch, 0, SINGLE_PROCESS))
 
 
 def pairs_of(batch: Batch, data: TrainingData) -> Pairs:
-    """The pairs of a batch of :class:`WholeTable`, as keys."""
+    """The pairs of a batch of :class:`AllNodesTable`, as keys."""
     keys = ("", "?", *data.vocabulary.services, *data.vocabulary.others)
     paths = [
         tuple(keys[node] for node in row[:length])
@@ -63,46 +63,48 @@ def pairs_of(batch: Batch, data: TrainingData) -> Pairs:
     }
 
 
-def whole(**options: Any) -> WholeTable:
-    return WholeTable(TableConfig(**options))
+def all_nodes_table(**options: Any) -> AllNodesTable:
+    return AllNodesTable(TableConfig(**options))
 
 
-# What a batch holds
+# Contents of batches
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_the_batches_of_an_epoch_hold_every_pair_once(world: World, size: int) -> None:
-    found: Pairs = {}
-    for batch in batches(whole(batch_size=size), world.data):
-        own = pairs_of(batch, world.data)
-        assert not own.keys() & found.keys()
-        found |= own
-    assert found == {(path, y): n for path, nexts in world.follows.items() for y, n in nexts.items()}
+def test_batches_of_epoch_have_every_pair_once(world: World, size: int) -> None:
+    pairs: Pairs = {}
+    for batch in batches(all_nodes_table(batch_size=size), world.data):
+        batch_pairs = pairs_of(batch, world.data)
+        assert not batch_pairs.keys() & pairs.keys()
+        pairs |= batch_pairs
+    assert pairs == {
+        (path, y): n for path, targets in world.follows.items() for y, n in targets.items()
+    }
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_units_that_are_shared_hold_every_example(size: int) -> None:
+def test_shared_units_have_every_example(size: int) -> None:
     data = everything().data
-    found: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for batch in batches(gru(batch_size=size), data):
         for column, count in zip(batch.columns.tolist(), batch.counts.tolist(), strict=True):
-            found[column] += count
-    assert found == Counter(data.targets.tolist())
+            counts[column] += count
+    assert counts == Counter(data.targets.tolist())
 
 
-def test_rows_of_a_batch_are_the_contexts_that_its_inputs_answer() -> None:
+def test_batch_rows_are_numbers_of_its_states() -> None:
     data = everything().data
     for batch in batches(gru(batch_size=4), data):
         assert sorted(set(batch.rows.tolist())) == list(range(len(batch.inputs.ends)))
 
 
-def test_a_batch_has_as_many_units_as_was_asked_for() -> None:
+def test_batch_has_requested_number_of_units() -> None:
     sizes = [len(batch.inputs.last) for batch in batches(table(batch_size=7), everything().data)]
     assert sizes == [7, 7, 7, 4]
 
 
-def test_masks_hold_the_observed_successors() -> None:
+def test_batch_mask_has_observed_successors() -> None:
     data = everything().data
     for batch in batches(table(batch_size=7, mask_training=True), data):
         assert batch.mask is not None
@@ -112,7 +114,7 @@ def test_masks_hold_the_observed_successors() -> None:
     assert all(batch.mask is None for batch in batches(table(), data))
 
 
-def test_a_batch_goes_to_a_device_with_everything_in_it() -> None:
+def test_batch_moves_all_tensors_to_device() -> None:
     batch = batches(gru(mask_training=True), everything().data)[0]
     assert batch.to(torch.device("cpu")) is batch
     nested = batch._replace(inputs=(batch.inputs, batch.rows, 3))
@@ -135,21 +137,21 @@ def test_a_batch_goes_to_a_device_with_everything_in_it() -> None:
 
 
 def order(seed: int, number: int) -> list[int]:
-    found = Batches.of(table(batch_size=3), everything().data)
-    return [node for batch in found.epoch(number, seed, ALONE) for node in batch.inputs.last.tolist()]
+    epoch = Batches.of(table(batch_size=3), everything().data).epoch(number, seed, SINGLE_PROCESS)
+    return [node for batch in epoch for node in batch.inputs.last.tolist()]
 
 
-def test_seed_and_epoch_decide_the_order() -> None:
+def test_order_depends_on_seed_and_epoch() -> None:
     assert order(1, 4) == order(1, 4)
     assert order(1, 4) != order(1, 5)
     assert order(1, 4) != order(2, 4)
     assert sorted(order(1, 4)) == sorted(order(2, 5))
 
 
-def test_units_come_in_order_to_be_validated() -> None:
-    found = Batches.of(table(), everything().data)
-    lasts = [node for batch in found.in_order(4) for node in batch.inputs.last.tolist()]
-    assert lasts == everything().data.contexts.last.tolist()
+def test_validation_batches_are_in_order() -> None:
+    in_order = Batches.of(table(), everything().data).in_order(4)
+    last_nodes = [node for batch in in_order for node in batch.inputs.last.tolist()]
+    assert last_nodes == everything().data.contexts.last.tolist()
 
 
 # Several processes
@@ -164,11 +166,13 @@ def test_processes_divide_every_batch(size: int, count: int) -> None:
         [batch.inputs.last.tolist() for batch in Batches.of(learner, data).epoch(3, 5, process)]
         for process in (Processes(rank, count) for rank in range(count))
     ]
-    together = [batch.inputs.last.tolist() for batch in Batches.of(learner, data).epoch(3, 5, ALONE)]
+    undivided = [
+        batch.inputs.last.tolist() for batch in Batches.of(learner, data).epoch(3, 5, SINGLE_PROCESS)
+    ]
     assert len({len(share) for share in shares}) == 1
     assert all(part for share in shares for part in share)
-    every = [node for parts in zip(*shares, strict=True) for part in parts for node in part]
-    assert sorted(every) == sorted(node for part in together for node in part)
+    nodes = [node for parts in zip(*shares, strict=True) for part in parts for node in part]
+    assert sorted(nodes) == sorted(node for part in undivided for node in part)
     for number, parts in enumerate(zip(*shares, strict=True)):
         lengths = [len(part) for part in parts]
         assert max(lengths) - min(lengths) <= 1
@@ -176,7 +180,7 @@ def test_processes_divide_every_batch(size: int, count: int) -> None:
             assert sum(lengths) == size
 
 
-def test_fewer_units_than_processes_are_refused() -> None:
+def test_fewer_units_than_processes_are_rejected() -> None:
     data = chain().data
     with pytest.raises(ConfigError) as error:
         next(Batches.of(gru(), data).epoch(0, 0, Processes(0, 2)))
@@ -189,56 +193,54 @@ def test_fewer_units_than_processes_are_refused() -> None:
 # Augmentation
 
 
-def varied(number: int, world: World, **augmentation: float) -> list[list[int]]:
-    """What a network reads of each context in an epoch, in the order of the contexts."""
+def augmented(epoch: int, world: World, **augmentation: float) -> list[list[int]]:
+    """The augmented contexts of an epoch, in the order of the contexts."""
     read = "upstream" if augmentation.get("reorder") else "path"
     learner = gru(augmentation=augmentation, read=read)
-    found = Batches.of(learner, world.data)
-    units = found._augmented(np.random.default_rng((0, number)))
+    batches = Batches.of(learner, world.data)
+    units = batches._augmented_units(np.random.default_rng((0, epoch)))
     contexts = units.leaves.contexts  # type: ignore[attr-defined]
     return [row[:n].tolist() for row, n in zip(contexts.nodes, contexts.lengths, strict=True)]
 
 
 @pytest.mark.parametrize("augmentation", [{"node_mask": 0.5}, {"crop": 0.9}], ids=str)
-def test_contexts_are_varied_anew_in_every_epoch(augmentation: dict[str, float]) -> None:
+def test_contexts_are_augmented_in_every_epoch(augmentation: dict[str, float]) -> None:
     world = everything()
-    first, again, other = (varied(number, world, **augmentation) for number in (1, 1, 2))
-    assert first == again
+    first, second, other = (augmented(number, world, **augmentation) for number in (1, 1, 2))
+    assert first == second
     assert first != other
-    plain = [row[:n].tolist() for row, n in zip(world.data.contexts.nodes, world.data.contexts.lengths,
-                                                strict=True)]  # fmt: skip
-    assert [row[-1] for row in first] == [row[-1] for row in plain]
+    contexts = world.data.contexts
+    original = [row[:n].tolist() for row, n in zip(contexts.nodes, contexts.lengths, strict=True)]
+    assert [row[-1] for row in first] == [row[-1] for row in original]
+    rows = list(zip(first, original, strict=True))
     if "crop" in augmentation:
-        assert all(own == row[-len(own) :] for own, row in zip(first, plain, strict=True))
-        assert any(len(own) < len(row) for own, row in zip(first, plain, strict=True))
+        assert all(changed == row[-len(changed) :] for changed, row in rows)
+        assert any(len(changed) < len(row) for changed, row in rows)
     else:
-        assert all(
-            a in (UNKNOWN, b) for own, row in zip(first, plain, strict=True)
-            for a, b in zip(own, row, strict=True)
-        )  # fmt: skip
+        assert all(a in (UNKNOWN, b) for pair in rows for a, b in zip(*pair, strict=True))
 
 
-def test_upstream_nodes_are_read_in_another_order() -> None:
+def test_upstream_nodes_are_reordered() -> None:
     world = diamond()
-    found = {tuple(map(tuple, varied(number, world, reorder=0.5))) for number in range(20)}
-    assert len(found) > 1
-    for rows in found:
-        assert {frozenset(row) for row in rows} == {frozenset(row) for row in next(iter(found))}
+    epochs = {tuple(map(tuple, augmented(number, world, reorder=0.5))) for number in range(20)}
+    assert len(epochs) > 1
+    for rows in epochs:
+        assert {frozenset(row) for row in rows} == {frozenset(row) for row in next(iter(epochs))}
 
 
 @pytest.mark.parametrize("augmentation", [{"node_mask": 0.5}, {"crop": 0.9}], ids=str)
-def test_targets_stay_what_they_are(augmentation: dict[str, float]) -> None:
+def test_augmentation_does_not_change_targets(augmentation: dict[str, float]) -> None:
     data = everything().data
     learner = gru(augmentation=augmentation)
-    for number in range(3):
-        found = batches(learner, data, number)
-        columns = torch.cat([batch.columns for batch in found])
-        counts = torch.cat([batch.counts for batch in found])
+    for epoch in range(3):
+        of_epoch = batches(learner, data, epoch)
+        columns = torch.cat([batch.columns for batch in of_epoch])
+        counts = torch.cat([batch.counts for batch in of_epoch])
         totals = np.bincount(columns, counts, len(data.vocabulary.services))
         assert totals.tolist() == data.graph.popularity.tolist()
 
 
-def test_what_is_validated_is_never_varied() -> None:
+def test_validation_batches_are_not_augmented() -> None:
     data = everything().data
     learner = gru(augmentation={"node_mask": 0.9, "crop": 0.9})
     inputs = next(Batches.of(learner, data).in_order(1000)).inputs

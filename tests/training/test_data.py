@@ -27,33 +27,33 @@ def pairs_by_key(data: TrainingData) -> dict[tuple[tuple[str, ...], str], float]
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_pairs_are_those_that_the_world_was_made_of(world: World) -> None:
-    expected = {(path, y): n for path, nexts in world.follows.items() for y, n in nexts.items()}
+def test_pairs_match_world(world: World) -> None:
+    expected = {(path, y): n for path, targets in world.follows.items() for y, n in targets.items()}
     assert pairs_by_key(world.data) == expected
 
 
-def test_pairs_equal_a_plain_loop_over_the_examples(examples: tuple[Example, ...]) -> None:
+def test_pairs_match_loop_over_examples(examples: tuple[Example, ...]) -> None:
     expected = Counter((e.context.path, e.target) for e in examples)
     data = TrainingData.of(examples)
     assert pairs_by_key(data) == dict(expected)
     assert len(data.contexts) == len({e.context.path for e in examples})
 
 
-def test_an_example_is_its_row_and_its_column(examples: tuple[Example, ...]) -> None:
+def test_rows_and_targets_match_examples(examples: tuple[Example, ...]) -> None:
     data = TrainingData.of(examples)
-    found = [
+    pairs = [
         (data.contexts.origins[row].path, data.vocabulary.services[column])
         for row, column in zip(data.rows, data.targets, strict=True)
     ]
-    assert found == [(e.context.path, e.target) for e in examples]
+    assert pairs == [(e.context.path, e.target) for e in examples]
 
 
-def test_pairs_do_not_depend_on_the_order_of_the_examples() -> None:
+def test_pairs_do_not_depend_on_order_of_examples() -> None:
     world = everything()
     assert pairs_by_key(TrainingData.of(world.examples[::-1])) == pairs_by_key(world.data)
 
 
-def test_no_examples_are_refused() -> None:
+def test_training_data_requires_examples() -> None:
     with pytest.raises(DataError) as error:
         TrainingData.of([])
     assert says(error, "training", "at least one example", "found none")
@@ -61,49 +61,49 @@ def test_no_examples_are_refused() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_hold_out_parts_are_disjoint_and_make_up_the_whole(share: float) -> None:
+def test_hold_out_parts_partition_compositions(share: float) -> None:
     data = everything().data
-    kept, held_out = data.hold_out(share, seed=3)
-    sides = [{e.composition for e in part.examples} for part in (kept, held_out)]
-    assert sides[0].isdisjoint(sides[1])
-    assert sides[0] | sides[1] == {e.composition for e in data.examples}
-    assert Counter((*kept.examples, *held_out.examples)) == Counter(data.examples)
-    assert len(sides[1]) == int(np.ceil(share * len(sides[0] | sides[1])))
+    rest, held_out = data.hold_out(share, seed=3)
+    compositions = [{e.composition for e in part.examples} for part in (rest, held_out)]
+    assert compositions[0].isdisjoint(compositions[1])
+    assert compositions[0] | compositions[1] == {e.composition for e in data.examples}
+    assert Counter((*rest.examples, *held_out.examples)) == Counter(data.examples)
+    assert len(compositions[1]) == int(np.ceil(share * len(compositions[0] | compositions[1])))
 
 
-def test_hold_out_parts_share_vocabulary_and_graph_with_the_whole() -> None:
+def test_hold_out_parts_share_vocabulary_and_graph() -> None:
     data = everything().data
     for part in data.hold_out(0.3, seed=0):
         assert part.vocabulary is data.vocabulary
         assert part.graph is data.graph
 
 
-def test_hold_out_depends_on_the_seed_alone() -> None:
+def test_hold_out_depends_only_on_seed() -> None:
     data = everything().data
     parts = [data.hold_out(0.3, seed=seed)[1].examples for seed in (5, 5, 6)]
     assert parts[0] == parts[1]
     assert parts[0] != parts[2]
 
 
-def test_hold_out_of_a_single_composition_is_refused() -> None:
+def test_hold_out_requires_two_compositions() -> None:
     with pytest.raises(DataError) as error:
         chain(copies=1).data.hold_out(0.1, seed=0)
     assert says(error, "at least two", "found 1")
 
 
-def test_every_example_is_told_what_its_owner_did_before() -> None:
+def test_examples_have_histories() -> None:
     compositions = (
         composition("later", ("table_a", "x"), owner="ann", time=5 * DAY),
         composition("early", ("table_b", "y"), owner="ann", time=1 * DAY),
         composition("other", ("table_a", "z"), owner="bob", time=0.0),
     )
     data = TrainingData.of(extract(compositions)[0])
-    told = [[call.service for call in e.context.history] for e in data.examples]
-    assert told == [["y"], [], []]
+    histories = [[call.service for call in e.context.history] for e in data.examples]
+    assert histories == [["y"], [], []]
     assert data.contexts.origins[0].history == (Call("y", ("table_b",), 1 * DAY),)
 
 
-def test_declared_services_are_candidates(examples: tuple[Example, ...]) -> None:
+def test_additional_services_are_in_vocabulary(examples: tuple[Example, ...]) -> None:
     data = TrainingData.of(examples, services={"brand_new": "does something new"})
     assert "brand_new" in data.vocabulary.columns
     assert data.graph.popularity[data.vocabulary.columns["brand_new"]] == 0
@@ -114,27 +114,27 @@ def test_declared_services_are_candidates(examples: tuple[Example, ...]) -> None
     assert data.hold_out(0.3, 0)[0].services == data.services
 
 
-def test_examples_without_compositions_can_be_learned_from() -> None:
+def test_training_data_of_examples_without_compositions() -> None:
     data = TrainingData.of([Example(Context(("a", "b")), "c", "3", 0)])
     assert data.vocabulary.services == ("c",)
     assert data.vocabulary.others == ("a", "b")
 
 
-def test_a_catalogue_goes_into_the_graph() -> None:
+def test_catalogue_is_in_graph() -> None:
     data = TrainingData.of(branching().examples, catalogue=[("table_b", "often"), ("no", "often")])
     assert data.graph.declared is not None
     assert data.graph.unknown_links == 1
 
 
-def test_candidates_are_a_catalogue_and_services() -> None:
+def test_candidates_have_catalogue_and_services() -> None:
     examples, links, services = branching().examples, [("table_b", "new")], {"new": "a text"}
     expected = TrainingData.of(examples, catalogue=links, services=services)
     assert Candidates(links, services).training(examples).fingerprint == expected.fingerprint
-    found = Candidates().training(examples).fingerprint
-    assert found == TrainingData.of(examples).fingerprint != expected.fingerprint
+    fingerprint = Candidates().training(examples).fingerprint
+    assert fingerprint == TrainingData.of(examples).fingerprint != expected.fingerprint
 
 
-# Grouped by what a recommender can tell apart
+# Groups
 
 
 Key = Callable[[Context], Hashable]
@@ -148,21 +148,21 @@ KEYS: dict[str, Key] = {
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_groups_are_the_counts_of_a_plain_loop(key: Key) -> None:
+def test_groups_match_loop_over_examples(key: Key) -> None:
     data = everything().data
     grouped = data.grouped(key)
     expected = Counter((key(e.context), e.target) for e in data.examples)
-    found = {
+    counts = {
         (key(context), data.vocabulary.services[grouped.columns[pair]]): grouped.counts[pair]
         for row, context in enumerate(grouped.contexts.origins)
         for pair in range(grouped.starts[row], grouped.starts[row + 1])
     }
-    assert found == dict(expected)
+    assert counts == dict(expected)
     assert len(grouped.contexts) == len({key(e.context) for e in data.examples})
     assert grouped.counts.sum() == len(data.examples)
 
 
-def test_groups_by_path_are_the_pairs(examples: tuple[Example, ...]) -> None:
+def test_groups_by_path_are_pairs(examples: tuple[Example, ...]) -> None:
     data = TrainingData.of(examples)
     grouped, (rows, columns, counts) = data.grouped(lambda context: context.path), data.pairs
     assert np.array_equal(np.repeat(np.arange(len(grouped.contexts)), np.diff(grouped.starts)), rows)
@@ -172,7 +172,7 @@ def test_groups_by_path_are_the_pairs(examples: tuple[Example, ...]) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_a_group_is_shown_by_the_first_context_of_it(key: Key) -> None:
+def test_group_has_its_first_context(key: Key) -> None:
     data = everything().data
     first: dict[Hashable, Context] = {}
     for example in data.examples:
@@ -181,35 +181,35 @@ def test_a_group_is_shown_by_the_first_context_of_it(key: Key) -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [0], [3, 1], [2, 2, 2], list(range(25))], ids=str)
-def test_pairs_of_rows_come_in_the_order_of_these(rows: list[int]) -> None:
+def test_pairs_of_rows_are_in_order_of_rows(rows: list[int]) -> None:
     grouped = everything().data.grouped(lambda context: context.path)
-    owner, pairs = grouped.pairs_of(np.array(rows, dtype=np.int64))
+    positions, pairs = grouped.pairs_of(np.array(rows, dtype=np.int64))
     expected = [
-        (place, pair)
-        for place, row in enumerate(rows)
+        (position, pair)
+        for position, row in enumerate(rows)
         for pair in range(grouped.starts[row], grouped.starts[row + 1])
     ]
-    assert list(zip(owner.tolist(), pairs.tolist(), strict=True)) == expected
+    assert list(zip(positions.tolist(), pairs.tolist(), strict=True)) == expected
 
 
-# The fingerprint
+# Fingerprints
 
 
-def test_equal_data_have_one_fingerprint() -> None:
+def test_equal_data_have_equal_fingerprints() -> None:
     assert TrainingData.of(everything().examples).fingerprint == everything().data.fingerprint
 
 
-def test_a_fingerprint_is_the_same_in_another_process() -> None:
+def test_fingerprint_is_equal_in_other_process() -> None:
     code = "from tests.worlds import everything; print(everything().data.fingerprint)"
     root = Path(__file__).parents[2]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == everything().data.fingerprint
+    assert process.stdout.strip() == everything().data.fingerprint
 
 
-def changed(**changes: object) -> TrainingData:
-    """Data of two compositions, one of them with other values of some fields."""
+def changed_data(**changes: object) -> TrainingData:
+    """Data of two compositions, the first of which has other values of some fields."""
     node = Node("mid", "middle", "service", "a text", 2.0)
     one = composition("one", ("table_a", "mid", "end"), owner="ann", time=3.0)
     nodes = tuple(node if n.id == "mid" else n for n in one.nodes)
@@ -238,33 +238,35 @@ def changed(**changes: object) -> TrainingData:
     ],
     ids=str,
 )
-def test_whatever_a_recommender_can_learn_from_changes_the_fingerprint(
+def test_fingerprint_depends_on_all_fields(
     changes: dict[str, object],
 ) -> None:
-    same = changed().fingerprint
-    assert changed(id="one").fingerprint == same
-    assert changed(**changes).fingerprint != same
+    fingerprint = changed_data().fingerprint
+    assert changed_data(id="one").fingerprint == fingerprint
+    assert changed_data(**changes).fingerprint != fingerprint
 
 
-def test_order_catalogue_and_copies_change_the_fingerprint() -> None:
+def test_fingerprint_depends_on_order_catalogue_and_copies() -> None:
     examples = branching().examples
-    found = [
+    variants = [
         TrainingData.of(examples),
         TrainingData.of(examples[::-1]),
         TrainingData.of((*examples, examples[0])),
         TrainingData.of(examples, catalogue=[("table_b", "often")]),
         TrainingData.of(examples, catalogue=[]),
     ]
-    assert len({data.fingerprint for data in found}) == len(found)
+    assert len({data.fingerprint for data in variants}) == len(variants)
 
 
-def test_parts_of_the_data_have_fingerprints_of_their_own() -> None:
+def test_parts_have_different_fingerprints() -> None:
     data = everything().data
     parts = [data, *data.hold_out(0.3, seed=0), *data.hold_out(0.3, seed=1)]
     assert len({part.fingerprint for part in parts}) == len(parts)
 
 
-def test_examples_without_compositions_have_a_fingerprint() -> None:
+def test_fingerprint_of_examples_without_compositions() -> None:
     paths = [("a",), ("a", "b"), ("a, b",)]
-    found = [TrainingData.of([Example(Context(path), "y", "n", 0)]).fingerprint for path in paths]
-    assert len(set(found)) == 3
+    fingerprints = {
+        TrainingData.of([Example(Context(path), "y", "n", 0)]).fingerprint for path in paths
+    }
+    assert len(fingerprints) == 3

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from dagrec.training.distributed import Processes, connect_processes, local_device
 from dagrec.training.loop import SEED_STEP
 from dagrec.training.runtime import Epoch
+from tests.training.distributed_job import TRAININGS
 from tests.training.learners import fitted, gru
-from tests.training.together import TRAININGS
 from tests.worlds import everything
 
 ROOT = Path(__file__).parents[2]
@@ -24,13 +24,20 @@ CPU = torch.device("cpu")
 State = dict[str, NDArray[np.generic]]
 
 
-def torchrun(what: str, out: Path, *, processes: int = 2, timeout: float = 90) -> tuple[int, str]:
-    """The exit status of a job and everything that it said. One that hangs is ended."""
+def torchrun(job: str, out: Path, *, processes: int = 2, timeout: float = 90) -> tuple[int, str]:
+    """Run a job, and return its exit status and output. It is terminated after a timeout."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), "-m", "tests.training.together", what, str(out)]
-    said = out.parent / f"{out.name}.txt"
-    with said.open("w", encoding="utf-8") as file:
-        job = subprocess.Popen(
+    command += [
+        "--nproc-per-node",
+        str(processes),
+        "-m",
+        "tests.training.distributed_job",
+        job,
+        str(out),
+    ]
+    output = out.parent / f"{out.name}.txt"
+    with output.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
             command,
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -38,32 +45,32 @@ def torchrun(what: str, out: Path, *, processes: int = 2, timeout: float = 90) -
             stderr=subprocess.STDOUT,
         )
         try:
-            job.wait(timeout)
+            process.wait(timeout)
         except subprocess.TimeoutExpired:
-            job.terminate()  # it ends its processes, which are no children of this one
-            job.wait(60)
-    return job.returncode, said.read_text(encoding="utf-8")
+            process.terminate()  # torchrun stops its workers, which are not children of this process
+            process.wait(60)
+    return process.returncode, output.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes found in many trainings."""
-    out = tmp_path_factory.mktemp("together")
-    status, said = torchrun("facts", out)
-    assert status == 0, said
+    """The results of many trainings in two processes."""
+    out = tmp_path_factory.mktemp("distributed")
+    status, output = torchrun("succeed", out)
+    assert status == 0, output
     return out
 
 
-def found(job: Path, rank: int, name: str) -> tuple[State, list[Epoch], str | None]:
-    """Weights, history and error of a training in one of the processes."""
+def result(job: Path, rank: int, name: str) -> tuple[State, list[Epoch], str | None]:
+    """The weights, history and error of a training in one of the processes."""
     with np.load(job / str(rank) / f"{name}.npz") as file:
         state = dict(file)
     about = json.loads((job / str(rank) / f"{name}.json").read_text(encoding="utf-8"))
-    return state, [Epoch(*line) for line in about["history"]], about["error"]
+    return state, [Epoch(*fields) for fields in about["history"]], about["error"]
 
 
 def equal(a: State, b: State) -> bool:
-    """To the last bit."""
+    """Whether all weights are exactly equal."""
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
@@ -72,7 +79,7 @@ def equal(a: State, b: State) -> bool:
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_processes_end_with_equal_weights_and_histories(job: Path, name: str) -> None:
-    (state, history, error), other = found(job, 0, name), found(job, 1, name)
+    (state, history, error), other = result(job, 0, name), result(job, 1, name)
     assert error is None
     assert equal(state, other[0])
     assert history == other[1]
@@ -80,9 +87,9 @@ def test_processes_end_with_equal_weights_and_histories(job: Path, name: str) ->
 
 
 @pytest.mark.parametrize("name", ["full batches", "masked", "adamw", "uneven batches"])
-def test_several_processes_are_the_mathematics_of_one(job: Path, name: str) -> None:
-    """Without dropout and draws the gradient of a batch is the same, however it is divided."""
-    state, history, _ = found(job, 0, name)
+def test_several_processes_compute_same_gradients_as_one(job: Path, name: str) -> None:
+    """Without dropout and sampling, the gradient does not depend on how a batch is divided."""
+    state, history, _ = result(job, 0, name)
     alone = fitted(gru(**TRAININGS[name]), everything().data)
     for key, array in alone.state().items():
         np.testing.assert_allclose(state[key], array, rtol=2e-3, atol=2e-4, err_msg=key)
@@ -91,27 +98,27 @@ def test_several_processes_are_the_mathematics_of_one(job: Path, name: str) -> N
         assert several.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-2)
 
 
-def test_several_processes_answer_as_well_as_one(job: Path) -> None:
+def test_several_processes_are_as_accurate_as_one(job: Path) -> None:
     data, options = everything().data, TRAININGS["full batches"]
     alone = fitted(gru(**options), data)
-    together = gru(**options).restore(found(job, 0, "full batches")[0], data.vocabulary, data.graph)
-    hits = [
+    distributed = gru(**options).restore(result(job, 0, "full batches")[0], data.vocabulary, data.graph)
+    accuracy = [
         (model.score(data.contexts).argmax(axis=1)[data.rows] == data.targets).mean()
-        for model in (alone, together)
+        for model in (alone, distributed)
     ]
-    assert hits[0] == hits[1] > 0.7
+    assert accuracy[0] == accuracy[1] > 0.7
 
 
-def test_only_the_first_process_tells(job: Path) -> None:
-    epochs = [epoch.epoch for name in TRAININGS for epoch in found(job, 0, name)[1]]
-    told = [json.loads((job / str(rank) / "told.json").read_text("utf-8")) for rank in (0, 1)]
-    assert told == [epochs, []]
+def test_only_first_process_reports_progress_and_logs(job: Path) -> None:
+    epochs = [epoch.epoch for name in TRAININGS for epoch in result(job, 0, name)[1]]
+    reported = [json.loads((job / str(rank) / "epochs.json").read_text("utf-8")) for rank in (0, 1)]
+    assert reported == [epochs, []]
     assert len((job / "log-0").read_text(encoding="utf-8").splitlines()) == len(epochs)
     assert not (job / "log-1").exists()
 
 
-def test_each_process_draws_random_numbers_of_its_own(job: Path) -> None:
-    """With equal ones, two processes would drop the same and draw the same negatives."""
+def test_processes_have_different_random_numbers(job: Path) -> None:
+    """Otherwise they would have the same dropout and the same negatives."""
     files = [job / str(rank) / "whole.json" for rank in (0, 1)]
     seeds = [json.loads(file.read_text(encoding="utf-8"))["seed"] for file in files]
     assert seeds == [0, SEED_STEP]
@@ -124,16 +131,16 @@ def test_each_process_draws_random_numbers_of_its_own(job: Path) -> None:
         ("small batches", ("table", "2 processes needs as many units in a batch, found 1")),
     ],
 )
-def test_fewer_units_than_processes_are_refused(job: Path, name: str, parts: tuple[str, ...]) -> None:
+def test_fewer_units_than_processes_are_rejected(job: Path, name: str, parts: tuple[str, ...]) -> None:
     for rank in (0, 1):
-        error = found(job, rank, name)[2]
+        error = result(job, rank, name)[2]
         assert error is not None
         assert all(part in error for part in parts)
 
 
-def test_a_loss_that_one_process_cannot_compute_is_an_error_of_all(job: Path) -> None:
-    """And all of them are left with the same last good weights."""
-    (state, history, error), other = found(job, 0, "not finite"), found(job, 1, "not finite")
+def test_infinite_loss_in_one_process_fails_all_processes(job: Path) -> None:
+    """All processes have the same last good weights."""
+    (state, history, error), other = result(job, 0, "not finite"), result(job, 1, "not finite")
     assert error == other[2]
     assert error is not None
     assert "gru4rec, epoch 8: the loss must be finite, found nan" in error
@@ -143,22 +150,22 @@ def test_a_loss_that_one_process_cannot_compute_is_an_error_of_all(job: Path) ->
     assert all(np.isfinite(array).all() for array in state.values())
 
 
-def test_a_training_of_several_processes_goes_on_as_if_it_had_never_stopped(job: Path) -> None:
+def test_interrupted_distributed_training_is_resumed_with_same_result(job: Path) -> None:
     for rank in (0, 1):
-        whole, history, _ = found(job, rank, "whole")
-        _, broken, error = found(job, rank, "interrupted")
-        again, after, _ = found(job, rank, "gone on")
+        whole, history, _ = result(job, rank, "whole")
+        _, interrupted_history, error = result(job, rank, "interrupted")
+        resumed, resumed_history, _ = result(job, rank, "resumed")
         assert error == f"the network of process {rank} is broken"
-        assert not broken
-        assert equal(again, whole)
-        assert after == history
+        assert not interrupted_history
+        assert equal(resumed, whole)
+        assert resumed_history == history
     assert [path.suffix for path in (job / "checkpoints").iterdir()] == [".safetensors"]
 
 
-def test_checkpoints_that_only_some_processes_find_are_refused(job: Path) -> None:
-    """Each would otherwise be in another epoch, and wait for the others for ever."""
+def test_checkpoints_must_be_found_by_all_processes(job: Path) -> None:
+    """Otherwise the processes would be in different epochs and wait for each other forever."""
     for rank in (0, 1):
-        error = found(job, rank, "apart again")[2]
+        error = result(job, rank, "separate, resumed")[2]
         assert error is not None
         assert "all processes must find the checkpoint, found that 1 of 2 did" in error
         assert "a folder that all of them share" in error
@@ -167,11 +174,11 @@ def test_checkpoints_that_only_some_processes_find_are_refused(job: Path) -> Non
 # A process that fails
 
 
-def test_a_process_that_fails_ends_the_job_with_its_error(tmp_path: Path) -> None:
+def test_failure_of_one_process_stops_job_with_its_error(tmp_path: Path) -> None:
     start = time.monotonic()
-    status, said = torchrun("fail", tmp_path / "out")
+    status, output = torchrun("fail", tmp_path / "out")
     assert status != 0
-    assert "RuntimeError: the network of process 1 is broken" in said
+    assert "RuntimeError: the network of process 1 is broken" in output
     assert time.monotonic() - start < 60
     assert not (tmp_path / "out").exists()
 
@@ -186,7 +193,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_one_process_needs_no_connection(alone: pytest.MonkeyPatch) -> None:
+def test_single_process_is_not_connected(alone: pytest.MonkeyPatch) -> None:
     processes = connect_processes(CPU)
     assert processes == Processes(0, 1)
     assert processes.is_first
@@ -199,7 +206,7 @@ def test_one_process_needs_no_connection(alone: pytest.MonkeyPatch) -> None:
     assert connect_processes(CPU).count == 1
 
 
-def test_the_environment_tells_which_process_this_is(alone: pytest.MonkeyPatch) -> None:
+def test_processes_are_read_from_environment(alone: pytest.MonkeyPatch) -> None:
     assert Processes.from_environment() == Processes(0, 1)
     alone.setenv("RANK", "3")
     alone.setenv("WORLD_SIZE", "5")
@@ -208,7 +215,7 @@ def test_the_environment_tells_which_process_this_is(alone: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", "cpu"), ("cuda", "cuda:2")])
-def test_each_process_of_a_machine_has_its_own_gpu(
+def test_local_device_depends_on_local_rank(
     alone: pytest.MonkeyPatch, device: str, expected: str
 ) -> None:
     assert local_device(torch.device(device)) == torch.device(device)

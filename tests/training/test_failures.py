@@ -18,20 +18,20 @@ from tests.training.learners import (
     Table,
     TableConfig,
     TableNetwork,
+    faulty_gru,
     fitted,
     gru,
     on_cpu,
-    spoiled,
     table,
-    vector,
+    weight_vector,
 )
 from tests.worlds import chain, everything
 
-OTHER = {"batch_size": 5, "learning_rate": 0.02}
+SETTINGS = {"batch_size": 5, "learning_rate": 0.02}
 
 
-class Named(TableNetwork):
-    """A table with two more parameters, which may spoil something."""
+class ThreeParameters(TableNetwork):
+    """A table with two additional parameters."""
 
     def __init__(self, nodes: int, services: int, start: float) -> None:
         super().__init__(nodes, services, start)
@@ -47,8 +47,8 @@ class NanScores(TableNetwork):
         return super().states(inputs) * math.nan
 
 
-class SteepScores(Named):
-    """Finite scores with a gradient that is infinite at ``second``, and finite everywhere else."""
+class InfiniteGradient(ThreeParameters):
+    """Finite scores whose gradient is infinite for ``second`` and finite for the others."""
 
     def states(self, inputs: LastInputs) -> Tensor:
         return super().states(inputs) + self.second.sqrt()[None, None] * torch.eye(
@@ -56,98 +56,98 @@ class SteepScores(Named):
         )
 
 
-class NanGradient(Named):
-    """Finite scores with a gradient that is NaN at ``second``, and finite everywhere else."""
+class NanGradient(ThreeParameters):
+    """Finite scores whose gradient is NaN for ``second`` and finite for the others."""
 
     def states(self, inputs: LastInputs) -> Tensor:
         zero = self.second.abs().sqrt() * torch.zeros(())
         return super().states(inputs) + zero
 
 
-class Deaf(Named):
-    """Nothing reaches ``third``."""
+class UnusedParameter(ThreeParameters):
+    """Scores that do not depend on ``third``."""
 
     def states(self, inputs: LastInputs) -> Tensor:
         return TableNetwork.states(self, inputs) * (1 + self.second)
 
 
 def learner(network_: type[TableNetwork], **options: Any) -> Table:
-    class Spoiled(Table):
+    class CustomTable(Table):
         network: ClassVar[type[TableNetwork]] = network_
 
-    return Spoiled(TableConfig(**options))
+    return CustomTable(TableConfig(**options))
 
 
-def fails(model: Table | Any, data: Any) -> NumericalError:
+def fit_error(model: Table | Any, data: Any) -> NumericalError:
     with pytest.raises(NumericalError) as error:
         fitted(model, data)
     assert says(error, f"{model.name}, epoch ", "must be finite", "lower learning_rate")
     return error.value
 
 
-# What is refused
+# Errors
 
 
-def test_a_loss_that_is_not_finite_is_refused() -> None:
-    error = fails(learner(NanScores, epochs=3), everything().data)
+def test_training_fails_on_infinite_loss() -> None:
+    error = fit_error(learner(NanScores, epochs=3), everything().data)
     assert "table, epoch 1: the loss must be finite, found nan" in str(error)
 
 
-@pytest.mark.parametrize("network", [SteepScores, NanGradient])
-def test_a_gradient_that_is_not_finite_is_refused_by_name(network: type[TableNetwork]) -> None:
-    """Clipping spreads a NaN over all gradients; the name is that of the first to have it."""
-    error = fails(learner(network, epochs=3), everything().data)
+@pytest.mark.parametrize("network", [InfiniteGradient, NanGradient])
+def test_training_fails_on_infinite_gradient_and_names_parameter(network: type[TableNetwork]) -> None:
+    """Clipping would spread a NaN to all gradients. The message names the parameter that caused it."""
+    error = fit_error(learner(network, epochs=3), everything().data)
     assert "table, epoch 1: the gradient of second must be finite" in str(error)
 
 
-def test_weights_that_are_not_finite_are_refused_by_name_in_their_own_epoch() -> None:
-    """A step from almost the largest number that float32 has."""
+def test_training_fails_on_infinite_weights_and_names_parameter() -> None:
+    """The weights are close to the largest float32 number."""
     model = table(epochs=1, batch_size=1000, learning_rate=3e37, start=3.4e38)
-    error = fails(model, everything().data)
+    error = fit_error(model, everything().data)
     assert "table, epoch 1: weight must be finite, found NaN or infinity" in str(error)
 
 
-def test_a_parameter_that_the_gradient_does_not_reach_is_refused_by_name() -> None:
+def test_training_fails_on_parameter_without_gradient() -> None:
     with pytest.raises(DagrecError) as error:
-        fitted(learner(Deaf, epochs=3), everything().data)
-    assert says(error, "table, epoch 1", "reach every parameter", "found none at third")
+        fitted(learner(UnusedParameter, epochs=3), everything().data)
+    assert says(error, "table, epoch 1", "every parameter must have a gradient", "found none for third")
     assert not isinstance(error.value, NumericalError)
 
 
-def test_a_network_that_runs_away_is_refused_with_its_epoch() -> None:
-    error = fails(gru(epochs=30, batch_size=1000, learning_rate=1e37), everything().data)
+def test_training_fails_on_divergence_and_names_epoch() -> None:
+    error = fit_error(gru(epochs=30, batch_size=1000, learning_rate=1e37), everything().data)
     assert "gru4rec, epoch 2" in str(error)
 
 
 @pytest.mark.parametrize("rate", [1e36, 1e37])
-def test_no_history_holds_a_loss_that_is_not_finite(rate: float) -> None:
-    """A difference of scores can overflow while all gradients, being probabilities, stay small."""
+def test_history_has_only_finite_losses(rate: float) -> None:
+    """The loss can overflow even if all gradients are finite."""
     model = gru(layers=2, tied=True, epochs=10, learning_rate=rate)
-    fails(model, everything().data)
+    fit_error(model, everything().data)
     assert all(math.isfinite(epoch.loss) for epoch in model.history)
 
 
-# What is left
+# State after a failure
 
 
-@pytest.mark.parametrize("late", [0, 1, 2])
+@pytest.mark.parametrize("batch", [0, 1, 2])
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_the_last_good_weights_are_those_of_whole_epochs(epochs: int, late: int) -> None:
-    """The failure comes in batch ``late`` of the epoch after them; history and weights end before."""
+def test_last_good_weights_are_those_of_last_complete_epoch(epochs: int, batch: int) -> None:
+    """The failure is in batch number ``batch`` of the next epoch."""
     data = everything().data
-    good = fitted(gru(epochs=epochs, **OTHER), data)
+    good = fitted(gru(epochs=epochs, **SETTINGS), data)
     batches = math.ceil(len(Batches.of(gru(), data)) / 5)
-    # Weights that a batch cannot be computed with are not good: then those of the epoch before are.
-    failing = spoiled(batches * (epochs + (late == 0)) + late, "fill", epochs=30, **OTHER)
-    error = fails(failing, data)
+    # Weights with which the first batch of an epoch fails are not good.
+    failing = faulty_gru(batches * (epochs + (batch == 0)) + batch, "fill", epochs=30, **SETTINGS)
+    error = fit_error(failing, data)
     assert error.last_good is not None
     assert failing.history == good.history == error.last_good[1]
-    assert np.array_equal(vector(failing), vector(good))
+    assert np.array_equal(weight_vector(failing), weight_vector(good))
     assert np.array_equal(failing.score(data.contexts), good.score(data.contexts))
 
 
 def test_last_good_weights_are_a_network_on_the_cpu_in_evaluation_mode() -> None:
-    error = fails(spoiled(10, "fill", epochs=30), everything().data)
+    error = fit_error(faulty_gru(10, "fill", epochs=30), everything().data)
     network, history = error.last_good
     assert isinstance(network, Network)
     assert not network.training
@@ -155,30 +155,30 @@ def test_last_good_weights_are_a_network_on_the_cpu_in_evaluation_mode() -> None
 
 
 @pytest.mark.parametrize("pass_", [0, 1, 2])
-def test_a_failure_in_the_first_epoch_leaves_what_was_there_before(pass_: int) -> None:
+def test_failure_in_first_epoch_keeps_previous_network(pass_: int) -> None:
     small, large = chain().data, everything().data
-    model = spoiled(10**6, "fill", epochs=3, **OTHER)
+    model = faulty_gru(10**6, "fill", epochs=3, **SETTINGS)
     fitted(model, small)
     before = model.score(small.contexts), model.history, model.state()
     model.pass_ = pass_
-    error = fails(model, large)
+    error = fit_error(model, large)
     assert error.last_good is None
     assert np.array_equal(model.score(small.contexts), before[0])
     assert model.history == before[1] != []
     assert all(np.array_equal(array, before[2][name]) for name, array in model.state().items())
 
 
-def test_useless_weights_are_not_good() -> None:
-    """One step of 1e37 ends the first epoch with a finite loss, and weights that no batch can use."""
+def test_weights_that_fail_in_next_epoch_are_not_good() -> None:
+    """A learning rate of 1e37 gives a finite loss in the first epoch and an infinite one afterwards."""
     data = everything().data
     model = gru(epochs=30, batch_size=1000, learning_rate=1e37)
-    assert fails(model, data).last_good is None
+    assert fit_error(model, data).last_good is None
     assert model.history == []
     with pytest.raises(NotFittedError):
         model.score(data.contexts)
 
 
-def test_an_interrupted_training_leaves_what_was_there_before() -> None:
+def test_interrupted_training_keeps_previous_network() -> None:
     def stop(_name: str, epoch: Epoch, _epochs: int) -> None:
         if epoch.epoch == 2:
             raise KeyboardInterrupt

@@ -14,27 +14,25 @@ from tests.training.learners import gru, on_cpu, table
 from tests.worlds import chain, everything
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
+def log_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_every_epoch_is_a_line_of_json(tmp_path: Path) -> None:
+def test_log_has_line_for_every_epoch(tmp_path: Path) -> None:
     log, start = tmp_path / "new" / "training.jsonl", time.time()
     model = gru(epochs=3, patience=2, validation_metric="mrr", seed=4)
     with on_cpu(log=log):
         model.fit(everything().data)
-    found = lines(log)
-    about = {"model": "gru4rec", "seed": 4, "epochs": 3, "metric": "mrr"}
-    for line, epoch in zip(found, model.history, strict=True):
-        told = asdict(epoch)
-        assert {key: line[key] for key in about} == about
-        assert {key: line[key] for key in told} == told
-        assert line.keys() == {*about, *told, "time", "seconds", "training"}
+    constant = {"model": "gru4rec", "seed": 4, "epochs": 3, "metric": "mrr"}
+    for line, epoch in zip(log_lines(log), model.history, strict=True):
+        expected = constant | asdict(epoch)
+        assert {key: line[key] for key in expected} == expected
+        assert line.keys() == {*expected, "time", "seconds", "training"}
         assert start <= line["time"] <= time.time()
         assert 0 < line["seconds"] <= time.time() - start
 
 
-def test_a_line_tells_which_training_it_is_of(tmp_path: Path) -> None:
+def test_log_line_identifies_training(tmp_path: Path) -> None:
     log = tmp_path / "training.jsonl"
     trainings = [
         (table(epochs=2), chain()),
@@ -45,36 +43,36 @@ def test_a_line_tells_which_training_it_is_of(tmp_path: Path) -> None:
     with on_cpu(log=log):
         for model, world in trainings:
             model.fit(world.data)
-    names = [line["training"] for line in lines(log)]
-    assert names[::2] == names[1::2]
-    assert names[0] == names[2]
-    assert len(set(names)) == len(trainings) - 1
+    identities = [line["training"] for line in log_lines(log)]
+    assert identities[::2] == identities[1::2]
+    assert identities[0] == identities[2]
+    assert len(set(identities)) == len(trainings) - 1
 
 
-def test_lines_are_appended(tmp_path: Path) -> None:
+def test_log_is_appended_to(tmp_path: Path) -> None:
     log = tmp_path / "training.jsonl"
     log.write_text('{"model": "earlier"}\n', encoding="utf-8")
     with on_cpu(log=log):
         for model in (table(epochs=2), gru(epochs=1)):
             model.fit(chain().data)
-    assert [line["model"] for line in lines(log)] == ["earlier", "table", "table", "gru4rec"]
+    assert [line["model"] for line in log_lines(log)] == ["earlier", "table", "table", "gru4rec"]
 
 
-def test_an_epoch_is_in_the_log_when_it_is_told(tmp_path: Path) -> None:
-    """So that a training can be followed: the line is not kept in a buffer until the end."""
+def test_log_is_written_after_every_epoch(tmp_path: Path) -> None:
+    """Lines are not buffered, so that a training can be monitored."""
     log = tmp_path / "training.jsonl"
-    seen: list[int] = []
+    counts: list[int] = []
 
-    def look(*_: object) -> None:
-        seen.append(len(lines(log)) if log.exists() else 0)
+    def count_lines(*_: object) -> None:
+        counts.append(len(log_lines(log)) if log.exists() else 0)
 
-    with on_cpu(log=log, progress=look):
+    with on_cpu(log=log, progress=count_lines):
         table(epochs=3).fit(chain().data)
-    assert seen == [0, 1, 2]
-    assert len(lines(log)) == 3
+    assert counts == [0, 1, 2]
+    assert len(log_lines(log)) == 3
 
 
-def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_unwritable_log_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for log in (tmp_path, tmp_path / "file" / "training.jsonl"):
         with pytest.raises(DagrecError) as error, on_cpu(log=log):

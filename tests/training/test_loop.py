@@ -17,14 +17,14 @@ from dagrec.training.runtime import Epoch
 from dagrec.training.schedule import learning_rate
 from tests.checks import says
 from tests.training.learners import (
-    STILL,
+    NO_DROPOUT,
     fitted,
     gru,
     mean_loss,
     network_of,
     on_cpu,
     table,
-    vector,
+    weight_vector,
 )
 from tests.worlds import branching, chain, everything
 
@@ -34,25 +34,25 @@ CPU = torch.device("cpu")
 # Learning
 
 
-def test_the_first_loss_is_that_of_the_untrained_network() -> None:
+def test_first_loss_is_that_of_untrained_network() -> None:
     data = everything().data
     history = fitted(table(epochs=1, batch_size=1000), data).history
     assert [(epoch.epoch, epoch.validation) for epoch in history] == [(1, None)]
     assert history[0].loss == pytest.approx(math.log(len(data.vocabulary.services)))
 
 
-def test_the_loss_of_an_epoch_is_a_mean_over_examples_not_batches() -> None:
-    """At a learning rate of almost nothing every batching shows the loss of the same network."""
+def test_loss_of_epoch_is_mean_over_examples() -> None:
+    """With a very small learning rate, the loss does not depend on the batch size."""
     data = everything().data
     losses = [
-        fitted(gru(epochs=1, batch_size=size, learning_rate=1e-12, **STILL), data).history[0].loss
+        fitted(gru(epochs=1, batch_size=size, learning_rate=1e-12, **NO_DROPOUT), data).history[0].loss
         for size in (1, 7, 1000)
     ]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 
-def test_the_optimum_is_the_observed_shares() -> None:
-    """Cross-entropy is least at the true shares, where it is their entropy."""
+def test_training_converges_to_observed_shares() -> None:
+    """The minimum of the cross-entropy is the entropy of the shares."""
     data = branching().data
     model = fitted(table(epochs=400, learning_rate=0.05), data)
     entropy = -(3 / 4 * math.log(3 / 4) + 1 / 4 * math.log(1 / 4))
@@ -65,14 +65,14 @@ def test_the_optimum_is_the_observed_shares() -> None:
     [{}, {"optimiser": "adamw"}, {"optimiser": "adamw", "weight_decay": 0.1}],
     ids=str,
 )
-def test_the_loss_falls(options: dict[str, object]) -> None:
+def test_training_reduces_loss(options: dict[str, object]) -> None:
     data = everything().data
-    history = fitted(gru(epochs=30, **{"learning_rate": 0.02, **STILL, **options}), data).history
+    history = fitted(gru(epochs=30, **{"learning_rate": 0.02, **NO_DROPOUT, **options}), data).history
     assert [epoch.epoch for epoch in history] == list(range(1, 31))
     assert history[-1].loss < history[0].loss / 2
 
 
-def test_the_network_comes_back_on_the_cpu_and_in_evaluation_mode() -> None:
+def test_trained_network_is_on_cpu_and_in_evaluation_mode() -> None:
     network, history = train(gru(epochs=1), chain().data)
     assert len(history) == 1
     assert not network.training
@@ -80,12 +80,13 @@ def test_the_network_comes_back_on_the_cpu_and_in_evaluation_mode() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, -1, 2**63 - 1])
-def test_one_seed_gives_one_network(seed: int) -> None:
+def test_training_depends_on_seed(seed: int) -> None:
     data = everything().data
-    first, again, other = (
-        vector(fitted(gru(seed=number, epochs=3, batch_size=4), data)) for number in (seed, seed, 2)
+    first, second, other = (
+        weight_vector(fitted(gru(seed=number, epochs=3, batch_size=4), data))
+        for number in (seed, seed, 2)
     )
-    assert np.array_equal(first, again)
+    assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
 
 
@@ -101,17 +102,17 @@ def test_one_seed_gives_one_network(seed: int) -> None:
     ],
     ids=str,
 )
-def test_random_numbers_outside_are_left_alone(options: dict[str, object]) -> None:
+def test_training_does_not_change_global_random_state(options: dict[str, object]) -> None:
     before, numbers = torch.get_rng_state(), np.random.get_state()[1].tolist()
     fitted(gru(epochs=2, **options), everything().data)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == numbers
 
 
-# The mask in training
+# Masked training
 
 
-def test_masked_training_learns_nothing_from_a_single_successor() -> None:
+def test_masked_training_has_no_loss_with_single_successor() -> None:
     model = fitted(table(epochs=5, mask_training=True, start=0.5), chain().data)
     assert [epoch.loss for epoch in model.history] == [0.0] * 5
     assert (model.state()["weight"] == 0.5).all()
@@ -129,37 +130,38 @@ def test_masked_training_normalises_over_observed_successors() -> None:
 
 @pytest.fixture
 def steps() -> Iterator[list[tuple[float, float]]]:
-    """Learning rate, and norm of the gradient, at each step that any optimiser takes."""
-    found: list[tuple[float, float]] = []
+    """The learning rate and the gradient norm of each optimiser step."""
+    recorded: list[tuple[float, float]] = []
 
-    def note(optimiser: torch.optim.Optimizer, *_: object) -> None:
+    def record(optimiser: torch.optim.Optimizer, *_: object) -> None:
         gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
         norm = torch.cat([g.flatten() for g in gradients]).norm().item()
-        found.append((optimiser.param_groups[0]["lr"], norm))
+        recorded.append((optimiser.param_groups[0]["lr"], norm))
 
-    hook = register_optimizer_step_pre_hook(note)
-    yield found
+    hook = register_optimizer_step_pre_hook(record)
+    yield recorded
     hook.remove()
 
 
 def test_gradients_are_clipped(steps: list[tuple[float, float]]) -> None:
     data = everything().data
-    free = fitted(table(epochs=2, batch_size=4, clip_norm=1e3), data).history
+    unclipped_history = fitted(table(epochs=2, batch_size=4, clip_norm=1e3), data).history
     unclipped = [norm for _, norm in steps]
     steps.clear()
-    clipped = fitted(table(epochs=2, batch_size=4, clip_norm=0.01), data).history
-    norms = [norm for _, norm in steps]
+    clipped_history = fitted(table(epochs=2, batch_size=4, clip_norm=0.01), data).history
+    clipped = [norm for _, norm in steps]
     assert min(unclipped) > 0.011
-    assert max(norms) <= 0.01 * (1 + 1e-6)
-    assert len(norms) == len(unclipped) == 2 * math.ceil(len(data.contexts) / 4)
-    assert [epoch.gradient_norm for epoch in free] == pytest.approx(
-        [max(unclipped[: len(norms) // 2]), max(unclipped[len(norms) // 2 :])]
+    assert max(clipped) <= 0.01 * (1 + 1e-6)
+    assert len(clipped) == len(unclipped) == 2 * math.ceil(len(data.contexts) / 4)
+    half = len(clipped) // 2
+    assert [epoch.gradient_norm for epoch in unclipped_history] == pytest.approx(
+        [max(unclipped[:half]), max(unclipped[half:])]
     )
-    assert clipped[0].gradient_norm > 0.011
+    assert clipped_history[0].gradient_norm > 0.011
 
 
-def test_a_gradient_is_that_of_the_mean_loss(steps: list[tuple[float, float]]) -> None:
-    """Of n examples of one context the table's gradient is p - share, whatever n is."""
+def test_gradient_is_that_of_mean_loss(steps: list[tuple[float, float]]) -> None:
+    """The gradient of the table for n examples of one context is p - share, for every n."""
     data = branching().data
     history = fitted(table(epochs=1, clip_norm=1e3), data).history
     assert [norm for _, norm in steps] == [pytest.approx(math.hypot(1 / 2 - 3 / 4, 1 / 2 - 1 / 4))]
@@ -167,37 +169,39 @@ def test_a_gradient_is_that_of_the_mean_loss(steps: list[tuple[float, float]]) -
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
-def test_steps_have_the_learning_rate_of_their_epoch(
+def test_steps_have_learning_rate_of_their_epoch(
     optimiser: str, steps: list[tuple[float, float]]
 ) -> None:
     options = {"epochs": 9, "learning_rate": 0.3, "schedule": "warmup-cosine", "warmup_epochs": 3}
     model = table(batch_size=2, optimiser=optimiser, **options)
-    told = [epoch.learning_rate for epoch in fitted(model, chain().data).history]
-    assert told == [learning_rate(model.config, number) for number in range(9)]
-    assert [rate for rate, _ in steps] == [rate for rate in told for _ in range(2)]
-    assert told[0] == pytest.approx(0.1)
-    assert max(told) == told[2] == pytest.approx(0.3)
+    rates = [epoch.learning_rate for epoch in fitted(model, chain().data).history]
+    assert rates == [learning_rate(model.config, number) for number in range(9)]
+    assert [rate for rate, _ in steps] == [rate for rate in rates for _ in range(2)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[2] == pytest.approx(0.3)
 
 
 # The unknown node
 
 
-def centre(model: object) -> tuple[np.ndarray, np.ndarray]:
-    """The vector of the unknown node, and the centre of all others."""
+def unknown_and_mean(model: object) -> tuple[np.ndarray, np.ndarray]:
+    """The embedding of the unknown node, and the mean of all others."""
     embedding = model.state()["embed.weight"]  # type: ignore[attr-defined]
     return embedding[UNKNOWN], embedding[FIRST_SERVICE:].mean(axis=0)
 
 
 @pytest.mark.parametrize("augmentation", [{}, {"crop": 0.5}], ids=str)
-def test_the_unknown_node_is_the_centre_of_all_others(augmentation: dict[str, float]) -> None:
-    unknown, others = centre(fitted(gru(epochs=3, augmentation=augmentation), everything().data))
+def test_embedding_of_unknown_node_is_mean(augmentation: dict[str, float]) -> None:
+    unknown, others = unknown_and_mean(
+        fitted(gru(epochs=3, augmentation=augmentation), everything().data)
+    )
     np.testing.assert_allclose(unknown, others, rtol=1e-5, atol=1e-7)
 
 
-def test_masked_nodes_train_the_unknown_node_which_then_stays() -> None:
+def test_embedding_of_unknown_node_is_trained_with_node_mask() -> None:
     data = everything().data
-    untrained, _ = centre(fitted(gru(epochs=1, augmentation={"node_mask": 1e-9}), data))
-    unknown, others = centre(fitted(gru(epochs=3, augmentation={"node_mask": 0.9}), data))
+    untrained, _ = unknown_and_mean(fitted(gru(epochs=1, augmentation={"node_mask": 1e-9}), data))
+    unknown, others = unknown_and_mean(fitted(gru(epochs=3, augmentation={"node_mask": 0.9}), data))
     assert not np.allclose(unknown, others, atol=1e-3)
     assert not np.allclose(unknown, untrained, atol=1e-4)
 
@@ -206,50 +210,50 @@ def test_masked_nodes_train_the_unknown_node_which_then_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("least", "size", "expected"), [(0, 1, 3), (12, 1, 3), (13, 1, 4), (10, 3, 5), (10, 1000, 10)]
+    ("min_steps", "size", "expected"), [(0, 1, 3), (12, 1, 3), (13, 1, 4), (10, 3, 5), (10, 1000, 10)]
 )
-def test_small_data_have_epochs_for_the_least_number_of_steps(
-    least: int, size: int, expected: int, steps: list[tuple[float, float]], tmp_path: Path
+def test_min_steps_increases_number_of_epochs(
+    min_steps: int, size: int, expected: int, steps: list[tuple[float, float]], tmp_path: Path
 ) -> None:
-    """The chain has four contexts: four steps an epoch, two, or one."""
-    told: list[int] = []
+    """The chain has four contexts, so there are four, two or one steps per epoch."""
+    reported: list[int] = []
     log = tmp_path / "log"
     options = {"batch_size": size, "schedule": "warmup-cosine", "warmup_epochs": 1}
-    model = table(epochs=3, min_steps=least, **options)
-    with on_cpu(progress=lambda _name, _epoch, epochs: told.append(epochs), log=log):
+    model = table(epochs=3, min_steps=min_steps, **options)
+    with on_cpu(progress=lambda _name, _epoch, epochs: reported.append(epochs), log=log):
         model.fit(chain().data)
-    assert told == [expected] * expected
+    assert reported == [expected] * expected
     assert len(model.history) == expected
-    assert len(steps) == expected * math.ceil(4 / size) >= least
-    assert [json.loads(line)["epochs"] for line in log.read_text("utf-8").splitlines()] == told
-    # The schedule is that of as many epochs.
+    assert len(steps) == expected * math.ceil(4 / size) >= min_steps
+    assert [json.loads(line)["epochs"] for line in log.read_text("utf-8").splitlines()] == reported
+    # The schedule has the increased number of epochs, too.
     planned = model.config.model_copy(update={"epochs": expected})
     rates = [epoch.learning_rate for epoch in model.history]
     assert rates == [learning_rate(planned, number) for number in range(expected)]
 
 
-# Telling
+# Progress
 
 
-def test_progress_is_told_after_every_epoch() -> None:
-    told: list[tuple[str, Epoch, int]] = []
+def test_progress_is_called_after_every_epoch() -> None:
+    calls: list[tuple[str, Epoch, int]] = []
     model = gru(epochs=7, patience=2)
-    with on_cpu(progress=lambda *line: told.append(line)):
+    with on_cpu(progress=lambda *args: calls.append(args)):
         model.fit(everything().data)
-    assert told == [("gru4rec", epoch, 7) for epoch in model.history]
-    assert told
+    assert calls == [("gru4rec", epoch, 7) for epoch in model.history]
+    assert calls
 
 
 # Devices
 
 
-def test_devices_by_name() -> None:
+def test_choose_device_by_name() -> None:
     assert choose_device("cpu") == CPU
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    assert choose_device("auto").type == best
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device("auto").type == expected
 
 
-def test_cuda_is_refused_where_there_is_none() -> None:
+def test_choose_device_rejects_cuda_without_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU that torch can use")
     with pytest.raises(ConfigError) as error:
@@ -257,7 +261,7 @@ def test_cuda_is_refused_where_there_is_none() -> None:
     assert says(error, "'cuda'", "found none", "auto or cpu")
 
 
-def test_threads_are_those_that_were_asked_for() -> None:
+def test_runtime_sets_number_of_threads() -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
@@ -269,7 +273,7 @@ def test_threads_are_those_that_were_asked_for() -> None:
 
 
 @pytest.mark.parametrize("loss", ["ce", "bpr"])
-def test_training_on_the_gpu_equals_that_on_the_cpu(loss: str) -> None:
+def test_training_on_gpu_matches_cpu(loss: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("this machine has no GPU that torch can use")
     data = everything().data

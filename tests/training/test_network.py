@@ -11,7 +11,7 @@ from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN
 from dagrec.training.network import Head, NodeEmbedding
 
 
-def test_padding_is_zero_and_stays_zero() -> None:
+def test_padding_embedding_is_always_zero() -> None:
     embed = NodeEmbedding(6, 3)
     embed(torch.tensor([PADDING, 2])).sum().backward()
     assert not embed.weight[PADDING].any()
@@ -21,7 +21,7 @@ def test_padding_is_zero_and_stays_zero() -> None:
     assert not embed.weight[PADDING].any()
 
 
-def test_the_unknown_node_is_set_to_the_mean_of_all_others() -> None:
+def test_set_unknown_to_mean() -> None:
     embed = NodeEmbedding(6, 3)
     before = embed.weight.detach().clone()
     embed.set_unknown_to_mean()
@@ -29,7 +29,7 @@ def test_the_unknown_node_is_set_to_the_mean_of_all_others() -> None:
     assert torch.equal(embed.weight[FIRST_SERVICE:], before[FIRST_SERVICE:])
 
 
-def test_a_head_is_a_linear_layer() -> None:
+def test_head_is_linear_layer() -> None:
     head, states = Head(4, 7), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     expected = nn.functional.linear(states, head.weights(), head.bias)
     assert torch.equal(head(states), expected)
@@ -38,24 +38,24 @@ def test_a_head_is_a_linear_layer() -> None:
     assert head(states, columns).shape == (5, 3)
 
 
-class Tied(nn.Module):
+class TiedNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = NodeEmbedding(9, 4)
         self.head = Head(4, 5, self.embed)
 
 
-def test_a_tied_head_has_the_vectors_of_the_services_and_is_stored_once() -> None:
-    net = Tied()
+def test_tied_head_uses_embedding_and_is_stored_once() -> None:
+    net = TiedNetwork()
     assert torch.equal(net.head.weights(), net.embed.weight[FIRST_SERVICE : FIRST_SERVICE + 5])
     assert net.state_dict().keys() == {"embed.weight", "head.bias"}
     assert [name for name, _ in net.named_parameters()] == ["embed.weight", "head.bias"]
 
 
-@pytest.mark.parametrize("way", ["copy", "pickle"])
-def test_a_copy_is_tied_to_its_own_embedding(way: str) -> None:
-    net = Tied()
-    other = copy.deepcopy(net) if way == "copy" else pickle.loads(pickle.dumps(net))
+@pytest.mark.parametrize("method", ["copy", "pickle"])
+def test_copied_head_is_tied_to_copied_embedding(method: str) -> None:
+    net = TiedNetwork()
+    other = copy.deepcopy(net) if method == "copy" else pickle.loads(pickle.dumps(net))
     with torch.no_grad():
         other.embed.weight += 1
     assert torch.equal(other.head.weights(), other.embed.weight[FIRST_SERVICE : FIRST_SERVICE + 5])

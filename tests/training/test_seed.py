@@ -8,16 +8,16 @@ from dagrec.training.seed import seeded
 CPU = torch.device("cpu")
 
 
-def test_one_seed_gives_one_sequence() -> None:
-    drawn = []
+def test_seeded_random_numbers_depend_on_seed() -> None:
+    numbers = []
     for seed in (1, 1, 2):
         with seeded(seed, CPU):
-            drawn.append(torch.rand(5))
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
+            numbers.append(torch.rand(5))
+    assert torch.equal(numbers[0], numbers[1])
+    assert not torch.equal(numbers[0], numbers[2])
 
 
-def test_the_state_outside_comes_back() -> None:
+def test_seeded_restores_state() -> None:
     before = torch.get_rng_state()
     with seeded(3, CPU):
         torch.rand(7)
@@ -25,7 +25,7 @@ def test_the_state_outside_comes_back() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_state_outside_comes_back_after_an_error() -> None:
+def test_seeded_restores_state_after_error() -> None:
     before = torch.get_rng_state()
     with pytest.raises(RuntimeError), seeded(3, CPU):
         torch.rand(7).reshape(2, 2)

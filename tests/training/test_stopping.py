@@ -16,17 +16,17 @@ from dagrec.training.options import LOWER_IS_BETTER, TrainingOptions
 from dagrec.training.trainer import VALIDATION_SHARE
 from tests.checks import says
 from tests.training.learners import (
-    STILL,
+    NO_DROPOUT,
     LastInputs,
     Table,
     TableConfig,
     TableNetwork,
+    faulty_gru,
     fitted,
     gru,
     mean_loss,
-    spoiled,
     table,
-    vector,
+    weight_vector,
 )
 from tests.worlds import chain, everything, memory
 
@@ -35,7 +35,7 @@ VALIDATION_METRICS = get_args(TrainingOptions.model_fields["validation_metric"].
 
 
 def values(learner: NetworkRecommender) -> list[float]:
-    """The validation value of each epoch that has one."""
+    """The validation values of the epochs with validation."""
     return [epoch.validation for epoch in learner.history if epoch.validation is not None]
 
 
@@ -51,27 +51,27 @@ def test_early_stopping_restores_the_best_weights() -> None:
     assert mean_loss(model, held_out) == pytest.approx(best, abs=1e-6)
 
 
-def test_the_held_out_part_is_not_trained_on() -> None:
-    """A table learns no node that occurs in held-out compositions alone."""
+def test_held_out_part_is_not_trained_on() -> None:
+    """The table does not change for nodes that occur only in held-out compositions."""
     data = memory(copies=1).data
     model = fitted(table(epochs=5, patience=5, seed=1), data)
-    kept, held_out = data.hold_out(VALIDATION_SHARE, seed=1)
-    trained = set(kept.contexts.last.tolist())
+    rest, held_out = data.hold_out(VALIDATION_SHARE, seed=1)
+    trained = set(rest.contexts.last.tolist())
     untrained = set(held_out.contexts.last.tolist()) - trained
-    moved = {node for node, row in enumerate(model.state()["weight"]) if row.any()}
+    changed = {node for node, row in enumerate(model.state()["weight"]) if row.any()}
     assert untrained
-    assert moved == trained
+    assert changed == trained
 
 
-def test_without_patience_all_data_are_trained_on() -> None:
+def test_all_data_are_trained_on_without_patience() -> None:
     data = memory(copies=1).data
     model = fitted(table(epochs=5), data)
     assert all(epoch.validation is None for epoch in model.history)
-    moved = {node for node, row in enumerate(model.state()["weight"]) if row.any()}
-    assert moved == set(data.contexts.last.tolist())
+    changed = {node for node, row in enumerate(model.state()["weight"]) if row.any()}
+    assert changed == set(data.contexts.last.tolist())
 
 
-def test_epochs_end_training_before_patience_does() -> None:
+def test_training_ends_after_epochs_with_large_patience() -> None:
     data = everything().data
     model = fitted(gru(epochs=4, patience=50), data)
     assert len(model.history) == 4
@@ -79,108 +79,106 @@ def test_epochs_end_training_before_patience_does() -> None:
     assert mean_loss(model, held_out) == pytest.approx(min(values(model)), abs=1e-6)
 
 
-def test_nothing_can_be_held_out_of_one_composition() -> None:
+def test_patience_requires_two_compositions() -> None:
     with pytest.raises(DataError) as error:
         fitted(table(epochs=2, patience=2), chain(copies=1).data)
     assert says(error, "at least two", "found 1")
 
 
-# The metric
+# Validation metrics
 
 
 def metric_of(model: NetworkRecommender, part: TrainingData, metric: str, *, masked: bool) -> float:
-    """A metric over single examples, by the functions that experiments use."""
+    """A metric over all examples, as computed in evaluations."""
     policy = MaskPolicy.OBSERVED if masked else MaskPolicy.NONE
-    answers = apply_mask(model.score(part.contexts), part.contexts.last, part.graph, policy)
-    logs = answers.log_probabilities[part.rows]
+    predictions = apply_mask(model.score(part.contexts), part.contexts.last, part.graph, policy)
+    logs = predictions.log_probabilities[part.rows]
     weights = np.full(len(part.examples), 1 / len(part.examples))
     return METRICS[metric](Outcome(logs, part.targets, weights))
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("metric", VALIDATION_METRICS)
-def test_the_weights_are_those_with_the_best_value_of_the_chosen_metric(
-    metric: str, masked: bool
-) -> None:
+def test_best_weights_are_restored_for_every_metric(metric: str, masked: bool) -> None:
     data = everything().data
     options = {"epochs": 12, "patience": 12, "mask_training": masked, "validation_metric": metric}
     model = fitted(gru(seed=3, **QUICK, **options), data)
-    found = values(model)
-    assert len(found) == 12
-    best = min(found) if metric in LOWER_IS_BETTER else max(found)
+    of_epochs = values(model)
+    assert len(of_epochs) == 12
+    best = min(of_epochs) if metric in LOWER_IS_BETTER else max(of_epochs)
     _, held_out = data.hold_out(VALIDATION_SHARE, seed=3)
     name = "nll" if metric == "loss" else metric
     assert metric_of(model, held_out, name, masked=masked) == pytest.approx(best, abs=1e-5)
 
 
-def test_the_first_of_equal_values_is_the_best() -> None:
-    """Accuracy stays where it is while the weights go on."""
+def test_first_of_equal_values_is_best() -> None:
+    """The accuracy is constant while the weights change."""
     data = chain().data
-    still = {"patience": 4, "validation_metric": "accuracy", "learning_rate": 1e-6}
-    model = fitted(gru(epochs=50, **still), data)
+    options = {"patience": 4, "validation_metric": "accuracy", "learning_rate": 1e-6}
+    model = fitted(gru(epochs=50, **options), data)
     assert len(model.history) == 5
     assert len(set(values(model))) == 1
-    once = fitted(gru(epochs=1, **still), data)
-    assert np.array_equal(vector(model), vector(once))
+    single_epoch = fitted(gru(epochs=1, **options), data)
+    assert np.array_equal(weight_vector(model), weight_vector(single_epoch))
 
 
-def test_patience_counts_epochs_and_not_looks() -> None:
-    """The value gets worse from the first look on; the third look is at the end of patience."""
+def test_patience_counts_epochs_not_validations() -> None:
+    """The value does not improve after the first validation, and patience ends with the third one."""
     data = everything().data
     options = {"validate_every": 3, "patience": 5, "learning_rate": 1e-30}
     history = fitted(table(epochs=50, **options), data).history
-    looked = [epoch.epoch for epoch in history if epoch.validation is not None]
-    assert looked == [3, 6, 9]
+    validated = [epoch.epoch for epoch in history if epoch.validation is not None]
+    assert validated == [3, 6, 9]
     assert len(history) == 9
 
 
-def test_the_last_epoch_is_always_looked_at() -> None:
+def test_last_epoch_is_always_validated() -> None:
     history = fitted(table(epochs=8, validate_every=3, patience=50), everything().data).history
     assert [epoch.epoch for epoch in history if epoch.validation is not None] == [3, 6, 8]
 
 
 @pytest.mark.parametrize("sampling", ["rows", "shared", "batch"])
-def test_validation_draws_the_same_negatives_in_every_epoch(sampling: str) -> None:
-    """With a learning rate that moves nothing, the sampled validation loss stays where it is."""
-    still = {"epochs": 4, "learning_rate": 1e-30, "patience": 10, "negatives": 3, **STILL}
-    history = fitted(gru(loss="bpr", sampling=sampling, **still), everything().data).history
+def test_validation_has_same_negatives_in_every_epoch(sampling: str) -> None:
+    """With a learning rate close to 0, the validation loss is constant."""
+    options = {"epochs": 4, "learning_rate": 1e-30, "patience": 10, "negatives": 3, **NO_DROPOUT}
+    history = fitted(gru(loss="bpr", sampling=sampling, **options), everything().data).history
     assert len({epoch.validation for epoch in history}) == 1
     assert len({epoch.loss for epoch in history}) > 1
 
 
-# Values that are not finite
+# Infinite values
 
 
-class Unseen(TableNetwork):
-    """Gives NaN for a node that has not been trained."""
+class NanForUntrainedNodes(TableNetwork):
+    """Scores are NaN for nodes that were not trained."""
 
     def states(self, inputs: LastInputs) -> Tensor:
         rows = super().states(inputs)
         return rows.masked_fill(~rows.any(dim=1, keepdim=True) & (not self.training), math.nan)
 
 
-class UnseenTable(Table):
-    network = Unseen
+class NanForUntrainedNodesTable(Table):
+    network = NanForUntrainedNodes
 
 
 @pytest.mark.parametrize("metric", VALIDATION_METRICS)
-def test_a_validation_value_that_is_not_finite_is_refused(metric: str) -> None:
-    """Also by metrics of ranks, for which NaN is a number like any other."""
+def test_training_fails_on_infinite_validation_value(metric: str) -> None:
+    """Including rank metrics, which do not propagate NaN."""
     options = {"epochs": 3, "patience": 1, "validation_metric": metric}
     with pytest.raises(NumericalError) as error:
-        fitted(UnseenTable(TableConfig(**options), seed=1), memory(copies=1).data)
+        fitted(NanForUntrainedNodesTable(TableConfig(**options), seed=1), memory(copies=1).data)
     where = f"table, epoch 1: the validation {metric} must be finite, found nan"
     assert says(error, where, "lower learning_rate")
     assert error.value.last_good is None
 
 
-def test_the_best_weights_are_left_after_a_failure() -> None:
+def test_best_weights_are_kept_after_failure() -> None:
     data = everything().data
     options = {"epochs": 60, "patience": 60, **QUICK}
     best = fitted(gru(**options), data)
     epoch = values(best).index(min(values(best))) + 1
-    # An epoch has one pass in training and one to validate.
-    failing = spoiled(2 * (epoch + 2), "fill", **options)
+    # An epoch has one forward pass in training and one in validation.
+    failing = faulty_gru(2 * (epoch + 2), "fill", **options)
     with pytest.raises(NumericalError):
         fitted(failing, data)
     assert failing.history == best.history[: epoch + 2]

@@ -1,4 +1,4 @@
-"""Files and folders into compositions: the registry of formats, and the one function that reads."""
+"""Reading of compositions from files and folders, and the registry of formats."""
 
 from __future__ import annotations
 
@@ -22,52 +22,53 @@ from dagrec.errors import ConfigError, DataError, did_you_mean
 FORMATS: dict[str, Format] = {
     f.name: f for f in (native.FORMAT, n8n.FORMAT, calls.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT)
 }
-"""In the order in which they are tried: call logs name their columns, Galaxy's rows have no header."""
+"""The formats by name. They are tried in this order, because call logs have a header and rows of Galaxy
+connections have none."""
 
 SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".ga"})
-"""Files of a folder with another ending are left alone, and counted."""
+"""Files of a folder with other suffixes are ignored and counted."""
 
 Advance = Callable[[int], None]
-"""Called with the number of files or compositions done since the last call."""
+"""Called with the number of compositions that were read since the last call."""
 
 
 def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | None = None) -> Dataset:
-    """All compositions of a file, or of the files below a folder in the order of their names.
+    """Read all compositions of a file, or of all files in a folder and its subfolders, sorted by name.
 
-    Raises :class:`DataError` for what cannot be read at all, for the first broken composition when
-    ``on_error`` is ``fail``, and when nothing is left.
+    Raises :class:`DataError` if the path cannot be read, for the first invalid composition if
+    ``on_error`` is ``fail``, and if there is no valid composition.
     """
     options = options or ReadOptions()
     if options.format not in ("auto", *FORMATS):
         nearest = did_you_mean(options.format, FORMATS) or f"; there are auto, {', '.join(FORMATS)}"
         raise ConfigError(f"no format {options.format!r}{nearest}")
     report = ReadReport()
-    found: list[Composition] = []
+    compositions: list[Composition] = []
     for file in _files(path, report):
         try:
-            done = len(found) + sum(report.skipped.values())
+            done = len(compositions) + sum(report.skipped.values())
             for composition in _read_file(file, options, report, start=done):
-                found.append(composition)
+                compositions.append(composition)
                 if advance:
                     advance(1)
         except DataError as error:
             if options.on_error == "fail" or path.is_file():
                 raise error.at(str(file)) from None
             report.skip(error.at(str(file)))
-    if not found:
+    if not compositions:
         total = sum(report.skipped.values())
-        why = f"; {total} skipped, the first: {report.problems[0]}" if report.problems else ""
+        reason = f"; {total} skipped, the first: {report.problems[0]}" if report.problems else ""
         raise DataError(
-            f"{path}: at least one composition is needed, found none{why}; check the file",
+            f"{path}: at least one composition is needed, found none{reason}; check the file",
             rule="empty",
         )
-    return Dataset.of(found, report, source=str(path))
+    return Dataset.of(compositions, report, source=str(path))
 
 
 def read_composition(document: Json, options: ReadOptions | None = None) -> Composition:
-    """One composition from its parsed native JSON, as a request carries it.
+    """Return a composition from parsed native JSON, as in a request.
 
-    Raises :class:`DataError` naming the node or link, the rule and the value found.
+    Raises :class:`DataError`, which names the node or link, the rule and the value found.
     """
     options = options or ReadOptions()
     draft = native.draft(document, options)
@@ -83,15 +84,15 @@ def read_composition(document: Json, options: ReadOptions | None = None) -> Comp
 
 
 def recognise_document(document: Json) -> Format:
-    """The format of one parsed JSON object. Raises :class:`DataError` where none is known."""
+    """Return the format of a parsed JSON object. Raises :class:`DataError` if it has none of them."""
     candidates = [format_ for format_ in FORMATS.values() if not format_.rows]
     for format_ in candidates:
         if isinstance(document, dict) and format_.recognises(document):
             return format_
     names = ", ".join(format_.name for format_ in candidates)
     raise DataError(
-        f"a composition must be in one of the formats {names}, found {describe_value(document)} in none; it "
-        "needs nodes and links (native), nodes and connections (n8n) or steps (Galaxy)",
+        f"a composition must be in one of the formats {names}, found {describe_value(document)} in "
+        "none; it needs nodes and links (native), nodes and connections (n8n) or steps (Galaxy)",
         rule="unknown-format",
     )
 
@@ -114,14 +115,14 @@ def _files(path: Path, report: ReadReport) -> Iterator[Path]:
 def _read_file(
     file: Path, options: ReadOptions, report: ReadReport, *, start: int
 ) -> Iterator[Composition]:
-    """The compositions of one file. Errors that are raised do not yet name the file."""
+    """Yield the compositions of one file. The errors that it raises do not name the file."""
     check_unicode(str(file), "the path of a file")
     text = read_text(file, options.max_mb)
     if not text.strip():
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
     skip = options.on_error == "skip"
-    broken: list[DataError] | None = [] if skip else None
-    format_, documents = _recognise(text, options, broken)
+    row_errors: list[DataError] | None = [] if skip else None
+    format_, documents = _recognise(text, options, row_errors)
     report.files += 1
     report.formats[format_.name] += 1
     on_cycle = options.on_cycle or format_.on_cycle
@@ -145,35 +146,35 @@ def _read_file(
         report.cycles += dropped > 0
         report.broken_links += dropped
         report.notes.update(draft.notes)
-        if repeated := len(draft.links) - len(composition.links) - dropped:
-            report.notes["links given more than once"] += repeated
+        if duplicates := len(draft.links) - len(composition.links) - dropped:
+            report.notes["links given more than once"] += duplicates
         yield composition
-    for line_error in broken or []:
-        report.skip(line_error.at(str(file)))
+    for row_error in row_errors or []:
+        report.skip(row_error.at(str(file)))
 
 
 def _recognise(
-    text: str, options: ReadOptions, broken: list[DataError] | None
+    text: str, options: ReadOptions, row_errors: list[DataError] | None
 ) -> tuple[Format, list[Document]]:
-    """The format of a file (by its name, or from the content where that is auto), and its documents."""
+    """Return the format of a file, as given by the options or detected, and its documents."""
     name = options.format
     candidates = list(FORMATS.values()) if name == "auto" else [FORMATS[name]]
     if text.lstrip()[0] not in "{[":
         for format_ in candidates:
             if format_.rows and (name != "auto" or format_.recognises(text)):
-                return format_, list(format_.rows(text, options, broken))
-        found = "text that is not JSON"
+                return format_, list(format_.rows(text, options, row_errors))
+        content = "text that is not JSON"
     else:
-        documents = list(json_documents(text, broken))
+        documents = list(json_documents(text, row_errors))
         first = next((value for _, value in documents if isinstance(value, dict)), None)
         if not documents or (name != "auto" and not candidates[0].rows):
             return candidates[0], documents
         for format_ in candidates:
             if first is not None and format_.recognises(first):
                 return format_, documents
-        found = f"JSON whose first composition is {describe_value(documents[0][1])}"
+        content = f"JSON whose first composition is {describe_value(documents[0][1])}"
     raise DataError(
-        f"its content must be that of a known format ({', '.join(FORMATS)}), found {found}; "
+        f"its content must be that of a known format ({', '.join(FORMATS)}), found {content}; "
         "name the format with --format, or see `dagrec formats`",
         rule="unknown-format",
     )

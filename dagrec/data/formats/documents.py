@@ -1,4 +1,4 @@
-"""Text of a file into JSON documents, with every way JSON can go wrong turned into one error."""
+"""Parsing of files into JSON documents, with a :class:`DataError` for everything that is invalid."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dagrec.errors import DataError
 
 Json = Any
 Document = tuple[str, Json]
-"""Where a document stands in its file ("composition 3", "line 7"), and the parsed document."""
+"""The position of a document in its file ("composition 3", "line 7"), and the parsed document."""
 
 
 def read_text(path: Path, max_mb: int) -> str:
-    """The whole file as text. Raises :class:`DataError` when it is too large or not UTF-8."""
+    """Return the content of a file. Raises :class:`DataError` if it is too large or not UTF-8."""
     try:
         size = path.stat().st_size
         if size > max_mb * 1_000_000:
@@ -39,7 +39,7 @@ def read_text(path: Path, max_mb: int) -> str:
 
 
 def parse_json(text: str) -> Json:
-    """Strict JSON: no NaN or infinity, no lone surrogates; depth and integers bounded."""
+    """Parse strict JSON: NaN and infinity are rejected, and depth and integers are bounded."""
 
     def refuse(constant: str) -> NoReturn:
         raise DataError(
@@ -58,22 +58,22 @@ def parse_json(text: str) -> Json:
             "JSON is nested too deeply (a composition needs about 5 levels); correct the file",
             rule="too-deep",
         ) from None
-    except ValueError as error:  # integers of thousands of digits
+    except ValueError as error:  # an integer with thousands of digits
         raise DataError(f"not readable JSON: {error}; correct the file", rule="not-json") from None
     return value
 
 
 def raise_or_collect(error: DataError, skipped: list[DataError] | None) -> None:
-    """Raise the error of a part of a file, or add it to the list of errors if there is one."""
+    """Append the error to ``skipped`` if that is a list, else raise it."""
     if skipped is None:
         raise error from None
     skipped.append(error)
 
 
 def json_documents(text: str, skipped: list[DataError] | None) -> Iterator[Document]:
-    """The documents of a file: a JSON array, a single object, or one object a line (JSON lines).
+    """Yield the documents of a JSON array, a single JSON object, or JSON lines.
 
-    A broken line of JSON lines is refused (see :func:`raise_or_collect`).
+    The error of an invalid line of JSON lines is passed to :func:`raise_or_collect`.
     """
     if _is_json_lines(text):
         for number, line in enumerate(text.split("\n"), start=1):
@@ -90,9 +90,10 @@ def json_documents(text: str, skipped: list[DataError] | None) -> Iterator[Docum
 
 
 def _is_json_lines(text: str) -> bool:
-    """A first line that is a whole object, with more to come, or two lines that begin an object.
+    """Whether ``text`` is JSON lines and not a pretty-printed object.
 
-    Inside one pretty-printed object, a name must come second.
+    Either the first line is a whole object and not the only line, or the second line starts with an
+    object, where a pretty-printed object would have a name.
     """
     first, _, rest = text.lstrip().partition("\n")
     if not first.startswith("{") or not rest.strip():
@@ -106,53 +107,56 @@ def _is_json_lines(text: str) -> bool:
     return True
 
 
-# The field readers below raise errors that name the field, the rule and the value found.
+# The functions below raise errors with the ``name`` of the value, the rule and the value found.
 
 
-def require_object(value: Json, what: str) -> dict[str, Json]:
+def require_object(value: Json, name: str) -> dict[str, Json]:
+    """Return ``value`` if it is an object."""
     if not isinstance(value, dict):
-        raise DataError(f"{what} must be an object, found {describe_value(value)}", rule="wrong-type")
+        raise DataError(f"{name} must be an object, found {describe_value(value)}", rule="wrong-type")
     return value
 
 
-def require_list(value: Json, what: str) -> list[Json]:
+def require_list(value: Json, name: str) -> list[Json]:
+    """Return ``value`` if it is an array."""
     if not isinstance(value, list):
-        raise DataError(f"{what} must be an array, found {describe_value(value)}", rule="wrong-type")
+        raise DataError(f"{name} must be an array, found {describe_value(value)}", rule="wrong-type")
     return value
 
 
-def require_id(value: Json, what: str) -> str:
-    """An id: a string that is not empty, or an integer, as a string that UTF-8 can hold."""
+def require_id(value: Json, name: str) -> str:
+    """Return an id, which must be a non-empty string or an integer, as a string."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         rule = "missing-id" if value is None or value == "" else "wrong-type"
         raise DataError(
-            f"{what} must be a non-empty string or an integer, found {describe_value(value)}", rule=rule
+            f"{name} must be a non-empty string or an integer, found {describe_value(value)}", rule=rule
         )
-    return check_unicode(str(value), what)
+    return check_unicode(str(value), name)
 
 
-def optional_text(value: Json, what: str) -> str | None:
+def optional_text(value: Json, name: str) -> str | None:
+    """Return ``value`` if it is a string or None."""
     if value is None:
         return None
     if not isinstance(value, str):
-        raise DataError(f"{what} must be a string, found {describe_value(value)}", rule="wrong-type")
-    return check_unicode(value, what)
+        raise DataError(f"{name} must be a string, found {describe_value(value)}", rule="wrong-type")
+    return check_unicode(value, name)
 
 
-def check_unicode(text: str, what: str) -> str:
-    """``text``, if UTF-8 can hold it: a lone surrogate could be stored nowhere and shown nowhere."""
+def check_unicode(text: str, name: str) -> str:
+    """Return ``text`` if it can be encoded as UTF-8, so that it can be stored and printed."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise DataError(
-            f"{what} must be valid Unicode, found a lone surrogate in {describe_value(text)}",
+            f"{name} must be valid Unicode, found a lone surrogate in {describe_value(text)}",
             rule="surrogate",
         ) from None
     return text
 
 
 def describe_value(value: Json) -> str:
-    """A value for an error message, cut to a length that a person reads."""
+    """Describe a value for an error message, shortened to 60 characters."""
     if value is None:
         return "nothing"
     text = json.dumps(value, default=repr) if not isinstance(value, dict | list) else ""

@@ -1,4 +1,4 @@
-"""What a reader hands over, what it may ask for, and what it reports."""
+"""The interface of readers: their options, and the draft of a composition that they return."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ OnError = Literal["fail", "skip"]
 class ReadOptions(Options):
     """How files are read."""
 
-    format: str = Field("auto", description="name of a format, or auto: told from the content")
-    on_error: OnError = Field("fail", description="at a broken composition: fail, or skip and count")
+    format: str = Field("auto", description="name of a format; auto: detect it from the content")
+    on_error: OnError = Field("fail", description="invalid compositions: fail, or skip and count them")
     on_cycle: OnCycle | None = Field(
-        None, description="at a cycle: fail, skip or break; unset: what the format says"
+        None,
+        description="compositions with a cycle: fail, skip them, or break the cycle; null: the default "
+        "of the format",
     )
     table_mid: str | None = Field(
-        None, description="regular expression of the mids that are tables (native JSON)"
+        None, description="native JSON: regular expression for the mids of tables"
     )
-    owner_column: str | None = Field(None, description="call logs: name of the owner's column")
-    service_column: str | None = Field(None, description="call logs: name of the service's column")
-    time_column: str | None = Field(None, description="call logs: name of the time's column")
+    owner_column: str | None = Field(None, description="call logs: name of the owner column")
+    service_column: str | None = Field(None, description="call logs: name of the service column")
+    time_column: str | None = Field(None, description="call logs: name of the time column")
     session_gap: float | None = Field(
-        None, gt=0, description="call logs: minutes of pause that begin a new session"
+        None, gt=0, description="call logs: start a new session after a pause of this many minutes"
     )
-    max_mb: int = Field(64, ge=1, description="largest file that is read, in megabytes")
+    max_mb: int = Field(64, ge=1, description="largest allowed file size, in megabytes")
 
     @field_validator("table_mid")
     @classmethod
@@ -50,7 +52,7 @@ class ReadOptions(Options):
 
 @dataclass
 class Draft:
-    """A composition as a file tells it, not yet checked."""
+    """A composition as read from a file, before validation."""
 
     id: str | None
     nodes: Sequence[Node]
@@ -58,26 +60,27 @@ class Draft:
     owner: str | None = None
     time: float | None = None
     notes: Counter[str] = field(default_factory=Counter)
-    """What the reader left out or repaired, counted by name."""
+    """Number of things that the reader left out or repaired, by description."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One entry of the registry of formats."""
+    """A format that can be read."""
 
     name: str
-    about: str
+    description: str
     on_cycle: OnCycle
-    """What happens to a cycle when the user says nothing."""
+    """The default of ``ReadOptions.on_cycle``."""
     recognises: Callable[[str | dict[str, Json]], bool]
-    """Given the first JSON object of the file, or the text of a file that is not JSON."""
+    """Whether a file has this format, given its first JSON object, or its text if it is not JSON."""
     draft: Callable[[Json, ReadOptions], Draft]
+    """Converts a document to a draft."""
     rows: Callable[[str, ReadOptions, list[DataError] | None], Iterator[Document]] | None = None
-    """The documents of a file that is not JSON; broken rows are refused as in ``json_documents``."""
+    """Splits text that is not JSON into documents. Errors are handled as in ``json_documents``."""
 
 
-def parse_time(value: Json, what: str) -> float | None:
-    """Seconds since 1970 from an ISO 8601 text (UTC where it names no zone) or a number."""
+def parse_time(value: Json, name: str) -> float | None:
+    """Convert an ISO 8601 string (UTC if it has no zone) or a number to seconds since 1970."""
     if value is None or value == "":
         return None
     number = value
@@ -90,7 +93,7 @@ def parse_time(value: Json, what: str) -> float | None:
     if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e13:
         return float(number)
     raise DataError(
-        f"{what} must be ISO 8601 or seconds since 1970, found {describe_value(value)}; correct it",
+        f"{name} must be ISO 8601 or seconds since 1970, found {describe_value(value)}; correct it",
         rule="bad-time",
     )
 

@@ -1,7 +1,7 @@
 """Galaxy workflow files (``.ga``): ``steps{id: {type, tool_id, input_connections}}``.
 
-Sub-workflows are expanded: their steps take the place of the step that called them. A link into a
-sub-workflow goes to the inner input step first; such a step then gives way to what feeds it.
+Sub-workflows are expanded: their steps replace the step that calls them. A link into a sub-workflow
+first goes to the inner input step, which is then replaced by its sources.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dagrec.data.formats.draft import Draft, Format, ReadOptions
 from dagrec.data.formats.galaxy_tsv import step_node
 from dagrec.errors import DataError
 
-DEEPEST = 20
-"""Levels of sub-workflows; a file with more would be refused by Galaxy too."""
+MAX_DEPTH = 20
+"""The largest nesting depth of sub-workflows; Galaxy has a limit, too."""
 
 INPUT_TYPES = frozenset({"data_input", "data_collection_input", "parameter_input"})
 Port = tuple[str, str]
-"""(step id, name of its output)."""
+"""(step id, output name)."""
 
 
 def _recognises(first: str | dict[str, Json]) -> bool:
@@ -36,7 +36,7 @@ def _recognises(first: str | dict[str, Json]) -> bool:
 
 def _draft(document: Json, options: ReadOptions) -> Draft:
     workflow = require_object(document, "a workflow")
-    flat = _Flat()
+    flat = _FlatWorkflow()
     flat.add(workflow, prefix="", depth=0)
     flat.replace_inner_inputs()
     names = [field for field in ("uuid", "name") if workflow.get(field) not in (None, "")]
@@ -49,20 +49,22 @@ def _draft(document: Json, options: ReadOptions) -> Draft:
 
 
 @dataclass
-class _Flat:
-    """A workflow with its sub-workflows laid flat; inner ids are ``outer.inner``."""
+class _FlatWorkflow:
+    """A workflow with expanded sub-workflows. Ids of inner steps are ``outer.inner``."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
-    made_by: dict[Port, Port] = field(default_factory=dict)
-    """Output of an expanded step -> the inner output behind it."""
+    inner_ports: dict[Port, Port] = field(default_factory=dict)
+    """Output of an expanded step -> the output of an inner step that it stands for."""
     inner_inputs: list[str] = field(default_factory=list)
+    """Ids of the input steps of sub-workflows."""
     notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, workflow: dict[str, Json], prefix: str, depth: int) -> None:
-        if depth > DEEPEST:
+        """Add the steps and links of a workflow at a nesting depth; ``prefix`` precedes their ids."""
+        if depth > MAX_DEPTH:
             raise DataError(
-                f"step {prefix[:60]!r}: sub-workflows may be nested {DEEPEST} deep, "
+                f"step {prefix[:60]!r}: sub-workflows may be nested {MAX_DEPTH} deep, "
                 "found more; flatten the file",
                 rule="too-deep",
             )
@@ -82,7 +84,7 @@ class _Flat:
             if id_ in self.nodes:
                 raise DataError(
                     f"step {id_!r}: an id may occur once, found a step of a sub-workflow with the same "
-                    "one; rename the outer step",
+                    "id; rename the outer step",
                     rule="duplicate-id",
                 )
             self.nodes[id_] = self._node(id_, step)
@@ -101,7 +103,7 @@ class _Flat:
 
     def _node(self, id_: str, step: dict[str, Json]) -> Node:
         tool = step.get("tool_id")
-        if step.get("type") == "subworkflow":  # called by reference: its content is not in the file
+        if step.get("type") == "subworkflow":  # a reference, without the content of the sub-workflow
             tool = step.get("content_id") or step.get("name")
             self.notes["sub-workflows without their content"] += 1
         label = optional_text(step.get("label"), f"step {id_}: label")
@@ -110,22 +112,23 @@ class _Flat:
         )
 
     def _name_outputs(self, id_: str, inner: dict[str, Json]) -> None:
-        """The names under which Galaxy offers the outputs of an inner workflow to the outer one."""
+        """Register the names that Galaxy gives to the outputs of an inner workflow in the outer one."""
         for name, step in inner["steps"].items():
             where = f"step {id_}.{name}: workflow_outputs"
             outputs = step.get("workflow_outputs")
             for item in require_list([] if outputs is None else outputs, where):
                 output = require_object(item, where)
-                made = (f"{id_}.{name}", _output_name(output, where))
-                self.made_by[id_, f"{name}:{made[1]}"] = made
+                port = (f"{id_}.{name}", _output_name(output, where))
+                self.inner_ports[id_, f"{name}:{port[1]}"] = port
                 if label := optional_text(output.get("label"), f"{where}: label"):
-                    self.made_by[id_, label] = made
+                    self.inner_ports[id_, label] = port
 
     def _source(self, prefix: str, target: str, wire: dict[str, Json]) -> str:
+        """The source of a link to ``target``, inside sub-workflows if it is one of their outputs."""
         where = f"step {target}"
         port = (prefix + require_id(wire.get("id"), f"{where}: id"), _output_name(wire, where))
-        while port in self.made_by:
-            port = self.made_by[port]
+        while port in self.inner_ports:
+            port = self.inner_ports[port]
         if port[0] not in self.nodes:
             raise DataError(
                 f"link {port[0]!r} -> {target!r}: its source must be a step of the workflow or a "
@@ -136,6 +139,7 @@ class _Flat:
         return port[0]
 
     def _target(self, id_: str, name: str, wire: dict[str, Json]) -> str:
+        """The target of a link to input ``name`` of a step; an inner step if that is a sub-workflow."""
         if id_ in self.nodes:
             return id_
         field = "input_subworkflow_step_id"
@@ -149,17 +153,17 @@ class _Flat:
         return inner
 
     def replace_inner_inputs(self) -> None:
-        """Each inner input that something feeds gives way to what feeds it."""
+        """Replace each inner input that has sources by links from its sources to its targets."""
         for id_ in self.inner_inputs:
-            # Each pair once: the links of inputs that feed inputs would multiply at every step.
-            before = dict.fromkeys(source for source, target in self.links if target == id_)
-            if not before or id_ in before:
+            # Duplicates are dropped, or nested inputs would multiply them at every level.
+            sources = dict.fromkeys(source for source, target in self.links if target == id_)
+            if not sources or id_ in sources:
                 continue
-            after = dict.fromkeys(target for source, target in self.links if source == id_)
+            targets = dict.fromkeys(target for source, target in self.links if source == id_)
             self.links = [link for link in self.links if id_ not in link]
-            known = set(self.links)
-            new = [(source, target) for source in before for target in after]
-            self.links += [link for link in new if link not in known]
+            existing = set(self.links)
+            new = [(source, target) for source in sources for target in targets]
+            self.links += [link for link in new if link not in existing]
             del self.nodes[id_]
 
 
@@ -169,7 +173,7 @@ def _output_name(item: dict[str, Json], where: str) -> str:
 
 FORMAT = Format(
     name="galaxy-ga",
-    about="Galaxy workflow file (.ga), sub-workflows expanded",
+    description="Galaxy workflow file (.ga), sub-workflows expanded",
     on_cycle="fail",
     recognises=_recognises,
     draft=_draft,

@@ -25,13 +25,13 @@ COLUMNS = 8
 
 
 def tool_key(tool_id: str) -> str:
-    """The tool's own id: of a toolshed id ``host/repos/owner/repo/tool/version``, the tool."""
+    """Return the ``tool`` part of a toolshed id ``host/repos/owner/repo/tool/version``, or the id."""
     parts = tool_id.split("/")
     return parts[-2] if len(parts) >= 6 and parts[1] == "repos" and parts[-2] else tool_id
 
 
 def step_node(id_: str, tool_id: str, text: str | None = None) -> Node:
-    """A step with a tool is a service, one without is an input data set."""
+    """Return the node of a step: a service if the step has a tool, else an input data set."""
     if not tool_id:
         return Node(id=id_, key=INPUT, kind="data", text=text)
     return Node(id=id_, key=tool_key(tool_id), text=text)
@@ -48,10 +48,10 @@ def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> I
     workflows: dict[str, list[tuple[int, list[str]]]] = {}
     for number, row in numbered_rows(text, "\t", skipped, quoted=False):
         if len(row) < COLUMNS or not (row[0] and row[2] and row[5]):
-            separated = "\t".join(row)
+            line = "\t".join(row)
             error = DataError(
                 f"line {number}: a row needs at least {COLUMNS} tab-separated columns with workflow "
-                f"id, source step and target step, found {describe_value(separated)}; correct it",
+                f"id, source step and target step, found {describe_value(line)}; correct it",
                 rule="bad-row",
             )
             raise_or_collect(error, skipped)
@@ -70,8 +70,8 @@ def _draft(rows: Json, options: ReadOptions) -> Draft:
             check_unicode(step, f"line {number}: step")
             if tools.setdefault(step, tool) != tool:
                 raise DataError(
-                    f"line {number}: step {step!r} must have one tool, found {describe_value(tool)} after "
-                    f"{describe_value(tools[step])}; correct the row",
+                    f"line {number}: step {step!r} must have one tool, found {describe_value(tool)} "
+                    f"after {describe_value(tools[step])}; correct the row",
                     rule="two-tools",
                 )
             check_unicode(tool, f"line {number}: tool")
@@ -87,7 +87,7 @@ def _draft(rows: Json, options: ReadOptions) -> Draft:
 
 FORMAT = Format(
     name="galaxy-tsv",
-    about="Galaxy workflow connections, one link a row (gxadmin)",
+    description="Galaxy workflow connections, one link per row (gxadmin)",
     on_cycle="fail",
     recognises=_recognises,
     draft=_draft,

@@ -14,10 +14,10 @@ from dagrec.errors import DataError
 def numbered_rows(
     text: str, separator: str, skipped: list[DataError] | None, *, quoted: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the number of its first line.
+    """Yield the rows that are not blank, each with the number of its first line.
 
-    A quoted cell may hold line breaks; with ``quoted`` False, a quote is a character like any other.
-    Rows that cannot be parsed are refused (see :func:`raise_or_collect`).
+    A quoted cell can contain line breaks. If ``quoted`` is False, quotes have no special meaning. The
+    errors of rows that cannot be parsed are passed to :func:`raise_or_collect`.
     """
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(text), delimiter=separator, quoting=quoting, strict=True)

@@ -1,22 +1,22 @@
-"""GroupShuffle: LightGCN whose layers are turned by a structured orthogonal matrix.
+"""GroupShuffle: LightGCN with a structured orthogonal matrix in each layer.
 
     e^(k+1) = (1 - r) (A e^(k)) Q_k + r e^(0),   z = 1 / (K + 1) sum_{k=0..K} e^(k)
     Q = R P L P^T,   s(y) = < z_x, z_y > + < L_f, T_y > + b_y
 
-R and L are block-diagonal [D, D], with blocks exp(X - X^T) that are orthogonal for every X, and P is
-the perfect shuffle, which deals the coordinates of each group out to all groups. R mixes within groups,
-L across them, with 2 D b numbers in place of D^2: every coordinate reaches every other where a block is
-at least as long as there are groups, b^2 >= D. This is the group-and-shuffle class of Gorbunov et al.
-(NeurIPS 2024), made for orthogonal fine-tuning; a student project (timur1arkhipov/gnn-recommendations)
-put one block-diagonal factor and a random permutation into a recommender. Here it is the class as
-published, with a matrix of its own for each layer. P^T makes Q the identity where X = 0, and the
-network LightGCN with a residual.
+R and L are block-diagonal [D, D]. Their blocks exp(X - X^T) are orthogonal for every X, and P is the
+perfect shuffle, which distributes the coordinates of each group over all groups. R mixes coordinates
+within groups and L across groups, with 2 D b parameters instead of D^2; every coordinate affects every
+other if a block is at least as long as the number of groups, b^2 >= D. This is the group-and-shuffle
+class of Gorbunov et al. (NeurIPS 2024), designed for orthogonal fine-tuning. A student project
+(timur1arkhipov/gnn-recommendations) used one block-diagonal factor and a random permutation in a
+recommender; here it is the class as published, with a separate matrix for each layer. Because of P^T, Q
+is the identity for X = 0, and the network is then LightGCN with a residual.
 
-An orthogonal matrix keeps all products within a layer: with r = 0, each layer by itself ranks as
-LightGCN's. Q acts through what different layers have in common, in the mean and the residual.
+An orthogonal matrix preserves all products within a layer: with r = 0, each single layer ranks as that
+of LightGCN. Q changes the products between different layers, which occur in the mean and the residual.
 
-The graph, A, and how a context that is no user of it is folded in: ``dagrec.models.bipartite.graph``.
-In: sets of nodes and their last. Out: scores [R, C].
+``dagrec.models.bipartite.graph`` defines the graph, A, and how a new context is folded in.
+In: sets of nodes and their last nodes. Out: scores [R, C].
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from dagrec.models.bipartite.graph import (
     BipartiteNetwork,
     BipartiteOptions,
     BipartiteRecommender,
-    Rows,
+    LayerInputs,
 )
-from dagrec.models.factorisation.base import INIT
+from dagrec.models.factorisation.base import INITIAL_STD
 from dagrec.models.interactions import Interactions
 
 
 class GroupShuffleConfig(BipartiteOptions):
-    """Blocks and residual, beside the options of all bipartite networks."""
+    """Hyperparameters of the matrices and the residual, of factorisation and of training."""
 
-    block: int = Field(8, ge=1, description="width of a block; divides width")
+    block: int = Field(8, ge=1, description="width of a block; it must divide width")
     residual: float = Field(
-        0.1, ge=0, le=1, description="share of the first layer in each; 1: no graph"
+        0.1, ge=0, le=1, description="weight of layer 0 in each layer; 1: the graph is not used"
     )
 
     @model_validator(mode="after")
-    def _blocks_fit(self) -> Self:
+    def _block_divides_width(self) -> Self:
         if self.width % self.block:
             raise ValueError(
                 f"width must be a multiple of block, found width {self.width} and block {self.block}"
@@ -56,44 +56,50 @@ class GroupShuffleConfig(BipartiteOptions):
 
 
 class GroupShuffleMatrix(nn.Module):
-    """rows [n, D] -> rows Q [n, D]. skew: [2, D / b, b, b], X of the blocks of R and of L."""
+    """An orthogonal matrix Q: rows [n, D] -> rows Q [n, D].
+
+    skew: [2, D / b, b, b], X of the blocks of R and of L.
+    """
 
     def __init__(self, width: int, block: int) -> None:
         super().__init__()
-        self.skew = nn.Parameter(torch.randn(2, width // block, block, block) * INIT)
+        self.skew = nn.Parameter(torch.randn(2, width // block, block, block) * INITIAL_STD)
 
     def blocks(self) -> tuple[Tensor, Tensor]:
-        """Orthogonal, of R and of L: [D / b, b, b] each."""
-        first, second = torch.linalg.matrix_exp(self.skew - self.skew.mT)
-        return first, second
+        """Return the orthogonal blocks of R and of L: [D / b, b, b] each."""
+        within, across = torch.linalg.matrix_exp(self.skew - self.skew.mT)
+        return within, across
 
     def forward(self, rows: Tensor) -> Tensor:
-        first, second = self.blocks()
-        groups, block, _ = first.shape
-        # A row is an array of D / b groups of b coordinates, which P transposes.
-        turned = torch.einsum("ngb,gbc->ngc", rows.reshape(-1, groups, block), first)
-        dealt = turned.mT.reshape(-1, groups, block)
-        dealt = torch.einsum("ngb,gbc->ngc", dealt, second)
-        return dealt.reshape(-1, block, groups).mT.reshape(rows.shape)
+        within, across = self.blocks()
+        groups, block, _ = within.shape
+        # A row is a matrix of D / b groups by b coordinates; P is its transposition.
+        x = torch.einsum("ngb,gbc->ngc", rows.reshape(-1, groups, block), within)
+        x = x.mT.reshape(-1, groups, block)
+        x = torch.einsum("ngb,gbc->ngc", x, across)
+        return x.reshape(-1, block, groups).mT.reshape(rows.shape)
 
 
 class GroupShuffleNetwork(BipartiteNetwork):
-    """What is heard, turned; and the mean of all layers."""
+    """Propagation with an orthogonal matrix in each layer; z is the mean of all layers."""
 
     def __init__(self, config: GroupShuffleConfig, interactions: Interactions, services: int) -> None:
         super().__init__(config, interactions, services)
         self.residual = config.residual
-        self.turns = nn.ModuleList(
+        self.rotations = nn.ModuleList(
             GroupShuffleMatrix(config.width, config.block) for _ in range(config.layers)
         )
 
-    def layer(self, number: int, rows: Rows, summary: Tensor | None) -> Tensor:
-        turned: Tensor = self.turns[number](rows.heard)
-        return (1 - self.residual) * turned + self.residual * rows.ego
+    def layer(self, number: int, rows: LayerInputs, summary: Tensor | None) -> Tensor:
+        rotated: Tensor = self.rotations[number](rows.aggregated)
+        return (1 - self.residual) * rotated + self.residual * rows.ego
 
 
 class GroupShuffle(BipartiteRecommender):
-    """Propagation that turns, mean of the layers."""
+    """LightGCN with learned rotations of the vectors between layers.
+
+    Use it in experiments on over-smoothing: the rotations keep layers distinct with few parameters.
+    """
 
     name = "groupshuffle"
     paper = "Gorbunov et al. 2024, arXiv 2406.10019"

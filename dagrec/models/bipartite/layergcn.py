@@ -1,23 +1,23 @@
-"""LayerGCN: layers refined by their likeness to the ego layer (Zhou et al., ICDE 2023).
+"""LayerGCN: layers weighted by their similarity to the ego layer (Zhou et al., ICDE 2023).
 
     e^(l) = cos(A e^(l-1), e^(0)) A e^(l-1),   l = 1..L,   one cosine for each row
     z = sum_{l=1..L} e^(l)
     s(y) = < z_x, z_y > + < L_f, T_y > + b_y
 
-The gate is signed: what a row hears against its ego vector is turned round. The ego layer takes part
-in the gates alone.
+The gate is signed: an aggregated vector that points away from the ego vector is reversed. The ego layer
+is used only in the gates.
 
-In training, A is that of a pruned graph, with its own degrees. Each epoch keeps (1 - pruned) m of the m
-links, drawn without replacement: in even epochs (from 0) with probabilities p proportional to
-1 / sqrt(d_u d_i), so that links between rows of high degree go first, in odd ones uniformly. Those with
-the largest log p + Gumbel noise are such a draw, and there may be any number of links. An item that has
-lost all of them is silent for an epoch. What is trained is asked over all links.
+In training, A is that of a pruned graph with its own degrees. Each epoch uses (1 - pruned_share) m of
+the m links, drawn without replacement with weights p: p = 1 / sqrt(d_u d_i) in even epochs (from 0), so
+that links between rows of high degree are pruned most often, and p = 1 in odd epochs. The links with
+the largest log p + Gumbel noise are such a sample, for any number of links. An item that has lost all
+its links is isolated for an epoch. After training, A is that of the whole graph.
 
-The link of a row of merged users is kept or pruned as one: whoever loses different links is no longer
+The link of merged users is kept or pruned as one, because users that lose different links are no longer
 equal.
 
-The graph, and how a context is folded in: ``dagrec.models.bipartite.graph``.
-In: sets of nodes and their last. Out: scores [R, C].
+``dagrec.models.bipartite.graph`` defines the graph and how a new context is folded in.
+In: sets of nodes and their last nodes. Out: scores [R, C].
 """
 
 from __future__ import annotations
@@ -28,57 +28,62 @@ from torch import Tensor, nn
 
 from dagrec.models.base import Traits
 from dagrec.models.bipartite.graph import (
+    Adjacency,
     BipartiteNetwork,
     BipartiteOptions,
     BipartiteRecommender,
-    Links,
-    Rows,
+    LayerInputs,
 )
 from dagrec.models.interactions import Interactions
 
 
 class LayerGCNConfig(BipartiteOptions):
-    """Depth and pruning, beside the options of factorisation."""
+    """Hyperparameters of propagation and pruning, of factorisation and of training."""
 
-    layers: int = Field(4, ge=1, le=16, description="times that vectors are propagated, and summed up")
-    pruned: float = Field(0.1, ge=0, lt=1, description="share of the links that an epoch goes without")
+    layers: int = Field(4, ge=1, le=16, description="number of propagation layers, which are summed")
+    pruned_share: float = Field(
+        0.1, ge=0, lt=1, description="share of the links that are left out in each epoch"
+    )
 
 
 class LayerGCNNetwork(BipartiteNetwork):
-    """Gated propagation over the links of the epoch."""
+    """Gated propagation over the links of the current epoch."""
 
-    computed = (*BipartiteNetwork.computed, "_kept")
-    _kept: Tensor | None = None
+    transient = (*BipartiteNetwork.transient, "_epoch_links")
+    _epoch_links: Tensor | None = None
 
     def __init__(self, config: LayerGCNConfig, interactions: Interactions, services: int) -> None:
         super().__init__(config, interactions, services)
-        self.pruned = config.pruned
+        self.pruned_share = config.pruned_share
 
     def begin_epoch(self, number: int) -> None:
         users, items = self.graph.users, self.graph.items
-        gone = int(self.pruned * len(users))
-        self._kept = None
-        if not gone:
+        num_pruned = int(self.pruned_share * len(users))
+        self._epoch_links = None
+        if not num_pruned:
             return
         keys = -torch.empty(len(users), device=users.device).exponential_().log()
         if number % 2 == 0:
-            degrees = self.graph.links().degrees
+            degrees = self.graph.adjacency().degrees
             keys -= (degrees[self.graph.nodes + users] * degrees[items]).log() / 2
-        self._kept = keys.topk(len(users) - gone).indices
+        self._epoch_links = keys.topk(len(users) - num_pruned).indices
 
-    def links(self) -> Links:
-        return self.graph.links(self._kept if self.training else None)
+    def adjacency(self) -> Adjacency:
+        return self.graph.adjacency(self._epoch_links if self.training else None)
 
-    def layer(self, number: int, rows: Rows, summary: Tensor | None) -> Tensor:
-        gates = nn.functional.cosine_similarity(rows.heard, rows.ego, dim=1)
-        return gates[:, None] * rows.heard
+    def layer(self, number: int, rows: LayerInputs, summary: Tensor | None) -> Tensor:
+        gates = nn.functional.cosine_similarity(rows.aggregated, rows.ego, dim=1)
+        return gates[:, None] * rows.aggregated
 
     def readout(self, layers: list[Tensor]) -> Tensor:
         return torch.stack(layers[1:]).sum(dim=0)
 
 
 class LayerGCN(BipartiteRecommender):
-    """Propagation that fades where it leaves the ego vectors."""
+    """LightGCN with a gate on each layer and random pruning of links in training.
+
+    Use it instead of LightGCN if more layers reduce the accuracy of LightGCN (over-smoothing).
+    """
 
     name = "layergcn"
     paper = "Zhou et al. 2023, arXiv 2207.11088"

@@ -1,14 +1,15 @@
-"""The spectrum of an interaction matrix, and how a new row finds its place in it. Without torch.
+"""The singular value decomposition of a normalised interaction matrix, and fold-in of new rows.
 
-    R~ = (D_u + alpha)^-1/2 R (D_i + alpha)^-1/2 = U S V^T,   the largest singular values alone
+    R~ = (D_u + alpha)^-1/2 R (D_i + alpha)^-1/2 = U S V^T,   truncated to the largest singular values
 
-D_u counts the columns of a row, D_i the rows of a column. alpha = 0 is the normalisation of LightGCN,
-with a largest singular value of 1; alpha > 0 brings all below 1, and those of rare columns most.
+D_u are the numbers of columns of the rows, D_i the numbers of rows of the columns. alpha = 0 is the
+normalisation of LightGCN, with largest singular value 1. alpha > 0 makes all singular values smaller
+than 1, and reduces the influence of rare columns most.
 
-n equal rows are one here, multiplied by sqrt(n): R~^T R~ is the same, and so are S and V. A new row r~,
-normalised as a row of the matrix, has the place p = r~ V S^-1, which for a row of the matrix is its row
-of U. So U is never computed: S and V are those of the eigenvalues of R~^T R~, whose size does not grow
-with the number of rows.
+n equal rows are merged into one, multiplied by sqrt(n), which leaves R~^T R~ and so S and V unchanged.
+A new row r~, normalised like a row of the matrix, has the coordinates p = r~ V S^-1; for a row of the
+matrix this is its row of U. So U is not computed: S and V follow from the eigenvalues of R~^T R~, whose
+size does not depend on the number of rows. No torch is needed.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.interactions import Interactions, SetOptions
 from dagrec.types import Floats
 
-TIE = 1e-6
-"""Singular values that are closer than this cannot be told apart."""
+TIE_TOLERANCE = 1e-6
+"""Singular values that differ by less than this are treated as equal."""
 
 
 class SpectrumOptions(SetOptions):
-    """How the matrix is normalised, and what its singular values weigh."""
+    """Hyperparameters of the normalisation and of the weights of singular values."""
 
     rank: int = Field(
         60,
         ge=1,
-        description="largest singular values that are kept; fewer where there are fewer above 0, and "
-        "more where others are equal to the last of them",
+        description="number of the largest singular values that are used; fewer if fewer are positive, "
+        "and more if others are equal to the last of them",
     )
     alpha: float = Field(
-        3.0, ge=0, le=1e6, description="added to the degrees: the more, the less rare nodes count"
+        3.0, ge=0, le=1e6, description="added to the degrees; higher: rare nodes weigh less"
     )
     beta: float = Field(
         4.0, ge=0, le=40, description="features are weighted by exp(beta x singular value)"
@@ -45,8 +46,11 @@ class SpectrumOptions(SetOptions):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """vectors: [size, K], the columns of V; values: [K], descending, above 0; scales: [size],
-    (D_i + alpha)^-1/2, and 0 for a column that no row has."""
+    """The K largest singular values and the right singular vectors of R~.
+
+    vectors: [size, K] V; values: [K] diagonal of S, descending and positive; scales: [size]
+    (D_i + alpha)^-1/2, and 0 for a column that does not occur.
+    """
 
     vectors: Floats
     values: Floats
@@ -54,30 +58,34 @@ class Spectrum:
 
     @classmethod
     def of(cls, rows: Interactions, *, rank: int, alpha: float) -> Spectrum:
+        """Return the spectrum of the interaction matrix."""
         degrees = rows.totals()
         scales = np.where(degrees > 0, 1 / np.sqrt(np.maximum(degrees + alpha, 1e-300)), 0)
         gram = replace(rows, weights=rows.weights / (rows.rows.lengths + alpha)).gram()
         squares, vectors = np.linalg.eigh(scales[:, None] * gram * scales)
         squares, vectors = squares[::-1], vectors[:, ::-1]
-        above = squares > squares[0] * rows.size * np.finfo(np.float64).eps
-        values = np.sqrt(squares[above])
-        # A cut among equals would keep a basis of their space that no theory tells from others.
-        kept = values >= values[min(rank, len(values)) - 1] - TIE
-        return cls(np.ascontiguousarray(vectors[:, above][:, kept]), values[kept], scales)
+        positive = squares > squares[0] * rows.size * np.finfo(np.float64).eps
+        values = np.sqrt(squares[positive])
+        # Equal singular values are kept or dropped together, because the basis of their space is
+        # arbitrary.
+        selected = values >= values[min(rank, len(values)) - 1] - TIE_TOLERANCE
+        vectors = np.ascontiguousarray(vectors[:, positive][:, selected])
+        return cls(vectors, values[selected], scales)
 
     @property
-    def parts(self) -> Floats:
-        """[size, K]: what each column of a row adds to its place, but for the row's normalisation."""
-        found: Floats = self.scales[:, None] * self.vectors / self.values
-        return found
+    def projection(self) -> Floats:
+        """(D_i + alpha)^-1/2 V S^-1 [size, K]: maps a row to p, except for the row's normalisation."""
+        projection: Floats = self.scales[:, None] * self.vectors / self.values
+        return projection
 
 
 @dataclass(frozen=True)
 class Features:
-    """What SVD-GCN knows of contexts and services.
+    """The features of SVD-GCN.
 
-    nodes: [size, K], what a node adds to the features of a context, p exp(beta s), which are the sum of
-    these over (|x| + alpha)^1/2; services: [C, K], their features V exp(beta s).
+    nodes: [size, K] the contribution of each column to the features p exp(beta s) of a context, which
+    are the sum of the contributions divided by (|x| + alpha)^1/2; services: [C, K] the features
+    V exp(beta s) of the services.
     """
 
     nodes: Floats
@@ -85,13 +93,13 @@ class Features:
 
     @classmethod
     def of(cls, rows: Interactions, options: SpectrumOptions, services: int) -> Features:
-        found = Spectrum.of(rows, rank=options.rank, alpha=options.alpha)
-        weights = np.exp(options.beta * found.values)
-        return cls(
-            found.parts * weights, found.vectors[FIRST_SERVICE : FIRST_SERVICE + services] * weights
-        )
+        """Return the features from the interaction matrix."""
+        spectrum = Spectrum.of(rows, rank=options.rank, alpha=options.alpha)
+        weights = np.exp(options.beta * spectrum.values)
+        service_vectors = spectrum.vectors[FIRST_SERVICE : FIRST_SERVICE + services]
+        return cls(spectrum.projection * weights, service_vectors * weights)
 
-    def fits(self, size: int, services: int) -> bool:
-        """Whether they are of ``size`` columns and so many services."""
+    def has_shape(self, size: int, services: int) -> bool:
+        """Return whether the features are of this number of columns and of services."""
         rank = self.nodes.shape[-1]
         return self.nodes.shape == (size, rank) and self.services.shape == (services, rank)

@@ -1,12 +1,11 @@
-"""What factorisation and graph recommenders share: a set of nodes plays the user, services are the
-items.
+"""The base of factorisation and graph recommenders: sets of nodes are the users, services the items.
 
     s(y) = < z_x, z_y > + < L_f, T_y > + b_y
 
-z_x is computed from the set x by a subclass, z_y is service y's. A set at serving time is nobody's: no
-row of a table stands for it. What stands for it is made of its nodes' vectors, in training and in
-serving alike (FISM's fold-in). The second term (``last = true``) is a factorised Markov chain beside
-it, for what a set cannot tell: which node f is the last.
+z_x is the vector of the set x and z_y that of service y; a subclass computes both. A set at serving
+time does not occur in training, so it has no row in an embedding table. Its vector is computed from the
+vectors of its nodes, in training and at serving alike (fold-in as in FISM). The second term (with
+``last = true``) is a factorised Markov chain, because a set does not contain which node f is the last.
 """
 
 from __future__ import annotations
@@ -28,24 +27,29 @@ from dagrec.training.network import Network, NodeEmbedding
 from dagrec.training.options import PairwiseOptions
 from dagrec.types import Ids
 
-INIT = 0.1
-"""Standard deviation of first vectors: small enough that first scores are near 0."""
+INITIAL_STD = 0.1
+"""Standard deviation of initial vectors; it is small, so that initial scores are close to 0."""
 
 
 class FactorOptions(SetOptions, PairwiseOptions):
-    """Widths, regularisation, and the optimisation of these recommenders."""
+    """Hyperparameters of factorisation and of training."""
 
     width: int = Field(64, ge=1, description="width of the vectors")
-    dropout: float = Field(0.4, ge=0, lt=1, description="on what stands for the context")
+    dropout: float = Field(0.4, ge=0, lt=1, description="dropout of the context's vectors")
     l2: float = Field(
-        1e-4, ge=0, description="weight of the squared vectors of a pair and of a service beside it"
+        1e-4, ge=0, description="L2 regularisation of the vectors of each pair and of a negative"
     )
-    min_steps: int = Field(600, ge=0, description="on small data, more epochs until there are so many")
+    min_steps: int = Field(
+        600, ge=0, description="on small data, epochs are added until there are this many steps"
+    )
 
 
 class SetInputs(NamedTuple):
-    """nodes: [X] node ids of R sets, one set behind the other; rows: [X] set of each; sizes: [R] nodes
-    of each, at least 1; last: [R] node id of the frontier."""
+    """R sets of nodes in flat tensors.
+
+    nodes: [X] node ids, set by set; rows: [X] number of the set of each node; sizes: [R] number of
+    nodes of each set, at least 1; last: [R] node id of the frontier.
+    """
 
     nodes: Tensor
     rows: Tensor
@@ -55,7 +59,7 @@ class SetInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SetUnits:
-    """One set a context."""
+    """One unit per context: its set."""
 
     sets: Sets
 
@@ -64,9 +68,9 @@ class SetUnits:
         return self.sets.rows.lengths
 
     def take(self, units: Ids) -> tuple[SetInputs, Ids]:
-        places, rows = self.sets.rows.take(units)
+        positions, rows = self.sets.rows.take(units)
         inputs = SetInputs(
-            torch.from_numpy(self.sets.nodes[places]),
+            torch.from_numpy(self.sets.nodes[positions]),
             torch.from_numpy(rows),
             torch.from_numpy(self.sizes[units].clip(min=1)),
             torch.from_numpy(self.sets.last[units]),
@@ -75,7 +79,7 @@ class SetUnits:
 
 
 class SetRecommender(NetworkRecommender):
-    """A network recommender that reads sets."""
+    """A network recommender whose inputs are sets of nodes."""
 
     config: FactorOptions
 
@@ -86,40 +90,40 @@ class SetRecommender(NetworkRecommender):
         return SetUnits(Sets.of(contexts, self.graph.vocabulary, self.config.read))
 
 
-def vectors(nodes: int, width: int) -> NodeEmbedding:
-    """A small random vector for each node id."""
-    found = NodeEmbedding(nodes, width)
+def small_embedding(nodes: int, width: int) -> NodeEmbedding:
+    """Return an embedding of node ids with small random vectors."""
+    embedding = NodeEmbedding(nodes, width)
     with torch.no_grad():
-        found.weight.normal_(std=INIT)
-        found.weight[0] = 0
-    return found
+        embedding.weight.normal_(std=INITIAL_STD)
+        embedding.weight[0] = 0
+    return embedding
 
 
-def set_sums(values: Tensor, inputs: SetInputs) -> Tensor:
-    """[R, D], the sum of ``values`` [X, D] over the nodes of each set."""
+def sum_per_set(values: Tensor, inputs: SetInputs) -> Tensor:
+    """Return the sums [R, D] of ``values`` [X, D] over the nodes of each set."""
     sums = values.new_zeros(len(inputs.last), values.shape[1])
     return sums.index_add(0, inputs.rows, values)
 
 
-class LastNode(nn.Module):
-    """< L_f, T_y > + b_y; the bias alone with ``last = false``."""
+class LastNodeTerm(nn.Module):
+    """The terms < L_f, T_y > + b_y of the scores; only b_y without ``last``."""
 
     def __init__(self, nodes: int, services: int, width: int, *, last: bool) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(services))
-        self.embed = vectors(nodes, width) if last else None
+        self.embed = small_embedding(nodes, width) if last else None
         if last:
-            self.weight = nn.Parameter(torch.randn(services, width) * INIT)
+            self.weight = nn.Parameter(torch.randn(services, width) * INITIAL_STD)
 
     def states(self, last: Tensor) -> Tensor:
-        """last: [R] node ids. Returns [R, D], or [R, 0]."""
+        """Return L_f [R, D], or [R, 0] without ``last``; last: [R] node ids."""
         if self.embed is None:
             return self.bias.new_zeros(len(last), 0)
         states: Tensor = self.embed(last)
         return states
 
     def forward(self, states: Tensor, columns: Tensor | None) -> Tensor:
-        """[R, K] of the states and ``columns`` [K], or all services."""
+        """Return the terms [R, K] for the services ``columns`` [K], or [R, C] for all services."""
         bias = self.bias if columns is None else self.bias[columns]
         if self.embed is None:
             return bias.expand(len(states), -1)
@@ -128,70 +132,72 @@ class LastNode(nn.Module):
 
 
 class FactorNetwork(Network):
-    """Sets -> scores [R, C]; a state is z_x and L_f, side by side.
+    """Sets -> scores [R, C]; a state is [z_x ; L_f].
 
-    With ``l2``, the loss of a pair (x, y) gets l2 (|E_x|^2 + |E_y|^2 + mean over all services |E|^2),
-    where E are the vectors before anything is computed from them and E_x is the mean over the set: the
-    regularisation of BPR's triples, with the negative's term in expectation over uniform draws.
+    With ``l2``, the loss of a pair (x, y) has the term l2 (|E_x|^2 + |E_y|^2 + mean over all services
+    |E|^2). E are the embedding vectors, before any computation, and E_x is their mean over the set.
+    This is the regularisation of BPR's triples; the negative's term is its expectation over uniform
+    draws.
     """
 
-    computed: ClassVar[tuple[str, ...]] = ("_items",)
-    embeds: ClassVar[bool] = True
-    """Whether nodes have learned vectors E; else a subclass has ``own`` and ``own_services``."""
-    _items: tuple[Tensor, ...] = ()
+    transient: ClassVar[tuple[str, ...]] = ("_service_factors",)
+    """Attributes that are computed from the parameters; they are not pickled."""
+    has_embedding: ClassVar[bool] = True
+    """Whether nodes have embedding vectors E; otherwise a subclass overrides ``context_vectors`` and
+    ``service_vectors``."""
+    _service_factors: tuple[Tensor, ...] = ()
 
     def __init__(self, config: FactorOptions, nodes: int, services: int) -> None:
         super().__init__()
         self.node_count = nodes
         self.services = services
         self.l2 = config.l2
-        if self.embeds:
-            self.embed = vectors(nodes, config.width)
-        self.last = LastNode(nodes, services, config.width, last=config.last)
+        if self.has_embedding:
+            self.embed = small_embedding(nodes, config.width)
+        self.last = LastNodeTerm(nodes, services, config.width, last=config.last)
         self.drop = nn.Dropout(config.dropout)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was computed from the parameters is no part of the network.
-        return {name: value for name, value in self.__dict__.items() if name not in self.computed}
+        return {name: value for name, value in self.__dict__.items() if name not in self.transient}
 
-    @abstractmethod
-    def match(self, inputs: SetInputs) -> tuple[Tensor, Tensor]:
-        """z of the contexts [R, D] and of all services [C, D]."""
+    def context_vectors(self, inputs: SetInputs) -> Tensor:
+        """Return E_x: the means [R, D] of the vectors of each set's nodes."""
+        return sum_per_set(self.embed(inputs.nodes), inputs) / inputs.sizes[:, None]
 
-    def own(self, inputs: SetInputs) -> Tensor:
-        """[R, D], the mean of the vectors of each set's nodes."""
-        return set_sums(self.embed(inputs.nodes), inputs) / inputs.sizes[:, None]
-
-    def own_services(self) -> Tensor:
-        """[C, D], the vectors of the services."""
+    def service_vectors(self) -> Tensor:
+        """Return E_y: the vectors [C, D] of the services."""
         return self.embed.weight[FIRST_SERVICE : FIRST_SERVICE + self.services]
 
+    @abstractmethod
+    def factors(self, inputs: SetInputs) -> tuple[Tensor, Tensor]:
+        """Return z of the contexts [R, D] and of all services [C, D]."""
+
     def embeddings(self) -> dict[str, Tensor]:
-        """nodes: [V, D], z of a context of each node alone; services: [C, D], z of each."""
+        """Return z: nodes: [V, D] of contexts with a single node; services: [C, D]."""
         nodes = torch.arange(self.node_count)
-        alone = SetInputs(nodes, nodes, torch.ones_like(nodes), nodes)
-        return dict(zip(("nodes", "services"), self.match(alone), strict=True))
+        single = SetInputs(nodes, nodes, torch.ones_like(nodes), nodes)
+        return dict(zip(("nodes", "services"), self.factors(single), strict=True))
 
     def states(self, inputs: SetInputs) -> Tensor:
-        z, items = self.match(inputs)
-        # Both sides come from one pass over a graph: `scores` belongs to the newest `states`. In a
-        # tuple, since torch would store a bare tensor as its own.
-        self._items = (items,)
-        states: Tensor = self.drop(torch.cat([z, self.last.states(inputs.last)], dim=1))
+        z_x, z_y = self.factors(inputs)
+        # A graph network computes z_x and z_y in one pass, so `scores` uses z_y of the latest `states`.
+        # The tuple prevents torch from storing the tensor as part of the module.
+        self._service_factors = (z_y,)
+        states: Tensor = self.drop(torch.cat([z_x, self.last.states(inputs.last)], dim=1))
         return states
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
-        (items,) = self._items
-        items = items if columns is None else items[columns]
-        width = items.shape[1]
+        (z_y,) = self._service_factors
+        z_y = z_y if columns is None else z_y[columns]
+        width = z_y.shape[1]
         last: Tensor = self.last(states[:, width:], columns)
-        return states[:, :width] @ items.T + last
+        return states[:, :width] @ z_y.T + last
 
     def penalty(
         self, inputs: SetInputs, states: Tensor, rows: Tensor, columns: Tensor
     ) -> Tensor | None:
         if not self.l2:
             return None
-        context = self.own(inputs).square().sum(dim=1)
-        service = self.own_services().square().sum(dim=1)
+        context = self.context_vectors(inputs).square().sum(dim=1)
+        service = self.service_vectors().square().sum(dim=1)
         return self.l2 * (context[rows] + service[columns] + service.mean())

@@ -1,15 +1,15 @@
-"""NeuMF: GMF and MLP beside each other, with one output (He et al., Neural Collaborative Filtering).
+"""NeuMF: the sum of GMF and MLP (He et al. 2017, Neural Collaborative Filtering).
 
     s(y) = h . [p o q ; a_n(p', l', q')] + < L_f, T_y > + b_y  =  s_GMF(y) + s_MLP(y)
 
-One linear output over two vectors is the sum of an output over each: h of ``gmf`` and h of ``mlp``, and
-a bias of each. The two share no table, so that each can have the vectors it needs.
+A linear output over two concatenated vectors is the sum of two outputs: h of ``gmf`` and h of ``mlp``,
+each with its own bias. The branches share no tables, so each can learn the vectors it needs.
 
-With ``pretrain`` GMF and MLP are trained first, by the same trainer and with the same options, and the
-outputs of both are halved: the first s(y) is the mean of s_GMF(y) and s_MLP(y). The paper then goes on
-with plain gradient descent, for want of the moments of Adam; here Adam goes on with new ones.
+With ``pretrain``, GMF and MLP are trained first, with the same options, and the outputs of both are
+halved: the initial s(y) is the mean of s_GMF(y) and s_MLP(y). The paper then continues with plain
+gradient descent, because the moments of Adam are not available; here Adam continues with new moments.
 
-In: sets of nodes and their last. Out: scores [R, C].
+In: sets of nodes and their last nodes. Out: scores [R, C].
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Weights = Mapping[str, Tensor]
 
 
 class NeuMFConfig(MLPConfig):
-    """Hyperparameters of both branches, and how they start."""
+    """Hyperparameters of both branches and of their initialisation."""
 
     pretrain: bool = Field(
-        False, description="train GMF and MLP first, and start from the mean of both"
+        False, description="train GMF and MLP first, and initialise with the mean of both"
     )
 
 
 class NeuMFNetwork(Network):
-    """A state is that of GMF and that of MLP, side by side."""
+    """Both branches; a state is [state of GMF ; state of MLP]."""
 
     def __init__(self, config: NeuMFConfig, nodes: int, services: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class NeuMFNetwork(Network):
         self.mlp = MLPNetwork(config, nodes, services)
 
     def embeddings(self) -> dict[str, Tensor]:
-        """Those of both branches, side by side."""
+        """Return the concatenated vectors of both branches."""
         gmf, mlp = self.gmf.embeddings(), self.mlp.embeddings()
         return {name: torch.cat([gmf[name], mlp[name]], dim=1) for name in gmf}
 
@@ -57,8 +57,9 @@ class NeuMFNetwork(Network):
         return torch.cat([self.gmf.states(inputs), self.mlp.states(inputs)], dim=1)
 
     def scores(self, states: Tensor, columns: Tensor | None = None) -> Tensor:
-        own = states.shape[1] - self.mlp.first.out_features
-        return self.gmf.scores(states[:, :own], columns) + self.mlp.scores(states[:, own:], columns)
+        width = states.shape[1] - self.mlp.first.out_features
+        gmf = self.gmf.scores(states[:, :width], columns)
+        return gmf + self.mlp.scores(states[:, width:], columns)
 
     def penalty(
         self, inputs: SetInputs, states: Tensor, rows: Tensor, columns: Tensor
@@ -67,8 +68,8 @@ class NeuMFNetwork(Network):
         mlp = self.mlp.penalty(inputs, states, rows, columns)
         return None if gmf is None or mlp is None else gmf + mlp
 
-    def start_from(self, gmf: Weights, mlp: Weights) -> None:
-        """Take over the weights of both, each for one half of the output."""
+    def load_pretrained(self, gmf: Weights, mlp: Weights) -> None:
+        """Load the weights of both branches and halve their outputs."""
         self.gmf.load_state_dict(gmf)
         self.mlp.load_state_dict(mlp)
         outputs = [self.gmf.weights, self.gmf.last.bias, self.mlp.out.weight, self.mlp.last.bias]
@@ -80,7 +81,10 @@ class NeuMFNetwork(Network):
 
 
 class NeuMF(SetRecommender):
-    """A product and a tower, added."""
+    """The sum of GMF and MLP, trained together.
+
+    Use it to compare with the neural collaborative filtering paper; it is the largest of its models.
+    """
 
     name = "neumf"
     paper = "He et al. 2017, arXiv 1708.05031"
@@ -88,33 +92,33 @@ class NeuMF(SetRecommender):
     traits = Traits(order_aware=True, gradient_trained=True)
     config: NeuMFConfig
 
-    _start: tuple[Weights, Weights] | None = None
-    """Weights of GMF and of MLP, while a training that starts from them runs."""
+    _pretrained: tuple[Weights, Weights] | None = None
+    """Weights of GMF and of MLP, during a fit with ``pretrain``."""
 
     def build(self, vocabulary: Vocabulary, data: TrainingData | None) -> NeuMFNetwork:
         network = NeuMFNetwork(self.config, len(vocabulary), len(vocabulary.services))
-        if self._start is not None and data is not None:
-            network.start_from(*self._start)
+        if self._pretrained is not None and data is not None:
+            network.load_pretrained(*self._pretrained)
         return network
 
-    def parts(self) -> tuple[GMF, MLP]:
-        """The recommenders that ``pretrain`` trains, with the options that they have in common."""
-        given = self.config.model_dump()
-        gmf = GMFConfig.model_validate({name: given[name] for name in GMFConfig.model_fields})
-        mlp = MLPConfig.model_validate({name: given[name] for name in MLPConfig.model_fields})
+    def branches(self) -> tuple[GMF, MLP]:
+        """Return unfitted recommenders of both branches, with the options that they share."""
+        options = self.config.model_dump()
+        gmf = GMFConfig.model_validate({name: options[name] for name in GMFConfig.model_fields})
+        mlp = MLPConfig.model_validate({name: options[name] for name in MLPConfig.model_fields})
         return GMF(gmf, seed=self.seed), MLP(mlp, seed=self.seed)
 
     def _fit(self, data: TrainingData) -> None:
         try:
             if self.config.pretrain:
-                gmf, mlp = self.parts()
-                self._start = _weights(gmf.fit(data)), _weights(mlp.fit(data))
+                gmf, mlp = self.branches()
+                self._pretrained = _weights(gmf.fit(data)), _weights(mlp.fit(data))
             super()._fit(data)
         finally:
-            self._start = None
+            self._pretrained = None
 
 
-def _weights(part: NetworkRecommender) -> Weights:
-    """The parameters of a trained part."""
-    state = part.state()
+def _weights(recommender: NetworkRecommender) -> Weights:
+    """Return the parameters of a trained network."""
+    state = recommender.state()
     return {name: torch.from_numpy(array) for name, array in state.items() if name != PRIOR}

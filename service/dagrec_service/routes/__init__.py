@@ -1,4 +1,4 @@
-"""The endpoints, a file each group. Each is a call of the library."""
+"""The endpoints, one file per group. Each calls the library."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ ROUTERS: tuple[APIRouter, ...] = (
     inference.router,
     playground.router,
 )
-"""In the order of the documentation."""
+"""The routers in the order of the API documentation."""

@@ -1,4 +1,4 @@
-"""Administration: another bundle, now."""
+"""Administration: replace the live bundle at once."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from fastapi import APIRouter, Depends, HTTPException
 
 from dagrec.errors import StoreError
 from dagrec.recommend.check import self_check
-from dagrec_service.access import administrator
+from dagrec_service.access import require_admin
 from dagrec_service.holder import Holder
-from dagrec_service.routes.common import Held, problems
-from dagrec_service.schemas import Live
+from dagrec_service.routes.common import HolderDep, problems
+from dagrec_service.schemas import LiveBundle
 
-router = APIRouter(prefix="/admin", dependencies=[Depends(administrator)], responses=problems(403, 409))
+router = APIRouter(prefix="/admin", dependencies=[Depends(require_admin)], responses=problems(403, 409))
 
 
 @router.post("/reload")
-async def reload(held: Held) -> Live:
-    """Take the bundle that the store calls live, at once. Refused (409): the one before goes on."""
-    return await _load(held)
+async def reload(holder: HolderDep) -> LiveBundle:
+    """Load the store's live bundle at once.
+
+    If it is refused (409), the service keeps the current bundle.
+    """
+    return await _load(holder)
 
 
 @router.post("/rollback")
-async def rollback(held: Held) -> Live:
-    """Make the bundle live that was published before the live one, in the store as well."""
+async def rollback(holder: HolderDep) -> LiveBundle:
+    """Roll back to the bundle that was published before the live one, in the store and the service."""
     try:
-        await asyncio.to_thread(held.store.rollback, check=self_check)
+        await asyncio.to_thread(holder.store.rollback, check=self_check)
     except StoreError as error:
         raise HTTPException(409, str(error)) from None
-    return await _load(held)
+    return await _load(holder)
 
 
-async def _load(held: Holder) -> Live:
+async def _load(holder: Holder) -> LiveBundle:
     try:
-        return Live(version=await asyncio.to_thread(held.load))
+        return LiveBundle(version=await asyncio.to_thread(holder.load))
     except StoreError as error:
         raise HTTPException(409, str(error)) from None

@@ -1,4 +1,4 @@
-"""Compositions, looked at before anybody asks about them."""
+"""Validation of compositions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from fastapi import APIRouter, Body, Depends
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, Field
 
-from dagrec.data.compositions import Composition, compose, faults
+from dagrec.data.compositions import Composition, compose, find_errors
 from dagrec.data.formats import ReadOptions, recognise_document
 from dagrec.data.formats.draft import Draft, Format
 from dagrec.data.paths import count_pairs, count_paths
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DataError
 from dagrec.recommend.request import MAX_LINKS, MAX_NODES
-from dagrec_service.routes.common import WITH_BODY, Held, declared_json
-from dagrec_service.routes.predict import aside
+from dagrec_service.routes.common import BODY_PROBLEMS, HolderDep, require_json
+from dagrec_service.routes.predict import run_in_thread
 
 router = APIRouter()
 
 MAX_PROBLEMS = 20
-EXACT = 2**53
-"""Larger integers are not exact where numbers of JSON are read as doubles."""
+MAX_EXACT = 2**53
+"""Larger integers lose precision in clients that read JSON numbers as doubles."""
 EXAMPLES: dict[str, Example] = {
     "native": {
         "summary": "nodes and links",
@@ -45,51 +45,58 @@ EXAMPLES: dict[str, Example] = {
     },
 }
 
-EXACTLY = "exact; beyond 2^53, which not every reader of JSON can hold, its digits as text"
+EXACT = "exact; a string of digits above 2^53, where JSON numbers may lose precision"
 Count = int | Annotated[str, Field(pattern=r"^[0-9]+$")]
 
 
 class Fault(BaseModel):
     """A rule that the composition breaks."""
 
-    rule: str = Field(description="short and stable: duplicate-id, dangling-link, cycle, ...")
-    message: str = Field(description="the node or link, the rule, the value found and the way out")
+    rule: str = Field(description="a stable identifier: duplicate-id, dangling-link, cycle, ...")
+    message: str = Field(description="the node or link, the rule, the value found and how to fix it")
 
 
 class Validation(BaseModel):
-    """Whether a composition holds together, and what it then consists of: null where it does not."""
+    """Whether a composition is valid, and counts of its parts, which are null if it is not."""
 
     valid: bool
-    format: str | None = Field(None, description="in which it was read; null: in none that is known")
+    format: str | None = Field(None, description="the format it was read in; null if unknown")
     problems: list[Fault] = Field(
         default_factory=list,
-        description="every duplicate id and dangling link (20 at most), or the one thing that keeps it "
-        "from being read further; empty where it is valid",
+        description="all duplicate ids and dangling links (at most 20), or the one error that stopped "
+        "the reader; empty if the composition is valid",
     )
     nodes: int | None = None
     links: int | None = None
-    services: int | None = Field(None, description="nodes that are services")
-    paths: Count | None = Field(None, description=f"paths from a source to a sink; {EXACTLY}")
-    pairs: Count | None = Field(None, description=f"(context, target) pairs over them; {EXACTLY}")
-    sources: list[str] | None = Field(None, description="ids of the nodes that nothing feeds")
-    ends: list[str] | None = Field(None, description="ids of those that feed nothing: the open ends")
-    unknown: list[str] | None = Field(None, description="keys that the live bundle never saw")
+    services: int | None = Field(None, description="number of nodes that are services")
+    paths: Count | None = Field(None, description=f"number of paths from a source to a sink; {EXACT}")
+    pairs: Count | None = Field(
+        None, description=f"number of (context, target) pairs on these paths; {EXACT}"
+    )
+    sources: list[str] | None = Field(None, description="ids of the nodes without incoming links")
+    ends: list[str] | None = Field(
+        None, description="ids of the nodes without outgoing links: the open ends"
+    )
+    unknown: list[str] | None = Field(
+        None, description="keys that are not in the training data of the live bundle"
+    )
     dropped: dict[str, int] | None = Field(
-        None, description="what the reader left out or repaired, counted by name"
+        None, description="counts of what the reader dropped or repaired, by name"
     )
 
 
-@router.post("/compositions/validate", responses=WITH_BODY, dependencies=[Depends(declared_json)])
+@router.post("/compositions/validate", responses=BODY_PROBLEMS, dependencies=[Depends(require_json)])
 async def validate(
-    body: Annotated[dict[str, Any], Body(openapi_examples=EXAMPLES)], held: Held
+    body: Annotated[dict[str, Any], Body(openapi_examples=EXAMPLES)], holder: HolderDep
 ) -> Validation:
-    """Check a composition, and count it, without asking what comes next.
+    """Check a composition and count its parts, without a prediction.
 
-    It is in native JSON, or an export of n8n or Galaxy. Cycles are treated as `dagrec inspect` does: in
-    n8n they are broken, which `dropped` tells; elsewhere they are a problem.
+    The composition is native JSON, or an export of n8n or Galaxy. Cycles are treated as in
+    `dagrec inspect`: those of n8n are broken, which `dropped` reports; in other formats they are a
+    problem.
     """
-    vocabulary = held.bundle.vocabulary
-    return await aside(lambda: _validate(body, vocabulary))
+    vocabulary = holder.bundle.vocabulary
+    return await run_in_thread(lambda: _validate(body, vocabulary))
 
 
 def _validate(document: dict[str, Any], vocabulary: Vocabulary) -> Validation:
@@ -97,10 +104,10 @@ def _validate(document: dict[str, Any], vocabulary: Vocabulary) -> Validation:
     try:
         format_ = recognise_document(document)
         draft = format_.draft(document, ReadOptions())
-        _need_bounded(draft)
-        broken = list(islice(faults(draft.nodes, dict.fromkeys(draft.links)), MAX_PROBLEMS))
-        if broken:
-            return _invalid(format_, broken)
+        _check_size(draft)
+        problems = list(islice(find_errors(draft.nodes, dict.fromkeys(draft.links)), MAX_PROBLEMS))
+        if problems:
+            return _invalid(format_, problems)
         composition, cut = compose(
             draft.id or "request", draft.nodes, draft.links, on_cycle=format_.on_cycle
         )
@@ -115,11 +122,12 @@ def _invalid(format_: Format | None, errors: Iterable[DataError]) -> Validation:
     return Validation(valid=False, format=name, problems=problems)
 
 
-def _need_bounded(draft: Draft) -> None:
-    for name, items, most in (("nodes", draft.nodes, MAX_NODES), ("links", draft.links, MAX_LINKS)):
-        if len(items) > most:
+def _check_size(draft: Draft) -> None:
+    for name, items, limit in (("nodes", draft.nodes, MAX_NODES), ("links", draft.links, MAX_LINKS)):
+        if len(items) > limit:
             raise DataError(
-                f"{name} may be {most}, found {len(items)}; send fewer", rule=f"too-many-{name}"
+                f"at most {limit} {name} are allowed, found {len(items)}; send fewer",
+                rule=f"too-many-{name}",
             )
 
 
@@ -135,8 +143,8 @@ def _valid(
         nodes=len(composition.nodes),
         links=len(composition.links),
         services=sum(node.is_service for node in composition.nodes),
-        paths=_exact(count_paths(composition)),
-        pairs=_exact(count_pairs(composition)),
+        paths=_count(count_paths(composition)),
+        pairs=_count(count_pairs(composition)),
         sources=list(composition.sources),
         ends=list(composition.sinks),
         unknown=[key for key in keys if key not in vocabulary.ids],
@@ -144,5 +152,5 @@ def _valid(
     )
 
 
-def _exact(count: int) -> int | str:
-    return count if count <= EXACT else str(count)
+def _count(count: int) -> int | str:
+    return count if count <= MAX_EXACT else str(count)

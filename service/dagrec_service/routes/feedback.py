@@ -1,4 +1,4 @@
-"""Feedback: what people made of the answers."""
+"""Feedback on answers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fastapi.openapi.models import Example
 
 from dagrec.feedback.record import Decision, Feedback
 from dagrec_service.feedback_log import FeedbackLog
-from dagrec_service.routes.common import Held, declared_json, problems
+from dagrec_service.routes.common import HolderDep, problems, require_json
 
 router = APIRouter()
 log = logging.getLogger("dagrec.service")
 
-WRITERS = CapacityLimiter(4)
-"""Threads that wait for the disk; those of the predictions are others."""
+WRITER_THREADS = CapacityLimiter(4)
+"""Threads that wait for the disk, separate from those of the predictions."""
 EXAMPLES: dict[str, Example] = {
     "taken": {
-        "summary": "a service of the answer was taken",
+        "summary": "a service was taken",
         "value": {"request_id": "an-answer", "action": "taken", "service": "service_308"},
     },
     "refused": {
-        "summary": "nothing of what was shown fits",
+        "summary": "all services shown were refused",
         "value": {"request_id": "an-answer", "action": "refused"},
     },
 }
@@ -33,27 +33,29 @@ EXAMPLES: dict[str, Example] = {
 @router.post(
     "/feedback",
     responses=problems(404, 408, 413, 415, 422),
-    dependencies=[Depends(declared_json)],
+    dependencies=[Depends(require_json)],
 )
 async def post_feedback(
-    body: Annotated[Feedback, Body(openapi_examples=EXAMPLES)], request: Request, held: Held
+    body: Annotated[Feedback, Body(openapi_examples=EXAMPLES)], request: Request, holder: HolderDep
 ) -> Decision:
-    """Tell which service was taken after an answer, or that it was refused; see `dagrec feedback`.
+    """Report that a service was taken after an answer, or refused; see `dagrec feedback`.
 
-    `request_id` is the answer's header X-Request-ID. The newest 10,000 answers are remembered; there
-    may be several reports on each. What is answered here is on disk.
+    `request_id` is the value of the answer's header X-Request-ID. Feedback is possible on the last
+    10,000 answers, any number of times. The decision is on disk when the response is sent.
     """
-    feedback: FeedbackLog | None = request.app.state.feedback
-    if feedback is None:
+    feedback_log: FeedbackLog | None = request.app.state.feedback
+    if feedback_log is None:
         raise HTTPException(
             404,
             "feedback is off; serve with --feedback FOLDER, or set DAGREC_FEEDBACK, to switch it on",
         )
-    vocabulary = held.bundle.vocabulary
+    vocabulary = holder.bundle.vocabulary
     try:
-        decision = await to_thread.run_sync(feedback.note, body, vocabulary, limiter=WRITERS)
+        decision = await to_thread.run_sync(
+            feedback_log.record, body, vocabulary, limiter=WRITER_THREADS
+        )
     except OSError as error:
-        log.error("feedback cannot be written to %s: %s", feedback.folder, error.strerror)
+        log.error("feedback cannot be written to %s: %s", feedback_log.folder, error.strerror)
         raise HTTPException(
             503,
             f"feedback cannot be written: {error.strerror}; it was not counted, send it again later",
@@ -61,8 +63,8 @@ async def post_feedback(
     if decision is None:
         raise HTTPException(
             404,
-            f"request_id must be the X-Request-ID of one of the newest {feedback.most_remembered} "
-            f"answers, found {body.request_id!a}; ask again, and report on that answer",
+            f"request_id must be the X-Request-ID of one of the last {feedback_log.max_results} "
+            f"answers, found {body.request_id!a}; send the request again, and report on that answer",
         )
     request.app.state.metrics.feedback.labels(body.action).inc()
     return decision

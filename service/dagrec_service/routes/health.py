@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it can answer, and what it has counted."""
+"""Health checks and metrics."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from dagrec_service.routes.common import Documented, Held, problems
-from dagrec_service.schemas import Health, Refused
+from dagrec_service.routes.common import HolderDep, Responses, problems
+from dagrec_service.schemas import Health, RefusedBundle
 
 router = APIRouter()
-PLAIN: Documented = {200: {"content": {"text/plain": {}}}}
+PLAIN_TEXT: Responses = {200: {"content": {"text/plain": {}}}}
 
 
 @router.get("/health/live", responses=problems())
 async def live() -> Health:
-    """The process answers."""
+    """The process responds."""
     return Health(status="live")
 
 
 @router.get("/health/ready", responses=problems())
-async def ready(held: Held) -> Health:
-    """A bundle is loaded, and its champion has just answered canned contexts.
+async def ready(holder: HolderDep) -> Health:
+    """A bundle is loaded, and its champion scores test contexts.
 
-    `refused` tells of a newer bundle that was not taken: the service goes on with the old one.
+    `refused` describes a newer bundle that was refused: the service keeps the current one.
     """
-    bundle, refused = held.check(), held.refused
-    found = None if refused is None else Refused(**asdict(refused))
-    return Health(status="ready", version=bundle.version, refused=found)
+    bundle, refusal = holder.check(), holder.refused
+    refused = None if refusal is None else RefusedBundle(**asdict(refusal))
+    return Health(status="ready", version=bundle.version, refused=refused)
 
 
-@router.get("/metrics", response_class=Response, responses=PLAIN | problems())
+@router.get("/metrics", response_class=Response, responses=PLAIN_TEXT | problems())
 async def metrics(request: Request) -> Response:
-    """Counts for Prometheus."""
-    text, kind = request.app.state.metrics.text()
-    return Response(text, media_type=kind)
+    """Metrics for Prometheus."""
+    text, content_type = request.app.state.metrics.exposition()
+    return Response(text, media_type=content_type)

@@ -1,6 +1,7 @@
 """The Open Inference Protocol, version 2 (KServe, Triton, ...): predictions as tensors.
 
-A model is a label of the live bundle, or ``dagrec`` for its champion; its one version is the bundle's.
+A model is a label of the live bundle, or ``dagrec`` for its champion. Its only version is that of the
+bundle.
 """
 
 from __future__ import annotations
@@ -16,57 +17,57 @@ from starlette.exceptions import HTTPException
 
 from dagrec.errors import RequestError
 from dagrec.store.bundle import Bundle
-from dagrec_service.errors import clauses
+from dagrec_service.errors import validation_detail
 from dagrec_service.routes import health
-from dagrec_service.routes.common import Documented, Held, problems
-from dagrec_service.routes.predict import answered, aside
+from dagrec_service.routes.common import HolderDep, Responses, problems
+from dagrec_service.routes.predict import make_response, run_in_thread
 from dagrec_service.tensors import (
     OUTPUTS,
     InferRequest,
     InferResponse,
-    one_answer,
+    output_names,
     output_tensor,
     row_requests,
-    wanted_outputs,
+    single_answer,
 )
 
 CHAMPION = "dagrec"
 
 
-class Failure(BaseModel):
-    """A failure, as the protocol has it."""
+class InferenceError(BaseModel):
+    """An error in the form of the protocol."""
 
     error: str
 
 
 class ServerInfo(BaseModel):
-    """What serves."""
+    """The server."""
 
     name: str
     version: str
     extensions: list[str]
 
 
-class Live(BaseModel):
-    """Whether the process answers."""
+class ServerLive(BaseModel):
+    """Whether the process responds."""
 
     live: bool
 
 
-class Ready(BaseModel):
-    """Whether it can answer predictions."""
+class ServerReady(BaseModel):
+    """Whether the server can answer requests."""
 
     ready: bool
 
 
-class ModelReady(Ready):
-    """Whether a model can answer."""
+class ModelReady(ServerReady):
+    """Whether a model can answer requests."""
 
     name: str
 
 
 class TensorInfo(BaseModel):
-    """A tensor that goes in or comes out; -1: any number."""
+    """An input or output tensor; -1 is a dimension of any size."""
 
     name: str
     datatype: str
@@ -74,7 +75,7 @@ class TensorInfo(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """A model, and its tensors."""
+    """A model and its tensors."""
 
     name: str
     versions: list[str]
@@ -84,43 +85,46 @@ class ModelMetadata(BaseModel):
 
 
 class ProtocolRoute(APIRoute):
-    """Answers what it refuses in the protocol's form, and takes a body whatever type it declares."""
+    """Responds to errors in the form of the protocol, and accepts bodies of any content type."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        careful, endpoint, has_body = super().get_route_handler(), self.endpoint, bool(self.body_field)
+        default_handler = super().get_route_handler()
+        endpoint, has_body = self.endpoint, bool(self.body_field)
 
         async def handle(request: Request) -> Response:
             try:
                 if not has_body:
-                    return await careful(request)
+                    return await default_handler(request)
                 if "inference-header-content-length" in request.headers:
-                    return _failure(400, "tensors must be JSON, found binary ones; send data as JSON")
+                    return _error(400, "tensors must be JSON, found binary ones; send data as JSON")
                 body = InferRequest.model_validate_json(await request.body())
-                found: Response = await endpoint(body=body, request=request, **request.path_params)
-                return found
+                response: Response = await endpoint(body=body, request=request, **request.path_params)
+                return response
             except ValidationError as error:
-                return _failure(400, clauses(error.errors(include_url=False)))
+                return _error(400, validation_detail(error.errors(include_url=False)))
             except RequestError as error:
-                return _failure(400, str(error))
+                return _error(400, str(error))
             except HTTPException as error:
-                if error.status_code != 404:  # of the body: too large, too late
+                if error.status_code != 404:  # from the body limits
                     raise
-                return _failure(404, str(error.detail))
+                return _error(404, str(error.detail))
 
         return handle
 
 
-def _failure(status: int, error: str) -> Response:
-    return Response(Failure(error=error).model_dump_json(), status, media_type="application/json")
+def _error(status: int, error: str) -> Response:
+    return Response(
+        InferenceError(error=error).model_dump_json(), status, media_type="application/json"
+    )
 
 
-def _failures(*statuses: int) -> Documented:
-    """The protocol's own failures, and as problems those of every request, before it is looked at."""
-    own = {404: "there is no such model or version", 400: "the request breaks a rule"}
+def _errors(*statuses: int) -> Responses:
+    """Return OpenAPI descriptions of the protocol's errors, and of the problems of all endpoints."""
+    descriptions = {404: "the model or version does not exist", 400: "the request is invalid"}
     others = problems(*({408, 413} if 400 in statuses else ()))
-    # "4XX" keeps FastAPI from telling of a 422, which never comes.
+    # With "4XX", FastAPI does not add a 422 response, which never occurs.
     return (
-        {status: {"model": Failure, "description": own[status]} for status in statuses}
+        {status: {"model": InferenceError, "description": descriptions[status]} for status in statuses}
         | others
         | {"4XX": others[401]}
     )
@@ -129,29 +133,29 @@ def _failures(*statuses: int) -> Documented:
 router = APIRouter(prefix="/v2", route_class=ProtocolRoute, tags=["open inference protocol"])
 
 
-@router.get("", responses=_failures())
+@router.get("", responses=_errors())
 async def server_metadata() -> ServerInfo:
-    """What serves, and which extensions of the protocol it knows."""
+    """The name and version of the server, and the extensions that it supports."""
     return ServerInfo(name=CHAMPION, version=package_version("dagrec"), extensions=[])
 
 
-@router.get("/health/live", responses=_failures())
-async def server_live() -> Live:
-    """The process answers."""
-    return Live(live=True)
+@router.get("/health/live", responses=_errors())
+async def server_live() -> ServerLive:
+    """The process responds."""
+    return ServerLive(live=True)
 
 
-@router.get("/health/ready", responses=_failures())
-async def server_ready(held: Held) -> Ready:
-    """A bundle is loaded, and its champion has just answered canned contexts."""
-    await health.ready(held)
-    return Ready(ready=True)
+@router.get("/health/ready", responses=_errors())
+async def server_ready(holder: HolderDep) -> ServerReady:
+    """A bundle is loaded, and its champion scores test contexts."""
+    await health.ready(holder)
+    return ServerReady(ready=True)
 
 
-@router.get("/models/{model}", responses=_failures(404))
-async def model_metadata(model: str, held: Held) -> ModelMetadata:
-    """A model's version and its tensors."""
-    return _metadata(held.bundle, model)
+@router.get("/models/{model}", responses=_errors(404))
+async def model_metadata(model: str, holder: HolderDep) -> ModelMetadata:
+    """The version and the tensors of a model."""
+    return _metadata(holder.bundle, model)
 
 
 def _metadata(bundle: Bundle, model: str, version: str | None = None) -> ModelMetadata:
@@ -168,39 +172,39 @@ def _metadata(bundle: Bundle, model: str, version: str | None = None) -> ModelMe
     )
 
 
-@router.get("/models/{model}/versions/{version}", responses=_failures(404))
-async def version_metadata(model: str, version: str, held: Held) -> ModelMetadata:
-    """The same of the live version; there is no other."""
-    return _metadata(held.bundle, model, version)
+@router.get("/models/{model}/versions/{version}", responses=_errors(404))
+async def version_metadata(model: str, version: str, holder: HolderDep) -> ModelMetadata:
+    """The tensors of a model in the live version, which is the only one."""
+    return _metadata(holder.bundle, model, version)
 
 
-@router.get("/models/{model}/ready", responses=_failures(404))
-async def model_ready(model: str, held: Held) -> ModelReady:
-    """The model is one of the live bundle, all of which were checked when it was loaded."""
-    _label(held.bundle, model)
+@router.get("/models/{model}/ready", responses=_errors(404))
+async def model_ready(model: str, holder: HolderDep) -> ModelReady:
+    """The model is in the live bundle. All models are checked when the bundle is loaded."""
+    _label(holder.bundle, model)
     return ModelReady(name=model, ready=True)
 
 
-@router.get("/models/{model}/versions/{version}/ready", responses=_failures(404))
-async def version_ready(model: str, version: str, held: Held) -> ModelReady:
-    """The same of the live version; there is no other."""
-    _label(held.bundle, model, version)
+@router.get("/models/{model}/versions/{version}/ready", responses=_errors(404))
+async def version_ready(model: str, version: str, holder: HolderDep) -> ModelReady:
+    """The model is in the live version, which is the only one."""
+    _label(holder.bundle, model, version)
     return ModelReady(name=model, ready=True)
 
 
 @router.post(
     "/models/{model}/versions/{version}/infer",
     response_model=InferResponse,
-    responses=_failures(400, 404),
+    responses=_errors(400, 404),
 )
 async def version_infer(model: str, version: str, body: InferRequest, request: Request) -> Response:
-    """Which service comes next, from the live version; there is no other."""
+    """Which service comes next, from the live version, which is the only one."""
     return await _infer(request, body, model, version)
 
 
-@router.post("/models/{model}/infer", response_model=InferResponse, responses=_failures(400, 404))
+@router.post("/models/{model}/infer", response_model=InferResponse, responses=_errors(400, 404))
 async def infer(model: str, body: InferRequest, request: Request) -> Response:
-    """Which service comes next: the same answers as of POST /predict, as tensors."""
+    """Which service comes next: the answers of POST /predict, as tensors."""
     return await _infer(request, body, model, None)
 
 
@@ -208,22 +212,22 @@ async def _infer(request: Request, body: InferRequest, model: str, version: str 
     state = request.app.state
     predictor, timeout = state.holder.predictor, state.settings.timeout
     label = _label(predictor.bundle, model, version)
-    wanted = wanted_outputs(body.outputs)
-    asked = row_requests(body, label)
-    found = await aside(lambda: predictor.batch(asked, timeout=timeout))
-    answers = [one_answer(row, each) for row, each in enumerate(found)]
-    k = max(each.k for each in asked)
+    names = output_names(body.outputs)
+    requests = row_requests(body, label)
+    results = await run_in_thread(lambda: predictor.batch(requests, timeout=timeout))
+    answers = [single_answer(row, result) for row, result in enumerate(results)]
+    k = max(row_request.k for row_request in requests)
     response = InferResponse(
         model_name=model,
         model_version=predictor.bundle.version,
         id=body.id,
-        outputs=[output_tensor(name, answers, k) for name in wanted],
+        outputs=[output_tensor(name, answers, k) for name in names],
     )
-    return answered(request, asked, found, response)
+    return make_response(request, requests, results, response)
 
 
 def _label(bundle: Bundle, model: str, version: str | None = None) -> str:
-    """The label of a model by its name in the protocol. Raises 404 where it has none."""
+    """Return the label of a model from its name in the protocol. Raises 404 for an unknown name."""
     if model not in (*bundle.models, CHAMPION):
         names = ", ".join((CHAMPION, *bundle.models))
         raise HTTPException(404, f"model must be one of {names}, found {model!a}")

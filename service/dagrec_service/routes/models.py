@@ -1,19 +1,19 @@
-"""What is live: the bundle, its models, and what was measured of them."""
+"""The live bundle and its models, with their metrics."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException
 
-from dagrec_service.routes.common import Held, problems
+from dagrec_service.routes.common import HolderDep, problems
 from dagrec_service.schemas import BundleInfo, ModelDetails, ModelInfo, Models
 
 router = APIRouter()
 
 
 @router.get("/models", responses=problems())
-async def get_models(held: Held) -> Models:
-    """The models of the live bundle, with what was measured of them."""
-    bundle = held.bundle
+async def get_models(holder: HolderDep) -> Models:
+    """The models of the live bundle, with their metrics."""
+    bundle = holder.bundle
     manifest = bundle.manifest
     return Models(
         version=manifest.version,
@@ -32,9 +32,9 @@ async def get_models(held: Held) -> Models:
 
 
 @router.get("/models/{name}", responses=problems(404, 422))
-async def get_model(name: str, held: Held) -> ModelDetails:
-    """One model: its configuration, what was measured of it, with intervals, and on which data."""
-    bundle = held.bundle
+async def get_model(name: str, holder: HolderDep) -> ModelDetails:
+    """A model: its configuration, its metrics with intervals, and fingerprints of its data."""
+    bundle = holder.bundle
     manifest = bundle.manifest
     if name not in manifest.models:
         raise HTTPException(
@@ -61,9 +61,9 @@ async def get_model(name: str, held: Held) -> ModelDetails:
 
 
 @router.get("/bundle", responses=problems())
-async def get_bundle(held: Held) -> BundleInfo:
-    """The live bundle: what it is of, and how it was configured."""
-    bundle = held.bundle
+async def get_bundle(holder: HolderDep) -> BundleInfo:
+    """The live bundle: its contents, its data and its configuration."""
+    bundle = holder.bundle
     manifest = bundle.manifest
     return BundleInfo(
         version=manifest.version,

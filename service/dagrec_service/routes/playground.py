@@ -1,4 +1,4 @@
-"""The playground: a page on which one draws a composition and sees what comes next."""
+"""The playground: a page to draw a composition on, with suggestions for the next service."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from starlette.staticfiles import StaticFiles
 
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats
-from dagrec_service.routes.common import Held
+from dagrec_service.routes.common import HolderDep
 
 STATIC = Path(__file__).parents[1] / "static"
 FILES = StaticFiles(directory=STATIC)
-SERVED = frozenset({".html", ".css", ".js", ".svg"})
-"""What is served; licences and lists of versions are for those who read the source."""
+SERVED_SUFFIXES = frozenset({".html", ".css", ".js", ".svg"})
+"""Other files, such as licences, are not served."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # kept, but asked about by ETag: a new release is seen at once
+    "Cache-Control": "no-cache",  # revalidated by ETag, so that a new release takes effect at once
 }
 MAX_STARTS = 50
-"""Nodes that an example may start from: those that training continued most often."""
+"""Number of nodes that an example may start from: those with the most training examples."""
 MAX_EXAMPLE_LENGTH = 4
 
-# Not in the OpenAPI document: these serve the page, and change with it.
+# These endpoints are part of the page and may change with it: they are not in the OpenAPI document.
 router = APIRouter(include_in_schema=False)
 
 
-class Found(BaseModel):
-    """Keys that match a search, services first, and how many more there are."""
+class KeyMatches(BaseModel):
+    """Keys that match a search, and the number of matches beyond the limit."""
 
     services: list[str]
     others: list[str]
@@ -45,7 +45,7 @@ class Found(BaseModel):
 
 
 class PlaygroundExample(BaseModel):
-    """A small composition that the live bundle knows, in native JSON."""
+    """A small composition of nodes in the live bundle, in native JSON."""
 
     name: str
     composition: dict[str, Any]
@@ -65,42 +65,42 @@ async def get_static(name: str, request: Request) -> Response:
 
 @router.get("/playground/keys")
 def get_keys(
-    held: Held,
+    holder: HolderDep,
     search: Annotated[str, Query(max_length=200)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> Found:
-    """Keys of the live bundle that hold every word of the search, the shortest first."""
+) -> KeyMatches:
+    """Keys of the live bundle that contain all words of the search, the shortest first."""
     words = search.casefold().split()
-    vocabulary = held.bundle.vocabulary
+    vocabulary = holder.bundle.vocabulary
 
     def matches(keys: Iterable[str]) -> list[str]:
-        found = [key for key in keys if all(word in key.casefold() for word in words)]
-        return sorted(found, key=len) if words else found
+        matching = [key for key in keys if all(word in key.casefold() for word in words)]
+        return sorted(matching, key=len) if words else matching
 
     services, others = matches(vocabulary.services), matches(vocabulary.others)
-    # Tables are where compositions start: services leave them a part of the room.
+    # Compositions start at tables: a quarter of the matches is reserved for them.
     shown_others = others[: max(limit // 4, limit - len(services))]
     shown_services = services[: limit - len(shown_others)]
     more = len(services) + len(others) - len(shown_services) - len(shown_others)
-    return Found(services=shown_services, others=shown_others, more=more)
+    return KeyMatches(services=shown_services, others=shown_others, more=more)
 
 
 @router.get("/playground/examples")
-def get_examples(held: Held) -> list[PlaygroundExample]:
-    """Small compositions to start from: the links that training saw most often."""
-    return examples(held.bundle)
+def get_examples(holder: HolderDep) -> list[PlaygroundExample]:
+    """Small compositions to start from, made of the most frequent links of the training data."""
+    return examples(holder.bundle)
 
 
 def examples(bundle: Bundle) -> list[PlaygroundExample]:
-    """A path, a branching and a join along the most supported links; those that the bundle has."""
+    """Return a path, a branching and a join along the best supported links, if the bundle has them."""
     graph, services = bundle.graph, bundle.vocabulary.services
-    every_key = ("", "", *services, *bundle.vocabulary.others)
-    often = np.argsort(-graph.frontier_counts, kind="stable")[:MAX_STARTS]
-    keys = [every_key[node] for node in often if graph.frontier_counts[node]]
+    all_keys = ("", "", *services, *bundle.vocabulary.others)
+    starts = np.argsort(-graph.frontier_counts, kind="stable")[:MAX_STARTS]
+    keys = [all_keys[node] for node in starts if graph.frontier_counts[node]]
     if not keys:
         return []
     others = frozenset(bundle.vocabulary.others)
-    found = {
+    paths_by_name = {
         "A path": [_walk(bundle, next((k for k in keys if k in others), keys[0]), MAX_EXAMPLE_LENGTH)]
     }
     support = np.stack([_support(bundle, key, (key,)) for key in keys])
@@ -108,33 +108,35 @@ def examples(bundle: Bundle) -> list[PlaygroundExample]:
         seconds = np.partition(support, -2, axis=1)[:, -2]
         if seconds.any():
             row = int(seconds.argmax())
-            two = [services[column] for column in np.argsort(-support[row], kind="stable")[:2]]
-            found["A branching"] = [[keys[row], *_walk(bundle, k, 2, (keys[row], *two))] for k in two]
+            targets = [services[column] for column in np.argsort(-support[row], kind="stable")[:2]]
+            paths_by_name["A branching"] = [
+                [keys[row], *_walk(bundle, k, 2, (keys[row], *targets))] for k in targets
+            ]
     if len(keys) > 1:
         seconds = np.partition(support, -2, axis=0)[-2]
         if seconds.any():
             column = int(seconds.argmax())
             rows = np.argsort(-support[:, column], kind="stable")[:2]
-            found["A join"] = [[keys[row], services[column]] for row in rows]
+            paths_by_name["A join"] = [[keys[row], services[column]] for row in rows]
     return [
         PlaygroundExample(name=name, composition=_composition(paths, others))
-        for name, paths in found.items()
+        for name, paths in paths_by_name.items()
     ]
 
 
-def _support(bundle: Bundle, key: str, without: Iterable[str]) -> Floats:
-    """[C] how often each service followed the key in training; 0 for those to do without."""
+def _support(bundle: Bundle, key: str, excluded: Iterable[str]) -> Floats:
+    """[C] how often each service followed the key in training; 0 for the excluded services."""
     vocabulary = bundle.vocabulary
     support = bundle.graph.support(vocabulary.ids[key])
-    support[[vocabulary.columns[key] for key in without if key in vocabulary.columns]] = 0
+    support[[vocabulary.columns[key] for key in excluded if key in vocabulary.columns]] = 0
     return support
 
 
-def _walk(bundle: Bundle, start: str, most: int, avoid: Iterable[str] = ()) -> list[str]:
-    """Keys from ``start`` along the links that training saw most often, each key once."""
+def _walk(bundle: Bundle, start: str, length: int, excluded: Iterable[str] = ()) -> list[str]:
+    """Return up to ``length`` distinct keys from ``start`` along the most frequent training links."""
     path = [start]
-    while len(path) < most:
-        support = _support(bundle, path[-1], (*path, *avoid))
+    while len(path) < length:
+        support = _support(bundle, path[-1], (*path, *excluded))
         if not support.any():
             break
         path.append(bundle.vocabulary.services[int(support.argmax())])
@@ -142,7 +144,7 @@ def _walk(bundle: Bundle, start: str, most: int, avoid: Iterable[str] = ()) -> l
 
 
 def _composition(paths: list[list[str]], others: frozenset[str]) -> dict[str, Any]:
-    """Native JSON of paths that share the nodes of a key."""
+    """Return native JSON of the paths; nodes with the same key are one node."""
     ids = {key: f"n{i}" for i, key in enumerate(dict.fromkeys(k for path in paths for k in path), 1)}
     links = dict.fromkeys((ids[a], ids[b]) for path in paths for a, b in pairwise(path))
     return {
@@ -155,15 +157,15 @@ def _composition(paths: list[list[str]], others: frozenset[str]) -> dict[str, An
 
 
 async def _respond(request: Request, name: str) -> Response:
-    if Path(name).suffix not in SERVED:
-        raise _no_file(name)
+    if Path(name).suffix not in SERVED_SUFFIXES:
+        raise _not_found(name)
     try:
         response = await FILES.get_response(name, request.scope)
     except HTTPException:
-        raise _no_file(name) from None
+        raise _not_found(name) from None
     response.headers.update(HEADERS)
     return response
 
 
-def _no_file(name: str) -> HTTPException:
+def _not_found(name: str) -> HTTPException:
     return HTTPException(404, f"static: there is no file {name[:200]!r}; the page is at /")

@@ -15,19 +15,19 @@ from dagrec.errors import RequestError
 from dagrec.recommend.answers import Answer, Answers
 from dagrec.recommend.request import PredictRequest
 from dagrec.types import Options
-from dagrec_service.routes.common import WITH_BODY, declared_json
+from dagrec_service.routes.common import BODY_PROBLEMS, require_json
 from dagrec_service.routes.fast import JSON, FastRoute
 
 router = APIRouter(route_class=FastRoute)
 T = TypeVar("T")
 
-SHORT = 8_000
-"""Bytes of a request that is answered at once; a longer one is answered in a thread."""
+MAX_INLINE_BYTES = 8_000
+"""Size of a body up to which the request is answered in the event loop; others run in a thread."""
 MAX_WAIT = 10.0
-"""Seconds that a longer request waits for its turn."""
+"""Seconds that a request may wait for a thread."""
 MAX_REQUESTS = 100
-LONG = CapacityLimiter(2)
-"""Threads for longer requests: more would only take turns."""
+THREADS = CapacityLimiter(2)
+"""Threads for long requests. The work is bound to the CPU, so that more threads would not help."""
 EXAMPLES: dict[str, Example] = {
     "path": {
         "summary": "after a path of node keys",
@@ -45,7 +45,7 @@ EXAMPLES: dict[str, Example] = {
         },
     },
     "history": {
-        "summary": "with what the same person did before, and filters",
+        "summary": "with the history of the same person, and filters",
         "value": {
             "path": ["table_1002132"],
             "history": [
@@ -59,7 +59,7 @@ EXAMPLES: dict[str, Example] = {
         },
     },
     "side by side": {
-        "summary": "all models at every open end, and why",
+        "summary": "all models at every open end, with explanations",
         "value": {
             "composition": {
                 "nodes": [{"id": "1002132"}, {"id": "a", "mid": 308}, {"id": "b", "mid": 309}],
@@ -76,101 +76,102 @@ EXAMPLES: dict[str, Example] = {
 }
 BATCH_EXAMPLES: dict[str, Example] = {
     "paths": {
-        "summary": "two paths, of which one is masked softly",
+        "summary": "two paths, one of them with the soft mask",
         "value": {"requests": [{"path": ["table_1002132"]}, {"path": ["service_308"], "mask": "soft"}]},
     }
 }
 
 
 class Batch(Options):
-    """Several requests at once."""
+    """Several requests in one."""
 
     requests: Annotated[list[PredictRequest], Field(min_length=1, max_length=MAX_REQUESTS)]
 
 
-class Refused(Options):
-    """Why one request of a batch was not answered."""
+class BatchError(Options):
+    """Why a request of a batch could not be answered."""
 
     error: str
 
 
 class BatchAnswers(Options):
-    """What became of each request of a batch, in their order."""
+    """The result of each request of a batch, in order."""
 
-    answers: list[Answer | Answers | Refused]
+    answers: list[Answer | Answers | BatchError]
     took_ms: float
 
 
-# Scoring takes less than a millisecond: done inline, it is faster than in a pool of threads.
+# Scoring takes less than a millisecond, which is less than a switch to a thread pool costs.
 @router.post(
     "/predict",
     response_model=Answer | Answers,
-    responses=WITH_BODY,
-    dependencies=[Depends(declared_json)],
+    responses=BODY_PROBLEMS,
+    dependencies=[Depends(require_json)],
 )
 async def post_predict(
     body: Annotated[PredictRequest, Body(openapi_examples=EXAMPLES)], request: Request
 ) -> Response:
-    """Which service comes next, ranked, with probabilities.
+    """Which services come next, ranked, with probabilities.
 
-    One answer; or several side by side, where `models` are named, or where a composition has several
-    open ends and `at` names none of them.
+    The response is one answer, or several if the request names `models`, or if the composition has
+    several open ends and the request does not name one with `at`.
     """
     state = request.app.state
     predictor, timeout = state.holder.predictor, state.settings.timeout
-    if body.models is None and not body.explain and len(await request.body()) <= SHORT:
+    if body.models is None and not body.explain and len(await request.body()) <= MAX_INLINE_BYTES:
         answer = predictor.answer(body, timeout=timeout)
     else:
-        answer = await aside(lambda: predictor.answer(body, timeout=timeout))
-    return answered(request, [body], [answer], answer)
+        answer = await run_in_thread(lambda: predictor.answer(body, timeout=timeout))
+    return make_response(request, [body], [answer], answer)
 
 
 @router.post(
     "/predict/batch",
     response_model=BatchAnswers,
-    responses=WITH_BODY,
-    dependencies=[Depends(declared_json)],
+    responses=BODY_PROBLEMS,
+    dependencies=[Depends(require_json)],
 )
 async def post_predict_batch(
     body: Annotated[Batch, Body(openapi_examples=BATCH_EXAMPLES)], request: Request
 ) -> Response:
-    """Several requests at once: models score them together. What cannot be answered says why."""
+    """Several requests in one, which the models score together. A request that fails has an error."""
     start = time.perf_counter()
     state = request.app.state
     predictor, timeout = state.holder.predictor, state.settings.timeout
-    found = await aside(lambda: predictor.batch(body.requests, timeout=timeout))
-    answers = [Refused(error=str(f)) if isinstance(f, RequestError) else f for f in found]
-    took = round((time.perf_counter() - start) * 1000, 3)
-    return answered(request, body.requests, found, BatchAnswers(answers=answers, took_ms=took))
+    results = await run_in_thread(lambda: predictor.batch(body.requests, timeout=timeout))
+    answers = [BatchError(error=str(r)) if isinstance(r, RequestError) else r for r in results]
+    took_ms = round((time.perf_counter() - start) * 1000, 3)
+    response = BatchAnswers(answers=answers, took_ms=took_ms)
+    return make_response(request, body.requests, results, response)
 
 
-async def aside(work: Callable[[], T]) -> T:
-    """Done in a thread, so that short requests are answered meanwhile; 503 after too long a wait."""
+async def run_in_thread(work: Callable[[], T]) -> T:
+    """Run long work in a thread, while short requests are answered. Raises 503 if no thread is free."""
     try:
         with fail_after(MAX_WAIT):
-            await LONG.acquire()
+            await THREADS.acquire()
     except TimeoutError:
         raise HTTPException(
             503,
-            f"long requests may wait {MAX_WAIT:g} s for those before them, found more of these; "
-            "try again later, or ask for less at once",
+            f"a long request must get a thread within {MAX_WAIT:g} s, found none free; "
+            "try again later, or send smaller requests",
             {"Retry-After": "10"},
         ) from None
     try:
         return await to_thread.run_sync(work)
     finally:
-        LONG.release()
+        THREADS.release()
 
 
-def answered(
+def make_response(
     request: Request,
-    asked: Sequence[PredictRequest],
-    found: Sequence[Answer | Answers | RequestError],
+    requests: Sequence[PredictRequest],
+    results: Sequence[Answer | Answers | RequestError],
     body: BaseModel,
 ) -> Response:
-    """The response, after those who count answers, or wait for feedback on them, were told."""
+    """Return a response with this body, and keep the results for the metrics, the log and feedback."""
     state = request.scope["state"]
-    state["answered"] = found
-    if (feedback := request.app.state.feedback) is not None:
-        feedback.remember(state["request_id"], asked, found)
+    state["results"] = results
+    if (feedback_log := request.app.state.feedback) is not None:
+        feedback_log.remember(state["request_id"], requests, results)
     return Response(body.model_dump_json(), media_type=JSON)

@@ -1,8 +1,8 @@
-// What the page asks of the service. Addresses are relative: it may live behind a proxy's prefix.
+// Requests to the service. URLs are relative, since the service may be behind a proxy that strips a prefix.
 
 const KEY = "dagrec-api-key";
 
-/** A failure in words; `status` is 0 where the service could not be reached. */
+/** An error with a readable message; `status` is 0 if the service could not be reached. */
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -14,8 +14,8 @@ export function setKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
-/** The parsed answer, and the request id to give feedback on. Raises Problem; AbortError where aborted. */
-async function ask(path, { body, signal } = {}) {
+/** Returns the parsed response and its request id. Throws Problem, or AbortError if aborted. */
+async function send(path, { body, signal } = {}) {
   const headers = { Accept: "application/json" };
   const key = sessionStorage.getItem(KEY);
   if (key) headers["X-API-Key"] = key;
@@ -37,31 +37,31 @@ async function ask(path, { body, signal } = {}) {
   try {
     value = text ? JSON.parse(text) : null;
   } catch {
-    // Not of the service: a proxy's page, for example. Its status still says something.
+    // Not a response of the service, but for example a proxy's page: only its status is used.
   }
   if (!response.ok) {
     const detail = value?.detail ?? response.statusText ?? "";
     throw new Problem(response.status, typeof detail === "string" && detail ? detail : `status ${response.status}`);
   }
-  if (value === null && text) throw new Problem(response.status, `${path}: the answer is no JSON`);
+  if (value === null && text) throw new Problem(response.status, `${path}: the response is not JSON`);
   return { value, id: response.headers.get("X-Request-ID") };
 }
 
-export const models = async () => (await ask("models")).value;
-export const examples = async () => (await ask("playground/examples")).value;
+export const models = async () => (await send("models")).value;
+export const examples = async () => (await send("playground/examples")).value;
 
 export async function keys(search, signal) {
-  return (await ask(`playground/keys?limit=60&search=${encodeURIComponent(search)}`, { signal })).value;
+  return (await send(`playground/keys?limit=60&search=${encodeURIComponent(search)}`, { signal })).value;
 }
 
-/** One list of answers, whatever the request; and the id of the request. */
+/** Returns the answers as a list, even if there is one, and the request id. */
 export async function predict(request, signal) {
-  const { value, id } = await ask("predict", { body: request, signal });
+  const { value, id } = await send("predict", { body: request, signal });
   return { answers: value.answers ?? [value], took: value.took_ms, id };
 }
 
-/** Tells which suggestion was taken; a service that keeps no feedback, or forgot the request, is no problem. */
-export function taken(requestId, what) {
+/** Reports which suggestion was taken. Errors are ignored: feedback may be off, or the request too old. */
+export function reportTaken(requestId, fields) {
   if (!requestId) return;
-  ask("feedback", { body: { request_id: requestId, action: "taken", ...what } }).catch(() => {});
+  send("feedback", { body: { request_id: requestId, action: "taken", ...fields } }).catch(() => {});
 }

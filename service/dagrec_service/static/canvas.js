@@ -1,23 +1,24 @@
-// The drawing: nodes, links, ghosts of the suggestions. It keeps no truth of its own: it draws what it is given.
+// The drawing of nodes, links and suggestions ("ghosts"). It holds no state beyond what it draws.
 /* global cytoscape */
 
 import { isService } from "./composition.js";
 
-const ACROSS = 230;
-const DOWN = 58;
-const LONGEST_LABEL = 26;
+const COLUMN_WIDTH = 230;
+const ROW_HEIGHT = 58;
+const MAX_LABEL = 26;
 
-/** A key as short as a node needs: the tool of a Galaxy id; of others the end, which tells most. */
+/** Shortens a key to a label: the tool of a Galaxy id, or the end of another key, which is the most specific part. */
 export function shortKey(key) {
   const parts = key.split("/");
   const name = parts.length >= 5 && parts[1] === "repos" ? parts[4] : key;
-  return name.length <= LONGEST_LABEL ? name : `…${name.slice(1 - LONGEST_LABEL)}`;
+  return name.length <= MAX_LABEL ? name : `…${name.slice(1 - MAX_LABEL)}`;
 }
 
 export const asPercent = (p) => (p < 0.0005 ? "< 0.1 %" : `${+(p * 100).toFixed(1)} %`);
 
 export class Canvas {
-  /** `on`: select(id or null), selectLink([source, target]), accept(index), connect(source, target), move(places). */
+  /** `on`: select(id or null), selectLink([source, target]), accept(index), connect(source, target),
+   * move(positions). */
   constructor(container, on) {
     this.on = on;
     this.cy = cytoscape({
@@ -58,12 +59,12 @@ export class Canvas {
     this.cy.container().style.cursor = kind;
   }
 
-  /** Draw a composition; `selected`: {node} or {link} or null; `unknown`: keys that training never saw. */
+  /** Draws a composition. `selected` is {node}, {link} or null; `unknown` holds the unknown keys. */
   draw(composition, selected, unknown) {
     const { cy } = this;
     cy.batch(() => {
-      const wanted = new Set(composition.nodes.map((node) => `r:${node.id}`));
-      cy.nodes(".real").filter((node) => !wanted.has(node.id())).remove(); // and its links
+      const nodes = new Set(composition.nodes.map((node) => `r:${node.id}`));
+      cy.nodes(".real").filter((node) => !nodes.has(node.id())).remove(); // also removes their links
       for (const node of composition.nodes) this.#drawNode(node, selected, unknown);
       const links = new Set(composition.links.map(linkId));
       cy.edges(".real").filter((edge) => !links.has(edge.id())).remove();
@@ -78,31 +79,31 @@ export class Canvas {
     if (selected?.node === node.id) classes.push("chosen");
     if (unknown.has(node.key)) classes.push("unknown");
     const label = shortKey(node.key);
-    const found = this.cy.getElementById(id);
-    if (found.empty()) {
+    const element = this.cy.getElementById(id);
+    if (element.empty()) {
       const data = { id, label, width: widthOf(label) };
       this.cy.add({ group: "nodes", data, position: { x: node.x, y: node.y }, classes });
       return;
     }
-    found.data({ label, width: widthOf(label) });
-    found.classes(classes);
-    found.position({ x: node.x, y: node.y });
+    element.data({ label, width: widthOf(label) });
+    element.classes(classes);
+    element.position({ x: node.x, y: node.y });
   }
 
   #drawLink(link, selected) {
     const [source, target] = link;
     const chosen = selected?.link && linkId(selected.link) === linkId(link);
     const classes = chosen ? ["real", "chosen"] : ["real"];
-    const found = this.cy.getElementById(linkId(link));
-    if (found.nonempty()) {
-      found.classes(classes);
+    const element = this.cy.getElementById(linkId(link));
+    if (element.nonempty()) {
+      element.classes(classes);
       return;
     }
     const data = { id: linkId(link), source: `r:${source}`, target: `r:${target}`, ends: link };
     this.cy.add({ group: "edges", data, classes });
   }
 
-  /** The dot beside the selected node: dragged onto another node, it connects them. */
+  /** Draws the dot beside the selected node. Dragging it onto another node connects the two. */
   #drawHandle(id) {
     const { cy } = this;
     cy.remove(".handle, .aim");
@@ -120,7 +121,7 @@ export class Canvas {
     this.cy.getElementById("handle").position({ x: x + node.width() / 2 + 14, y });
   }
 
-  #under(handle) {
+  #nodesUnder(handle) {
     const { x, y } = handle.position();
     return this.cy.nodes(".real").filter((node) => {
       const box = node.boundingBox({ includeLabels: false });
@@ -131,11 +132,11 @@ export class Canvas {
   #aim(handle) {
     this.cy.nodes(".target").removeClass("target");
     this.cy.edges(".aim").addClass("shown");
-    this.#under(handle).addClass("target");
+    this.#nodesUnder(handle).addClass("target");
   }
 
   #release(handle) {
-    const target = this.#under(handle);
+    const target = this.#nodesUnder(handle);
     this.cy.nodes(".target").removeClass("target");
     this.cy.edges(".aim").removeClass("shown");
     const source = handle.data("of");
@@ -143,21 +144,21 @@ export class Canvas {
     if (target.nonempty()) this.on.connect(source, target.first().id().slice(2));
   }
 
-  /** Show suggestions as ghosts, one for each of [{index, at, service, probability, support}], and the chosen one of them. */
+  /** Draws a ghost for each suggestion {index, at, service, probability, support}, and marks the chosen one. */
   ghosts(suggestions, chosen) {
     const { cy } = this;
     cy.batch(() => {
       cy.remove(".ghost");
       const boxes = cy.nodes(".real").map((node) => node.boundingBox({ includeLabels: false }));
       for (const at of new Set(suggestions.map((s) => s.at))) {
-        const own = suggestions.filter((s) => s.at === at);
-        const places = freePlaces(cy.getElementById(`r:${at}`).position(), own.length, boxes);
-        own.forEach((suggestion, i) => {
+        const atNode = suggestions.filter((s) => s.at === at);
+        const positions = freePositions(cy.getElementById(`r:${at}`).position(), atNode.length, boxes);
+        atNode.forEach((suggestion, i) => {
           const { index, service, probability, support } = suggestion;
           const label = `${shortKey(service)}\n${asPercent(probability)} · ${support}×`;
           const id = `g:${index}`;
           const data = { id, index, label, width: widthOf(shortKey(service)), strength: probability };
-          cy.add({ group: "nodes", data, position: places[i], classes: "ghost", grabbable: false });
+          cy.add({ group: "nodes", data, position: positions[i], classes: "ghost", grabbable: false });
           const edge = { id: `e:${index}`, source: `r:${at}`, target: id, strength: probability };
           cy.add({ group: "edges", data: edge, classes: "ghost" });
         });
@@ -171,26 +172,26 @@ export class Canvas {
     this.cy.$(`#g\\:${index}, #e\\:${index}`).addClass("chosen");
   }
 
-  /** Where a ghost stands, so that the node that it becomes stands there too. */
-  ghostPlace(index) {
+  /** Returns the position of a ghost, or null. The accepted node takes its position. */
+  ghostPosition(index) {
     const ghost = this.cy.getElementById(`g:${index}`);
     return ghost.nonempty() ? { ...ghost.position() } : null;
   }
 
-  /** A free place to the right of these nodes; of none, a free place in the middle of what is seen. */
-  placeFor(after) {
+  /** Returns a free position to the right of the nodes `after`; without any, one in the middle of the view. */
+  positionAfter(after) {
     const boxes = this.cy.nodes(".real").map((node) => node.boundingBox({ includeLabels: false }));
     const parents = after.map((id) => this.cy.getElementById(`r:${id}`).position());
     if (parents.length) {
       const x = Math.max(...parents.map((p) => p.x));
       const y = parents.reduce((sum, p) => sum + p.y, 0) / parents.length;
-      return freePlaces({ x, y }, 1, boxes)[0];
+      return freePositions({ x, y }, 1, boxes)[0];
     }
     const { x1, x2, y1, y2 } = this.cy.extent();
-    return freePlaces({ x: (x1 + x2) / 2 - ACROSS, y: (y1 + y2) / 2 }, 1, boxes)[0];
+    return freePositions({ x: (x1 + x2) / 2 - COLUMN_WIDTH, y: (y1 + y2) / 2 }, 1, boxes)[0];
   }
 
-  /** Bring what is drawn into view, if any of it is outside. */
+  /** Fits the view to the drawing if a part of it is outside. */
   show() {
     const all = this.cy.elements().not(".handle, .aim");
     if (all.empty()) return;
@@ -215,26 +216,26 @@ export class Canvas {
 const linkId = (link) => `l:${JSON.stringify(link)}`;
 const widthOf = (label) => Math.max(84, 26 + 7.4 * label.length);
 
-/** Places in a column right of a node, near its height, where no node stands; from top to bottom. */
-function freePlaces(from, count, boxes) {
-  const x = from.x + ACROSS;
+/** Returns positions in the column to the right of a node that overlap no box, from top to bottom. */
+function freePositions(from, count, boxes) {
+  const x = from.x + COLUMN_WIDTH;
   const free = ({ y }) =>
     boxes.every((b) => b.x2 < x - 110 || b.x1 > x + 110 || b.y2 < y - 27 || b.y1 > y + 27);
-  const places = [];
+  const positions = [];
   const shift = count % 2 ? 0 : 0.5;
-  for (let i = 0; places.length < count; i++) {
+  for (let i = 0; positions.length < count; i++) {
     const step = i % 2 ? -Math.ceil(i / 2) : i / 2;
-    const place = { x, y: from.y + (step + shift) * DOWN };
-    if (free(place)) {
-      places.push(place);
-      boxes.push({ x1: x - 80, x2: x + 80, y1: place.y - 20, y2: place.y + 20 });
+    const position = { x, y: from.y + (step + shift) * ROW_HEIGHT };
+    if (free(position)) {
+      positions.push(position);
+      boxes.push({ x1: x - 80, x2: x + 80, y1: position.y - 20, y2: position.y + 20 });
     }
   }
-  return places.sort((a, b) => a.y - b.y);
+  return positions.sort((a, b) => a.y - b.y);
 }
 
-/** Places for all nodes of a composition, from left to right along its links: id -> {x, y}. */
-export function arranged(composition) {
+/** Returns positions for all nodes, from left to right along the links: id -> {x, y}. */
+export function arrange(composition) {
   const elements = [
     ...composition.nodes.map((node) => ({ data: { id: `r:${node.id}`, width: widthOf(shortKey(node.key)) } })),
     ...composition.links.map(([a, b]) => ({ data: { source: `r:${a}`, target: `r:${b}` } })),
@@ -246,9 +247,9 @@ export function arranged(composition) {
     style: [{ selector: "node", style: { width: "data(width)", height: 40 } }],
   });
   cy.layout({ name: "dagre", rankDir: "LR", nodeSep: 24, rankSep: 80, fit: false, animate: false }).run();
-  const places = new Map(cy.nodes().map((node) => [node.id().slice(2), { ...node.position() }]));
+  const positions = new Map(cy.nodes().map((node) => [node.id().slice(2), { ...node.position() }]));
   cy.destroy();
-  return places;
+  return positions;
 }
 
 function styles() {

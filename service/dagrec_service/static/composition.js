@@ -1,7 +1,7 @@
-// The composition that is drawn: nodes {id, key, kind, raw, x, y} and links [source, target].
-// Every change makes a new one, so that undo is to go back to the one before.
+// The composition on the page: nodes {id, key, kind, raw, x, y} and links [source, target].
+// Compositions are immutable. Each change returns a new one, and undo returns to the previous one.
 
-const MOST_UNDONE = 500;
+const MAX_UNDO = 500;
 
 export const isService = (node) => node.kind === "service";
 
@@ -9,20 +9,20 @@ export class Composition {
   constructor(nodes = [], links = [], outer = {}) {
     this.nodes = nodes;
     this.links = links;
-    this.outer = outer; // what else the imported JSON said of the composition: id, owner, time
+    this.outer = outer; // other fields of the imported JSON: id, owner, time
   }
 
   node(id) {
     return this.nodes.find((node) => node.id === id);
   }
 
-  /** Ids of the nodes that nothing follows. */
+  /** Returns the ids of the nodes without outgoing links. */
   ends() {
     const sources = new Set(this.links.map(([source]) => source));
     return this.nodes.filter((node) => !sources.has(node.id)).map((node) => node.id);
   }
 
-  /** Whether a link from source to target would close a cycle. */
+  /** Returns whether a link from source to target would close a cycle. */
   closesCycle(source, target) {
     const next = this.#successors();
     const seen = new Set();
@@ -37,7 +37,7 @@ export class Composition {
     return false;
   }
 
-  /** Ids so that each comes after its parents; null where there is a cycle. */
+  /** Returns the ids in topological order; null if there is a cycle. */
   order() {
     const next = this.#successors();
     const waiting = new Map(this.nodes.map((node) => [node.id, 0]));
@@ -58,30 +58,30 @@ export class Composition {
     return next;
   }
 
-  /** With one more node; `after`: ids of its parents. Returns [composition, id]. */
-  add(key, kind, place, after = []) {
+  /** Adds a node after the parents with the ids `after`. Returns [composition, id]. */
+  add(key, kind, position, after = []) {
     const taken = new Set(this.nodes.map((node) => node.id));
     let number = this.nodes.length + 1;
     while (taken.has(`n${number}`)) number++;
     const id = `n${number}`;
-    const node = { id, key, kind, raw: { id, key, kind }, ...place };
+    const node = { id, key, kind, raw: { id, key, kind }, ...position };
     const links = after.map((source) => [source, id]);
     return [new Composition([...this.nodes, node], [...this.links, ...links], this.outer), id];
   }
 
-  /** With a link. Raises Error where there may be none. */
+  /** Adds a link. Throws Error if the link is not allowed. */
   connect(source, target) {
     if (source === target) throw new Error("A node cannot follow itself.");
     if (this.links.some(([a, b]) => a === source && b === target)) {
-      throw new Error("These two are connected already.");
+      throw new Error("These nodes are already connected.");
     }
     if (this.closesCycle(source, target)) {
-      throw new Error("This link would close a cycle; a composition has none.");
+      throw new Error("This link would close a cycle; a composition must be acyclic.");
     }
     return new Composition(this.nodes, [...this.links, [source, target]], this.outer);
   }
 
-  without(id) {
+  remove(id) {
     return new Composition(
       this.nodes.filter((node) => node.id !== id),
       this.links.filter((link) => !link.includes(id)),
@@ -94,13 +94,13 @@ export class Composition {
     return new Composition(this.nodes, links, this.outer);
   }
 
-  /** With nodes at other places: id -> {x, y}. */
-  moved(places) {
-    const nodes = this.nodes.map((node) => ({ ...node, ...places.get(node.id) }));
+  /** Moves nodes to new positions: id -> {x, y}. */
+  move(positions) {
+    const nodes = this.nodes.map((node) => ({ ...node, ...positions.get(node.id) }));
     return new Composition(nodes, this.links, this.outer);
   }
 
-  /** Native JSON. Imported nodes keep all that they came with. */
+  /** Returns native JSON. Imported nodes keep all their fields. */
   toJSON() {
     return {
       ...this.outer,
@@ -111,9 +111,9 @@ export class Composition {
 }
 
 /** Reads native JSON: one composition, or the first of an array or of JSON lines.
- * Returns [composition, how many there were]. Raises Error in words. */
+ * Returns [composition, number of compositions]. Throws Error with a readable message. */
 export function parse(text) {
-  if (!text.trim()) throw new Error("There is no text; paste a composition, or choose a file.");
+  if (!text.trim()) throw new Error("The text is empty; paste a composition, or choose a file.");
   const documents = documentsOf(text);
   const outer = documents[0];
   const inner = outer?.composition ?? outer;
@@ -127,14 +127,14 @@ export function parse(text) {
   const nodes = inner.nodes.map(readNode);
   const ids = new Set();
   for (const { id } of nodes) {
-    if (ids.has(id)) throw new Error(`Ids of nodes must differ; ${short(id)} stands there twice.`);
+    if (ids.has(id)) throw new Error(`Node ids must be unique, found ${short(id)} twice.`);
     ids.add(id);
   }
   const links = inner.links.map((link, i) => readLink(link, i, ids));
   const { nodes: _nodes, links: _links, ...rest } = inner;
   const { composition: _inner, ...wrapped } = inner === outer ? {} : outer;
   const composition = new Composition(nodes, links, { ...wrapped, ...rest });
-  if (composition.order() === null) throw new Error("The links form a cycle; a composition has none.");
+  if (composition.order() === null) throw new Error("The links form a cycle; a composition must be acyclic.");
   return [composition, documents.length];
 }
 
@@ -147,22 +147,22 @@ function documentsOf(text) {
     try {
       if (lines.length > 1) return lines.map((line) => JSON.parse(line));
     } catch {
-      // No JSON lines either; what is wrong with the whole text says more.
+      // Not JSON lines either: the error of the whole text is more helpful.
     }
     throw new Error(`This is not JSON: ${error.message}.`);
   }
   if (!Array.isArray(value)) return [value];
-  if (!value.length) throw new Error("The array holds no composition.");
+  if (!value.length) throw new Error("The array is empty; it must hold a composition.");
   return value;
 }
 
-/** The key is made as the reader makes it: <kind>_<mid, or id>, unless the node gives its own. */
+/** Derives the key as the reader of the library does: <kind>_<mid or id>, unless the node has a key. */
 function readNode(raw, i) {
-  const what = `Node ${i + 1}`;
-  if (!isObject(raw)) throw new Error(`${what} must be an object, found ${short(raw)}.`);
-  const id = readId(raw.id, `${what}: "id"`);
-  const mid = raw.mid == null ? null : readId(raw.mid, `${what}: "mid"`);
-  const key = raw.key == null ? null : readId(raw.key, `${what}: "key"`);
+  const name = `Node ${i + 1}`;
+  if (!isObject(raw)) throw new Error(`${name} must be an object, found ${short(raw)}.`);
+  const id = readId(raw.id, `${name}: "id"`);
+  const mid = raw.mid == null ? null : readId(raw.mid, `${name}: "mid"`);
+  const key = raw.key == null ? null : readId(raw.key, `${name}: "key"`);
   const kind = raw.kind ?? (key === null && mid === null ? "table" : "service");
   return { id, key: key ?? `${kind}_${mid ?? id}`, kind, raw };
 }
@@ -176,9 +176,9 @@ function readLink(raw, i, ids) {
   });
 }
 
-function readId(value, what) {
+function readId(value, name) {
   if ((typeof value === "string" && value) || Number.isInteger(value)) return String(value);
-  throw new Error(`${what} must be a text or a whole number, found ${short(value)}.`);
+  throw new Error(`${name} must be a string or an integer, found ${short(value)}.`);
 }
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -188,21 +188,21 @@ function short(value) {
   return text.length <= 60 ? text : `${text.slice(0, 57)}...`;
 }
 
-/** What is shown now ({composition, selected}), what was before it, and what was undone. */
+/** The current state ({composition, selected}), the states before it, and the undone states. */
 export class History {
   constructor() {
-    this.now = { composition: new Composition(), selected: null };
+    this.current = { composition: new Composition(), selected: null };
     this.past = [];
     this.future = [];
   }
 
   push(state) {
-    this.past = [...this.past.slice(-MOST_UNDONE), this.now];
-    this.now = state;
+    this.past = [...this.past.slice(-MAX_UNDO), this.current];
+    this.current = state;
     this.future = [];
   }
 
-  /** Whether there was anything to undo. */
+  /** Returns whether there was a state to return to. */
   undo() {
     return this.#move(this.past, this.future);
   }
@@ -213,8 +213,8 @@ export class History {
 
   #move(from, to) {
     if (!from.length) return false;
-    to.push(this.now);
-    this.now = from.pop();
+    to.push(this.current);
+    this.current = from.pop();
     return true;
   }
 }

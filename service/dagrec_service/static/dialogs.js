@@ -1,22 +1,22 @@
-// The two dialogs: the finder of keys, and the composition as JSON.
+// The dialogs: the search for keys, and the composition as JSON.
 
 import * as api from "./api.js";
 import { parse } from "./composition.js";
 import { make } from "./panel.js";
 
 const get = (id) => document.getElementById(id);
-const PAUSE = 120; // milliseconds without a key stroke before the service is asked
+const SEARCH_DELAY = 120; // milliseconds after the last key stroke
 
-/** The searchable list of keys. `add(key, kind)` is called with what was picked. */
+/** The searchable list of keys. `add(key, kind)` is called with the picked key, `onError(error)` on errors. */
 export class Finder {
-  constructor(add, failed) {
+  constructor(add, onError) {
     this.add = add;
-    this.failed = failed;
+    this.onError = onError;
     this.options = [];
-    this.place = 0;
-    get("search").addEventListener("input", () => this.#later());
+    this.active = 0;
+    get("search").addEventListener("input", () => this.#scheduleSearch());
     get("search").addEventListener("keydown", (event) => this.#key(event));
-    get("own-service").addEventListener("change", () => this.#search());
+    get("as-service").addEventListener("change", () => this.#search());
   }
 
   open() {
@@ -27,75 +27,75 @@ export class Finder {
     this.#search();
   }
 
-  #later() {
+  #scheduleSearch() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#search(), PAUSE);
+    this.timer = setTimeout(() => this.#search(), SEARCH_DELAY);
     this.stale = true;
   }
 
   async #search() {
     clearTimeout(this.timer);
-    this.asked?.abort();
-    this.asked = new AbortController();
+    this.request?.abort();
+    this.request = new AbortController();
     const text = get("search").value.trim();
     try {
-      this.#show(text, await api.keys(text, this.asked.signal));
+      this.#show(text, await api.keys(text, this.request.signal));
     } catch (error) {
       if (error.name === "AbortError") return;
       get("finder").close();
-      this.failed(error);
+      this.onError(error);
     }
   }
 
   #show(text, { services, others, more }) {
     this.options = [
-      ...services.map((key) => ({ key, kind: "service", about: "service" })),
-      ...others.map((key) => ({ key, kind: kindOf(key), about: kindOf(key) })),
+      ...services.map((key) => ({ key, kind: "service", label: "service" })),
+      ...others.map((key) => ({ key, kind: kindOf(key), label: kindOf(key) })),
     ];
     if (text && !this.options.some((option) => option.key === text)) {
-      const kind = get("own-service").checked ? "service" : kindOf(text);
-      this.options.push({ key: text, kind, about: `not known to training; as a ${kind} node` });
+      const kind = get("as-service").checked ? "service" : kindOf(text);
+      this.options.push({ key: text, kind, label: `not in the training data; added as a ${kind} node` });
     }
     get("found").replaceChildren(...this.options.map((option, i) => this.#row(option, i)));
-    get("found-more").textContent = more ? `${more} more; type to narrow them down` : "";
+    get("found-more").textContent = more ? `${more} more; type to narrow the list` : "";
     this.stale = false;
-    this.#choose(0);
+    this.#activate(0);
   }
 
-  #row({ key, about }, i) {
+  #row({ key, label }, i) {
     const row = make(
       "li",
       { id: `found-${i}`, role: "option", title: key },
       make("span", { className: "name" }, key),
-      make("span", { className: "sub" }, about),
+      make("span", { className: "sub" }, label),
     );
     row.addEventListener("click", () => this.#pick(i));
     return row;
   }
 
-  #choose(place) {
+  #activate(index) {
     const rows = [...get("found").children];
     if (!rows.length) return;
-    this.place = (place + rows.length) % rows.length;
-    rows.forEach((row, i) => row.setAttribute("aria-selected", String(i === this.place)));
-    rows[this.place].scrollIntoView({ block: "nearest" });
-    get("search").setAttribute("aria-activedescendant", `found-${this.place}`);
+    this.active = (index + rows.length) % rows.length;
+    rows.forEach((row, i) => row.setAttribute("aria-selected", String(i === this.active)));
+    rows[this.active].scrollIntoView({ block: "nearest" });
+    get("search").setAttribute("aria-activedescendant", `found-${this.active}`);
   }
 
   async #key(event) {
-    const steps = { ArrowDown: 1, ArrowUp: -1 };
-    if (event.key in steps) {
+    const moves = { ArrowDown: 1, ArrowUp: -1 };
+    if (event.key in moves) {
       event.preventDefault();
-      this.#choose(this.place + steps[event.key]);
+      this.#activate(this.active + moves[event.key]);
     } else if (event.key === "Enter") {
       event.preventDefault();
-      if (this.stale) await this.#search(); // the list does not show yet what was typed
-      this.#pick(this.place);
+      if (this.stale) await this.#search(); // the list does not match the text yet
+      this.#pick(this.active);
     }
   }
 
-  #pick(place) {
-    const option = this.options[place];
+  #pick(index) {
+    const option = this.options[index];
     if (!option || !get("finder").open) return;
     get("finder").close();
     this.add(option.key, option.kind);
@@ -104,7 +104,7 @@ export class Finder {
 
 const kindOf = (key) => (key.startsWith("table_") ? "table" : "data");
 
-/** Import and export. `load(composition, count)` is called with what was read. */
+/** Import and export. `load(composition, count)` is called with the imported composition. */
 export class JsonDialog {
   constructor(load) {
     this.load = load;
@@ -112,7 +112,7 @@ export class JsonDialog {
     get("json-close").addEventListener("click", () => get("json").close());
     get("json-copy").addEventListener("click", () => this.#copy());
     get("json-save").addEventListener("click", () => this.#save());
-    get("json-text").addEventListener("input", () => this.#say(""));
+    get("json-text").addEventListener("input", () => this.#showProblem(""));
     get("json-file").addEventListener("change", async (event) => {
       const [file] = event.target.files;
       event.target.value = "";
@@ -122,12 +122,12 @@ export class JsonDialog {
 
   open(text) {
     get("json-text").value = text;
-    this.#say("");
+    this.#showProblem("");
     get("json").showModal();
     get("json-text").focus();
   }
 
-  #say(text) {
+  #showProblem(text) {
     get("json-problem").textContent = text;
   }
 
@@ -137,7 +137,7 @@ export class JsonDialog {
       get("json").close();
       this.load(composition, count);
     } catch (error) {
-      this.#say(error.message);
+      this.#showProblem(error.message);
     }
   }
 
@@ -147,7 +147,7 @@ export class JsonDialog {
       get("json-copy").textContent = "Copied";
       setTimeout(() => (get("json-copy").textContent = "Copy"), 1500);
     } catch {
-      get("json-text").select(); // without permission, the user copies it themselves
+      get("json-text").select(); // without permission, the user can copy the selected text
     }
   }
 

@@ -1,7 +1,7 @@
-// Key strokes that are meant for the page, and not for a field, a button or a dialog of it.
+// Keyboard shortcuts of the page. Keys in its fields, buttons and dialogs keep their meaning.
 
-/** Calls the act of a key of `acts`, by its name or its letter; `undo(true)` on Ctrl+Z, `undo(false)` to redo. */
-export function listen(acts, undo) {
+/** Calls the action of each key in `actions`; `undo(true)` on Ctrl+Z, and `undo(false)` to redo. */
+export function listen(actions, undo) {
   document.addEventListener("keydown", (event) => {
     const { target } = event;
     if (document.querySelector("dialog[open]") || target.matches("input, select, textarea")) return;
@@ -12,11 +12,11 @@ export function listen(acts, undo) {
       undo(letter === "z" && !event.shiftKey);
       return;
     }
-    const ownKeys = target.matches("button, summary") ? ["Enter", " "] : [];
-    if (target.closest("#compare-panel")) ownKeys.push("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown");
-    const act = acts[event.key.length === 1 ? letter : event.key];
-    if (!act || event.altKey || ownKeys.includes(event.key)) return;
+    const reserved = target.matches("button, summary") ? ["Enter", " "] : [];
+    if (target.closest("#compare-panel")) reserved.push("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown");
+    const action = actions[event.key.length === 1 ? letter : event.key];
+    if (!action || event.altKey || reserved.includes(event.key)) return;
     event.preventDefault();
-    act();
+    action();
   });
 }

@@ -1,10 +1,10 @@
-// The panel beside the drawing, the table of all recommenders, the message of a failure: they keep nothing.
+// The panel with the suggestions, the comparison table and the error message. They hold no state.
 
 import { asPercent } from "./canvas.js";
 
-const MOST_KEYS = 6; // of a path that is shown: its end
+const MAX_KEYS = 6; // last keys of a path that are shown
 
-/** An element with properties and children; texts are set as texts, never as HTML. */
+/** Returns an element with properties and children. Strings become text, never HTML. */
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children.filter((child) => child !== null));
@@ -12,10 +12,10 @@ export function make(tag, properties = {}, ...children) {
 }
 
 const get = (id) => document.getElementById(id);
-const shortPath = (keys) => (keys.length > MOST_KEYS ? ["…", ...keys.slice(-MOST_KEYS)] : keys).join(" → ");
+const shortPath = (keys) => (keys.length > MAX_KEYS ? ["…", ...keys.slice(-MAX_KEYS)] : keys).join(" → ");
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
-/** The ranked suggestions of all answers; `names`: node id -> key. */
+/** Shows the ranked suggestions of all answers; `names` maps node ids to keys. */
 export function showSuggestions(suggestions, answers, names, accept) {
   const list = get("suggestions");
   const several = answers.length > 1;
@@ -47,7 +47,7 @@ function option({ index, rank, service, probability, support }, accept) {
   return item;
 }
 
-/** Mark the chosen suggestion, for eyes and for screen readers. */
+/** Marks the chosen suggestion, also for screen readers. */
 export function chooseSuggestion(index) {
   const list = get("suggestions");
   for (const item of list.querySelectorAll(".suggestion")) {
@@ -60,12 +60,12 @@ export function chooseSuggestion(index) {
 }
 
 const STRATEGIES = {
-  model: "the recommender knew the whole context",
-  "back-off": "unknown nodes were passed over",
-  popularity: "nothing of the context is known: the most frequent services",
+  model: "all nodes of the context are known",
+  "back-off": "unknown nodes are ignored",
+  popularity: "no node of the context is known: services are ranked by frequency",
 };
 
-/** Why: of the answer, and of the chosen suggestion where the service explains. */
+/** Shows facts about the answer, and the explanation of the chosen suggestion if there is one. */
 export function showWhy(answer, suggestion) {
   const box = get("why");
   box.replaceChildren();
@@ -75,25 +75,25 @@ export function showWhy(answer, suggestion) {
   const fact = (name, value) => facts.append(make("dt", {}, name), make("dd", {}, value));
   fact("Strategy", `${answer.strategy}: ${STRATEGIES[answer.strategy] ?? ""}`);
   if (answer.why) fact("Fell back", answer.why);
-  fact("Mask", `${answer.mask}, lets ${plural(answer.candidates, "service")} through`);
-  if (answer.terminal) fact("Terminal", "nothing ever followed this node in training");
+  fact("Mask", `${answer.mask}, allows ${plural(answer.candidates, "service")}`);
+  if (answer.terminal) fact("Terminal", "no service followed this node in the training data");
   if (answer.unknown.length) fact("Unknown", answer.unknown.join(", "));
   box.append(facts);
   const explanation = answer.explanation;
   if (!explanation) return;
   const step = explanation.steps.find((s) => s.service === suggestion?.service);
-  if (step) box.append(madeStep(step));
+  if (step) box.append(evidence(step));
   if (explanation.nearest.length) box.append(nearest(explanation.nearest));
   if (explanation.weights?.length) box.append(weights(explanation.weights));
 }
 
-function madeStep(step) {
+function evidence(step) {
   const after = shortPath(step.after);
   const text = step.compositions
-    ? `${plural(step.compositions, "training composition")} went on to it after ${after}`
-    : "No training composition went on to it from here.";
+    ? `follows ${after} in ${plural(step.compositions, "training composition")}`
+    : "does not follow this path in any training composition";
   const examples = step.examples.length ? `, such as ${step.examples.join(", ")}` : "";
-  return make("section", { id: "made" }, make("h4", {}, step.service), make("p", {}, text + examples));
+  return make("section", { id: "evidence" }, make("h4", {}, step.service), make("p", {}, text + examples));
 }
 
 function nearest(contexts) {
@@ -102,11 +102,11 @@ function nearest(contexts) {
       "li",
       {},
       make("span", { className: "path" }, shortPath(near.path)),
-      make("span", { className: "sub" }, `${asPercent(near.similarity)} alike, ${plural(near.compositions, "composition")}`),
+      make("span", { className: "sub" }, `${asPercent(near.similarity)} similar, ${plural(near.compositions, "composition")}`),
       make("span", { className: "sub" }, `then ${near.next.map((n) => `${n.service} (${n.compositions})`).join(", ")}`),
     ),
   );
-  return make("details", { open: true }, make("summary", {}, "Nearest contexts in training"), make("ul", {}, ...rows));
+  return make("details", { open: true }, make("summary", {}, "Most similar training contexts"), make("ul", {}, ...rows));
 }
 
 function weights(parts) {
@@ -120,10 +120,10 @@ function weights(parts) {
       const strip = make("span", { className: "strip", ariaHidden: "true" }, bar);
       return make("li", {}, make("span", {}, part.of), make("span", { className: "sub" }, part.weight.toFixed(3)), strip);
     });
-  return make("details", { open: true }, make("summary", {}, "What the recommender weighed"), make("ul", {}, ...rows));
+  return make("details", { open: true }, make("summary", {}, "Weights of the recommender"), make("ul", {}, ...rows));
 }
 
-/** A row for each answer, a column for each rank; a click accepts. */
+/** Shows a table with a row per answer and a column per rank; a click accepts a service. */
 export function showComparison(answers, columns, accept) {
   const head = make("tr", {}, make("th", { scope: "col" }, "Recommender"));
   for (let rank = 1; rank <= columns; rank++) head.append(make("th", { scope: "col" }, String(rank)));
@@ -149,11 +149,11 @@ function choice(answer, { service, probability }, accept) {
   return button;
 }
 
-/** A failure above all; where the service wants an API key, with a field for it. */
+/** Shows an error message at the top, with a field for the API key if the service requires one. */
 export function showProblem(error) {
   get("problem").hidden = false;
   get("problem-text").textContent =
-    error.status === 401 ? `The service wants an API key: ${error.message}` : error.message;
+    error.status === 401 ? `The service requires an API key: ${error.message}` : error.message;
   get("key-form").hidden = error.status !== 401;
   if (error.status === 401) get("key").focus();
 }

@@ -1,7 +1,7 @@
-// The page: what is drawn, what is selected, what was suggested; and what each click and key does to it.
+// The page: its state (composition, selection, suggestions) and the actions of its buttons and keys.
 
 import * as api from "./api.js";
-import { Canvas, arranged, shortKey } from "./canvas.js";
+import { Canvas, arrange, shortKey } from "./canvas.js";
 import { Composition, History, isService, parse } from "./composition.js";
 import { Finder, JsonDialog } from "./dialogs.js";
 import { listen } from "./keys.js";
@@ -9,9 +9,9 @@ import {
   chooseSuggestion, hideProblem, make, showComparison, showProblem, showSuggestions, showWhy,
 } from "./panel.js";
 
-const GHOSTS = 8; // shown at one node; the list has them all
-const GHOSTS_OF_AN_END = 3;
-const MOST_GHOSTS = 30;
+const GHOSTS = 8; // drawn at a single node; the list shows all suggestions
+const GHOSTS_PER_END = 3;
+const MAX_GHOSTS = 30;
 const COMPARED = 5;
 
 const get = (id) => document.getElementById(id);
@@ -22,46 +22,46 @@ let chosen = null; // index of a suggestion
 let requestId = null;
 let unknown = new Set();
 let connecting = null; // id of the node to connect from
-let asked = new AbortController();
+let pending = new AbortController(); // aborts the requests in progress
 
 const canvas = new Canvas(get("graph"), {
   select: pick,
   selectLink: (link) => select({ link }),
   accept,
   connect,
-  move: (places) => edit(history.now.composition.moved(places), history.now.selected, null),
+  move: (positions) => edit(history.current.composition.move(positions), history.current.selected, null),
 });
 const finder = new Finder(addNode, showProblem);
 const json = new JsonDialog((composition, count) => {
   load(composition, count > 1 ? `Loaded the first of ${count} compositions.` : "Loaded the composition.");
 });
 
-const nameOf = (id) => history.now.composition.node(id)?.key ?? id;
+const nameOf = (id) => history.current.composition.node(id)?.key ?? id;
 
-function say(text) {
+function showMessage(text) {
   get("status").textContent = text;
   get("hint").textContent = text;
 }
 
 // ---- changes -------------------------------------------------------------------------------------------
 
-/** Take another composition; what is said is null where suggestions stay as they are. */
-function edit(composition, selected, said) {
+/** Replaces the composition. A `message` of null keeps the suggestions. */
+function edit(composition, selected, message) {
   history.push({ composition, selected });
-  if (said === null) {
+  if (message === null) {
     draw();
     return;
   }
-  say(said);
+  showMessage(message);
   refresh();
 }
 
 function select(selected) {
-  history.now = { ...history.now, selected };
+  history.current = { ...history.current, selected };
   refresh();
 }
 
-/** A click on a node, or beside all. */
+/** Handles a click on a node, or on the background (null). */
 function pick(id) {
   if (connecting !== null && id !== null) connect(connecting, id);
   else {
@@ -72,68 +72,68 @@ function pick(id) {
 }
 
 function addNode(key, kind) {
-  const { composition, selected } = history.now;
+  const { composition, selected } = history.current;
   const after = selected?.node !== undefined && kind === "service" ? [selected.node] : [];
-  const [next, id] = composition.add(key, kind, canvas.placeFor(after), after);
+  const [next, id] = composition.add(key, kind, canvas.positionAfter(after), after);
   edit(next, { node: id }, after.length ? `Added ${key} after ${nameOf(after[0])}.` : `Added ${key}.`);
   get("graph").focus({ preventScroll: true });
 }
 
 function accept(index) {
   const suggestion = suggestions[index];
-  if (suggestion) take(suggestion.answer, suggestion.service, canvas.ghostPlace(index), requestId);
+  if (suggestion) take(suggestion.answer, suggestion.service, canvas.ghostPosition(index), requestId);
 }
 
-function take({ at, model }, service, place, id) {
-  const [next, node] = history.now.composition.add(service, "service", place ?? canvas.placeFor([at]), [at]);
-  api.taken(id, { service, at, model });
+function take({ at, model }, service, position, id) {
+  const [next, node] = history.current.composition.add(service, "service", position ?? canvas.positionAfter([at]), [at]);
+  api.reportTaken(id, { service, at, model });
   edit(next, { node }, `Added ${service} after ${nameOf(at)}. Ctrl+Z undoes it.`);
 }
 
 function connect(source, target) {
   stopConnecting();
   try {
-    const next = history.now.composition.connect(source, target);
+    const next = history.current.composition.connect(source, target);
     edit(next, { node: target }, `Connected ${nameOf(source)} to ${nameOf(target)}.`);
   } catch (error) {
     draw();
-    say(error.message);
+    showMessage(error.message);
   }
 }
 
 function remove() {
-  const { composition, selected } = history.now;
+  const { composition, selected } = history.current;
   if (selected?.link) {
     const [source, target] = selected.link;
     edit(composition.disconnect(source, target), null, `Removed the link to ${nameOf(target)}.`);
   } else if (selected?.node !== undefined) {
-    edit(composition.without(selected.node), null, `Removed ${nameOf(selected.node)}.`);
+    edit(composition.remove(selected.node), null, `Removed ${nameOf(selected.node)}.`);
   }
 }
 
-function load(composition, said) {
-  const placed = composition.moved(arranged(composition));
-  edit(placed, { node: placed.ends()[0] }, said);
+function load(composition, message) {
+  const arranged = composition.move(arrange(composition));
+  edit(arranged, { node: arranged.ends()[0] }, message);
   canvas.fit();
 }
 
-function step(back) {
+function moveInHistory(back) {
   stopConnecting();
   if (!(back ? history.undo() : history.redo())) return;
-  say(back ? "Undone." : "Done again.");
+  showMessage(back ? "Undone." : "Redone.");
   refresh();
 }
 
 function toggleConnecting() {
-  const from = history.now.selected?.node;
+  const from = history.current.selected?.node;
   if (connecting !== null) {
     stopConnecting();
-    say("");
-  } else if (from === undefined) say("Pick the node to connect from first.");
+    showMessage("");
+  } else if (from === undefined) showMessage("First pick the node to connect from.");
   else {
     connecting = from;
     get("connect").setAttribute("aria-pressed", "true");
-    say(`Connect ${nameOf(from)} to: click a node, or go to it with ← → and press Enter. Esc cancels.`);
+    showMessage(`Connect ${nameOf(from)} to: click a node, or select it with ← → and press Enter. Esc cancels.`);
   }
 }
 
@@ -144,9 +144,9 @@ function stopConnecting() {
 
 // ---- suggestions ---------------------------------------------------------------------------------------
 
-/** What the service is asked, but for the recommender; null where nothing can be. */
-function question(everyEnd) {
-  const { composition, selected } = history.now;
+/** Returns the request without a recommender; null if no node is selected. */
+function makeRequest(everyEnd) {
+  const { composition, selected } = history.current;
   if (!composition.nodes.length || (!everyEnd && selected?.node === undefined)) return null;
   const mask = get("mask").value;
   return {
@@ -158,48 +158,48 @@ function question(everyEnd) {
   };
 }
 
-/** Draw, and ask anew. */
+/** Draws the composition and requests new suggestions. */
 function refresh() {
-  forget();
+  clearSuggestions();
   draw();
-  suggest(asked.signal);
-  if (!get("compare-panel").hidden) compare(asked.signal);
+  suggest(pending.signal);
+  if (!get("compare-panel").hidden) compare(pending.signal);
 }
 
 async function suggest(signal) {
   const everyEnd = get("all-ends").checked;
-  const request = question(everyEnd);
+  const request = makeRequest(everyEnd);
   get("answer").setAttribute("aria-busy", String(request !== null));
   if (request === null) return;
-  get("answer-sub").textContent = "Asking…";
+  get("answer-sub").textContent = "Loading…";
   try {
     const model = get("model").value;
     const k = get("k").reportValidity() ? get("k").valueAsNumber : 8;
-    const found = await api.predict({ ...request, k, explain: !everyEnd, ...(model ? { model } : {}) }, signal);
+    const response = await api.predict({ ...request, k, explain: !everyEnd, ...(model ? { model } : {}) }, signal);
     hideProblem();
-    show(found);
+    show(response);
   } catch (error) {
-    if (error.name === "AbortError") return; // the next question is under way
-    get("answer-sub").textContent = "No suggestions: the service refused. See the message above.";
+    if (error.name === "AbortError") return; // a newer request replaces this one
+    get("answer-sub").textContent = "No suggestions. See the message above.";
     showProblem(error);
   }
   get("answer").setAttribute("aria-busy", "false");
 }
 
-function show(found) {
-  answers = found.answers;
-  requestId = found.id;
+function show(response) {
+  answers = response.answers;
+  requestId = response.id;
   suggestions = answers
     .flatMap((answer) => answer.predictions.map((prediction) => ({ ...prediction, answer, at: answer.at })))
     .map((suggestion, index) => ({ ...suggestion, index }));
   chosen = suggestions.length ? 0 : null;
   unknown = new Set(answers.flatMap((answer) => answer.unknown));
-  get("took").textContent = `${found.took.toFixed(1)} ms`;
+  get("took").textContent = `${response.took.toFixed(1)} ms`;
   const [first] = answers;
   const where = answers.length === 1 ? nameOf(first.at) : `${answers.length} open ends`;
   get("answer-title").textContent = `Next after ${answers.length === 1 ? shortKey(where) : where}`;
   get("answer-sub").textContent = suggestions.length ? `by ${first.model}` : `${first.model}: no service is left`;
-  const names = new Map(history.now.composition.nodes.map((node) => [node.id, node.key]));
+  const names = new Map(history.current.composition.nodes.map((node) => [node.id, node.key]));
   showSuggestions(suggestions, answers, names, accept);
   draw();
   canvas.show();
@@ -209,10 +209,10 @@ function show(found) {
     : `No suggestions after ${where}.`;
 }
 
-/** No suggestions, and none under way. */
-function forget() {
-  asked.abort();
-  asked = new AbortController();
+/** Removes the suggestions and aborts the requests in progress. */
+function clearSuggestions() {
+  pending.abort();
+  pending = new AbortController();
   answers = [];
   suggestions = [];
   chosen = null;
@@ -231,12 +231,12 @@ function choose(index) {
   showWhy(suggestion?.answer ?? answers[0], suggestion);
 }
 
-/** Draw everything as it is now. */
+/** Draws the current state. */
 function draw() {
-  const { composition, selected } = history.now;
+  const { composition, selected } = history.current;
   canvas.draw(composition, selected, unknown);
-  const most = answers.length > 1 ? GHOSTS_OF_AN_END : GHOSTS;
-  canvas.ghosts(suggestions.filter((s) => s.rank <= most).slice(0, MOST_GHOSTS), chosen);
+  const perNode = answers.length > 1 ? GHOSTS_PER_END : GHOSTS;
+  canvas.ghosts(suggestions.filter((s) => s.rank <= perNode).slice(0, MAX_GHOSTS), chosen);
   if (answers.length) choose(chosen);
   get("empty").hidden = composition.nodes.length > 0;
   get("undo").disabled = !history.past.length;
@@ -247,41 +247,41 @@ function draw() {
 }
 
 async function compare(signal) {
-  const ends = history.now.composition.ends();
-  if (history.now.selected?.node === undefined && ends.length === 1) {
-    select({ node: ends[0] }); // which asks again
+  const ends = history.current.composition.ends();
+  if (history.current.selected?.node === undefined && ends.length === 1) {
+    select({ node: ends[0] }); // which calls compare again
     return;
   }
-  const request = question(false);
+  const request = makeRequest(false);
   const title = get("compare-title");
   if (request === null) {
-    title.textContent = "All recommenders: pick a node to compare what they suggest";
+    title.textContent = "All recommenders: pick a node to compare their suggestions";
     get("compare-table").replaceChildren();
     return;
   }
-  title.textContent = "Asking all recommenders…";
+  title.textContent = "Loading the answers of all recommenders…";
   try {
-    const found = await api.predict({ ...request, k: COMPARED, models: "all" }, signal);
-    showComparison(found.answers, COMPARED, (answer, service) => take(answer, service, null, found.id));
+    const response = await api.predict({ ...request, k: COMPARED, models: "all" }, signal);
+    showComparison(response.answers, COMPARED, (answer, service) => take(answer, service, null, response.id));
     title.textContent = `All recommenders after ${nameOf(request.at)}`;
-    canvas.show(); // the table took its room
+    canvas.show(); // the table reduces the space for the drawing
   } catch (error) {
     if (error.name === "AbortError") return;
-    title.textContent = "All recommenders: refused";
+    title.textContent = "All recommenders: error";
     showProblem(error);
   }
 }
 
 function toggleCompare(open) {
   get("compare-panel").hidden = !open;
-  if (open) compare(asked.signal);
+  if (open) compare(pending.signal);
   else get("compare").focus();
 }
 
 // ---- keys ----------------------------------------------------------------------------------------------
 
-function walk(by) {
-  const { composition, selected } = history.now;
+function moveSelection(by) {
+  const { composition, selected } = history.current;
   const order = composition.order();
   if (!order.length) return;
   const place = order.indexOf(selected?.node);
@@ -290,16 +290,16 @@ function walk(by) {
   get("graph").focus({ preventScroll: true });
 }
 
-/** Choose the next suggestion; the focus goes along, so that Enter is for it and for no button. */
-function turn(by) {
+/** Chooses another suggestion, and moves the focus to the list so that Enter does not press a button. */
+function moveChoice(by) {
   if (!suggestions.length) return;
   choose((chosen + by + suggestions.length) % suggestions.length);
   get("suggestions").focus({ preventScroll: true });
 }
 
 function enter() {
-  const here = history.now.selected?.node;
-  if (connecting !== null && here !== undefined && here !== connecting) connect(connecting, here);
+  const selected = history.current.selected?.node;
+  if (connecting !== null && selected !== undefined && selected !== connecting) connect(connecting, selected);
   else if (chosen !== null) accept(chosen);
 }
 
@@ -307,18 +307,18 @@ function escape() {
   if (connecting !== null) toggleConnecting();
   else if (!get("compare-panel").hidden) toggleCompare(false);
   else {
-    forget();
+    clearSuggestions();
     get("answer").setAttribute("aria-busy", "false");
-    get("answer-sub").textContent = "Dismissed. Pick a node to ask again.";
+    get("answer-sub").textContent = "Dismissed. Pick a node to see suggestions.";
     draw();
   }
 }
 
 const KEYS = {
-  ArrowDown: () => turn(1),
-  ArrowUp: () => turn(-1),
-  ArrowLeft: () => walk(-1),
-  ArrowRight: () => walk(1),
+  ArrowDown: () => moveChoice(1),
+  ArrowUp: () => moveChoice(-1),
+  ArrowLeft: () => moveSelection(-1),
+  ArrowRight: () => moveSelection(1),
   Enter: enter,
   Escape: escape,
   Delete: remove,
@@ -327,26 +327,26 @@ const KEYS = {
   c: toggleConnecting,
 };
 
-listen(KEYS, step);
+listen(KEYS, moveInHistory);
 
 // ---- start ---------------------------------------------------------------------------------------------
 
-function on(id, type, act) {
-  get(id).addEventListener(type, act);
+function on(id, type, action) {
+  get(id).addEventListener(type, action);
 }
 
 on("add", "click", () => finder.open());
 on("connect", "click", toggleConnecting);
 on("delete", "click", remove);
-on("undo", "click", () => step(true));
-on("redo", "click", () => step(false));
+on("undo", "click", () => moveInHistory(true));
+on("redo", "click", () => moveInHistory(false));
 on("arrange", "click", () => {
-  const { composition, selected } = history.now;
-  edit(composition.moved(arranged(composition)), selected, "Arranged.");
+  const { composition, selected } = history.current;
+  edit(composition.move(arrange(composition)), selected, "Arranged.");
   canvas.fit();
 });
 on("open", "click", () => json.open(""));
-on("export", "click", () => json.open(JSON.stringify(history.now.composition, null, 2)));
+on("export", "click", () => json.open(JSON.stringify(history.current.composition, null, 2)));
 on("clear", "click", () => edit(new Composition(), null, "Removed all nodes. Ctrl+Z undoes it."));
 on("compare", "click", () => toggleCompare(true));
 on("compare-close", "click", () => toggleCompare(false));
@@ -362,7 +362,7 @@ on("key-form", "submit", (event) => {
   start();
 });
 
-/** Ask what the service has; again after an API key was given. */
+/** Loads the models and examples; called again when an API key is entered. */
 async function start() {
   draw();
   try {
@@ -371,23 +371,23 @@ async function start() {
       make("option", { value: name, selected: champion }, champion ? `${name} (champion)` : name),
     );
     get("model").replaceChildren(...options);
-    get("mask").options[0].textContent = `of the bundle: ${bundle.mask}`;
+    get("mask").options[0].textContent = `bundle default: ${bundle.mask}`;
     get("bundle").textContent = `Bundle ${bundle.version}`;
-    const place = get("example");
-    place.replaceChildren(place.options[0], ...examples.map(({ name }) => make("option", { value: name }, name)));
+    const list = get("example");
+    list.replaceChildren(list.options[0], ...examples.map(({ name }) => make("option", { value: name }, name)));
     const loadExample = (name) => {
-      const found = examples.find((example) => example.name === name);
-      if (found) load(parse(JSON.stringify(found.composition))[0], `Loaded the example: ${name}.`);
+      const example = examples.find((candidate) => candidate.name === name);
+      if (example) load(parse(JSON.stringify(example.composition))[0], `Loaded the example: ${name}.`);
     };
-    place.onchange = () => {
-      loadExample(place.value);
-      place.value = "";
+    list.onchange = () => {
+      loadExample(list.value);
+      list.value = "";
       get("graph").focus();
     };
     get("starts").replaceChildren(
       ...examples.map(({ name }) => make("button", { type: "button", onclick: () => loadExample(name) }, name)),
     );
-    if (history.now.composition.nodes.length) refresh();
+    if (history.current.composition.nodes.length) refresh();
   } catch (error) {
     showProblem(error);
   }

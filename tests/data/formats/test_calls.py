@@ -1,4 +1,4 @@
-"""Call logs: each owner's calls in the order of time, worked out by hand."""
+"""The reader of call logs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ann,plot,2024-05-01T12:00:00
 """
 
 
-def test_calls_of_an_owner_are_one_path_in_the_order_of_time(tmp_path: Path) -> None:
+def test_calls_of_owner_are_path_in_order_of_time(tmp_path: Path) -> None:
     ann, bob = load(tmp_path, LOG)
     assert (ann.owner, bob.owner) == ("ann", "bob")
     assert (keys(ann), keys(bob)) == (["cut", "join", "plot"], ["cut"])
-    # A node is called by its line.
+    # The id of a node is its line number.
     assert ann.links == (("4", "2"), ("2", "5"))
     times = [node.time for node in ann.nodes]
     assert times == sorted(time for time in times if time is not None)
@@ -54,7 +54,7 @@ def test_calls_of_an_owner_are_one_path_in_the_order_of_time(tmp_path: Path) -> 
         (29.9, [["cut"], ["join"], ["plot"], ["cut"]]),
     ],
 )
-def test_a_pause_longer_than_the_gap_begins_a_session(
+def test_pause_longer_than_gap_starts_session(
     gap: float | None, sessions: list[list[str]], tmp_path: Path
 ) -> None:
     compositions = load(tmp_path, LOG, session_gap=gap)
@@ -62,7 +62,7 @@ def test_a_pause_longer_than_the_gap_begins_a_session(
     assert len({composition.id for composition in compositions}) == len(sessions)
 
 
-def test_calls_of_one_moment_keep_the_order_of_the_file(tmp_path: Path) -> None:
+def test_calls_at_same_time_keep_file_order(tmp_path: Path) -> None:
     (composition,) = load(tmp_path, "user;item;ts\nann;b;5\nann;a;5\nann;c;4\n")
     assert keys(composition) == ["c", "b", "a"]
 
@@ -72,7 +72,7 @@ def test_calls_of_one_moment_keep_the_order_of_the_file(tmp_path: Path) -> None:
     "header",
     [("owner", "mid", "start_time"), ("Session_ID", "MID", "Timestamp"), ("user", "mid", "date")],
 )
-def test_usual_columns_are_found_in_any_place_and_mids_are_services(
+def test_usual_column_names_in_any_order(
     separator: str, header: tuple[str, ...], tmp_path: Path
 ) -> None:
     rows = [("id", *header[::-1]), ("1", "2024-05-01", "308", "ann")]
@@ -80,19 +80,19 @@ def test_usual_columns_are_found_in_any_place_and_mids_are_services(
     assert (keys(composition), composition.owner) == (["service_308"], "ann")
 
 
-def test_a_tab_separated_log_of_many_columns_is_no_galaxy_table(tmp_path: Path) -> None:
+def test_wide_tab_separated_log_is_not_read_as_galaxy_table(tmp_path: Path) -> None:
     header = ["id", "owner", "service", "time", *"efghi"]
     row = ["1", "ann", "cut", "2024-05-01", *"12345"]
     (composition,) = load(tmp_path, "\t".join(header) + "\n" + "\t".join(row))
     assert keys(composition) == ["cut"]
 
 
-def test_cells_may_be_quoted(tmp_path: Path) -> None:
+def test_cells_can_be_quoted(tmp_path: Path) -> None:
     (composition,) = load(tmp_path, 'owner,service,time\n"Ann, B.","cut ""x""",2024-05-01\n')
     assert (composition.owner, keys(composition)) == ("Ann, B.", ['cut "x"'])
 
 
-def test_a_quoted_cell_may_hold_line_breaks_and_lines_are_counted_on(tmp_path: Path) -> None:
+def test_quoted_cell_can_contain_line_breaks(tmp_path: Path) -> None:
     text = 'owner,service,time\nann,"cut\n\nand join",5\n\nann,plot,"6\n"\nann,map,7\n'
     (composition,) = load(tmp_path, text)
     assert keys(composition) == ["cut\n\nand join", "plot", "map"]
@@ -110,9 +110,7 @@ def test_a_quoted_cell_may_hold_line_breaks_and_lines_are_counted_on(tmp_path: P
         ('ann,"join\n",noon', "bad-time", "line 4: time must be"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_or_skipped(
-    row: str, rule: str, message: str, tmp_path: Path
-) -> None:
+def test_invalid_row_is_rejected_or_skipped(row: str, rule: str, message: str, tmp_path: Path) -> None:
     text = f'owner,service,time\nann,"cut\n",5\n{row}\nann,plot,6\n'
     with pytest.raises(DataError, match=message) as error:
         load(tmp_path, text)
@@ -121,7 +119,7 @@ def test_a_row_that_does_not_fit_is_refused_or_skipped(
     assert keys(composition) == ["cut", "plot"]
 
 
-def test_a_quote_that_is_never_closed_is_refused_where_it_is_opened(tmp_path: Path) -> None:
+def test_unclosed_quote_is_reported_at_its_start(tmp_path: Path) -> None:
     text = 'time,service,owner\n5,cut,ann\n6,join,"ann\n7,plot,ann\n'
     with pytest.raises(DataError, match="line 3: a row must be well-formed, found unexpected end"):
         load(tmp_path, text)
@@ -129,7 +127,7 @@ def test_a_quote_that_is_never_closed_is_refused_where_it_is_opened(tmp_path: Pa
     assert keys(composition) == ["cut"]
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_column_names_are_rejected(tmp_path: Path) -> None:
     text = "time,owner,service, time \n5,ann,cut,6\n"
     for on_error in ("fail", "skip"):
         with pytest.raises(DataError, match='different names, found "time" more than once') as error:
@@ -137,15 +135,15 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         assert error.value.rule == "duplicate-column"
 
 
-def test_columns_may_have_no_name(tmp_path: Path) -> None:
+def test_columns_can_have_empty_names(tmp_path: Path) -> None:
     (composition,) = load(tmp_path, "\towner\tservice\ttime\t\n1\tann\tcut\t5\t\n")
     assert (composition.owner, keys(composition)) == ("ann", ["cut"])
 
 
-def test_columns_can_be_named(tmp_path: Path) -> None:
+def test_column_names_can_be_given(tmp_path: Path) -> None:
     text = "who,what,when,time\nann,cut,2024-05-01,noon\n"
-    named = {"owner_column": "who", "service_column": "what", "time_column": "when"}
-    (composition,) = load(tmp_path, text, format="calls", **named)
+    column_options = {"owner_column": "who", "service_column": "what", "time_column": "when"}
+    (composition,) = load(tmp_path, text, format="calls", **column_options)
     assert (composition.owner, keys(composition)) == ("ann", ["cut"])
 
 
@@ -161,7 +159,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ("x" * 200_000, {}, ["for the owner"]),
     ],
 )
-def test_a_log_without_a_column_says_which(
+def test_missing_column_is_named(
     text: str, options: dict[str, str], parts: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError) as error:
@@ -170,7 +168,7 @@ def test_a_log_without_a_column_says_which(
     assert says(error, "calls.csv: a call log needs a column", *parts)
 
 
-def test_blank_lines_count_as_lines(tmp_path: Path) -> None:
+def test_blank_lines_count_for_line_numbers(tmp_path: Path) -> None:
     (composition,) = load(tmp_path, "\n\nowner,service,time\n\nann,cut,5\n \nann,join,6\n")
     assert [node.id for node in composition.nodes] == ["5", "7"]
 

@@ -1,4 +1,4 @@
-"""Times, as files write them."""
+"""Parsing of times, and the report of a reader."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOON = datetime(2020, 3, 16, 12, tzinfo=UTC).timestamp()
         ("0001-01-01T00:00:00+23:59", datetime(1, 1, 1, tzinfo=UTC).timestamp() - 86340),
     ],
 )
-def test_iso_text_and_numbers_are_seconds_since_1970_in_utc(value: Json, seconds: float | None) -> None:
+def test_parse_time_of_iso_text_and_numbers(value: Json, seconds: float | None) -> None:
     assert parse_time(value, "time") == seconds
 
 
@@ -43,16 +43,16 @@ def test_iso_text_and_numbers_are_seconds_since_1970_in_utc(value: Json, seconds
     hours=st.integers(-23, 23),
     separator=st.sampled_from("T "),
 )
-def test_a_moment_reads_the_same_in_every_zone(moment: datetime, hours: int, separator: str) -> None:
+def test_parse_time_respects_time_zone(moment: datetime, hours: int, separator: str) -> None:
     try:
         text = moment.astimezone(timezone(timedelta(hours=hours))).isoformat(separator)
-    except OverflowError:  # before year 1 or after year 9999 there
+    except OverflowError:  # before year 1 or after year 9999 in that zone
         text = moment.isoformat(separator)
     assert parse_time(text, "time") == moment.timestamp()
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "description"),
     [
         ("noon", '"noon"'),
         ("2020-13-01", '"2020-13-01"'),
@@ -67,14 +67,16 @@ def test_a_moment_reads_the_same_in_every_zone(moment: datetime, hours: int, sep
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_is_no_time_is_refused(value: Json, found: str) -> None:
+def test_parse_time_rejects_other_values(value: Json, description: str) -> None:
     with pytest.raises(DataError) as error:
         parse_time(value, "node 3: start_time")
     assert error.value.rule == "bad-time"
-    assert says(error, f"node 3: start_time must be ISO 8601 or seconds since 1970, found {found}; ")
+    assert says(
+        error, f"node 3: start_time must be ISO 8601 or seconds since 1970, found {description}; "
+    )
 
 
-def test_a_report_counts_every_skip_and_keeps_the_first_messages() -> None:
+def test_report_counts_skips_and_keeps_first_messages() -> None:
     report = ReadReport()
     for i in range(30):
         report.skip(DataError(f"problem {i}", rule="cycle" if i % 3 else "bad-time"))

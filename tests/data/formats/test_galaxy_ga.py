@@ -1,4 +1,4 @@
-"""Galaxy workflow files: sub-workflows are laid flat, worked out by hand."""
+"""The reader of Galaxy workflow files, and the expansion of sub-workflows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Json = Any
 
 
 def wire(step: int | str, output: str = "out", into: int | None = None) -> Json:
-    """What an input is connected to; ``into`` is the inner step of an input of a sub-workflow."""
-    found: Json = {"id": step, "output_name": output}
-    return found if into is None else found | {"input_subworkflow_step_id": into}
+    """A connection to an output; ``into`` is the inner step if the input belongs to a sub-workflow."""
+    connection: Json = {"id": step, "output_name": output}
+    return connection if into is None else connection | {"input_subworkflow_step_id": into}
 
 
 def tool(name: str, *sources: Json, outputs: Json = ()) -> Json:
@@ -39,7 +39,7 @@ def data(*sources: Json, kind: str = "data_input", label: str | None = None) -> 
     return {"type": kind, "tool_id": None, "label": label, "input_connections": inputs}
 
 
-def called(inner: Json, *sources: Json) -> Json:
+def subworkflow(inner: Json, *sources: Json) -> Json:
     inputs = {f"input{i}": source for i, source in enumerate(sources)}
     return {"type": "subworkflow", "tool_id": None, "subworkflow": inner, "input_connections": inputs}
 
@@ -54,7 +54,7 @@ def load(document: Json, folder: Path, options: ReadOptions | None = None) -> Da
     return read(file, options)
 
 
-def one(document: Json, folder: Path) -> Composition:
+def load_one(document: Json, folder: Path) -> Composition:
     return load(document, folder).compositions[0]
 
 
@@ -62,18 +62,18 @@ def keys_by_id(composition: Composition) -> dict[str, str]:
     return {node.id: node.key for node in composition.nodes}
 
 
-def refused(document: Json, folder: Path) -> pytest.ExceptionInfo[DataError]:
+def load_error(document: Json, folder: Path) -> pytest.ExceptionInfo[DataError]:
     with pytest.raises(DataError) as error:
         load(document, folder)
     return error
 
 
-# ---- plain workflows
+# ---- workflows without sub-workflows
 
 
 def test_steps_with_a_tool_are_services_and_inputs_are_data(tmp_path: Path) -> None:
     shed = "toolshed.g2.bx.psu.edu/repos/iuc/multiqc/multiqc/1.11+galaxy0"
-    composition = one(workflow(data(label="reads"), tool(shed, wire(0)), name="plain"), tmp_path)
+    composition = load_one(workflow(data(label="reads"), tool(shed, wire(0)), name="plain"), tmp_path)
     assert composition.id == "plain"
     assert [(n.key, n.kind, n.text) for n in composition.nodes] == [
         ("__input__", "data", "reads"),
@@ -82,44 +82,44 @@ def test_steps_with_a_tool_are_services_and_inputs_are_data(tmp_path: Path) -> N
     assert composition.links == (("0", "1"),)
 
 
-def test_uuid_names_a_workflow_before_its_name(tmp_path: Path) -> None:
-    assert one(workflow(data(), uuid="u", name="n"), tmp_path).id == "u"
-    assert one(workflow(data(), uuid=None, name=""), tmp_path).id == "workflow-1"
+def test_id_is_uuid_or_name(tmp_path: Path) -> None:
+    assert load_one(workflow(data(), uuid="u", name="n"), tmp_path).id == "u"
+    assert load_one(workflow(data(), uuid=None, name=""), tmp_path).id == "workflow-1"
 
 
-def test_an_input_of_several_sources_has_a_link_from_each(tmp_path: Path) -> None:
-    composition = one(workflow(data(), data(), tool("join", [wire(0), wire(1)])), tmp_path)
+def test_input_with_several_sources_has_link_from_each(tmp_path: Path) -> None:
+    composition = load_one(workflow(data(), data(), tool("join", [wire(0), wire(1)])), tmp_path)
     assert composition.links == (("0", "2"), ("1", "2"))
 
 
-def test_inputs_of_the_outer_workflow_stay(tmp_path: Path) -> None:
+def test_outer_inputs_are_kept(tmp_path: Path) -> None:
     kinds = ("data_input", "data_collection_input", "parameter_input")
-    composition = one(workflow(*(data(kind=kind) for kind in kinds)), tmp_path)
+    composition = load_one(workflow(*(data(kind=kind) for kind in kinds)), tmp_path)
     assert keys_by_id(composition) == {"0": "__input__", "1": "__input__", "2": "__input__"}
-    fed = one(workflow(tool("make"), data(wire(0)), tool("use", wire(1))), tmp_path)
+    fed = load_one(workflow(tool("make"), data(wire(0)), tool("use", wire(1))), tmp_path)
     assert keys_by_id(fed) == {"0": "make", "1": "__input__", "2": "use"}
 
 
 # ---- sub-workflows
 
 
-def test_two_levels_are_laid_flat(tmp_path: Path) -> None:
+def test_nested_sub_workflows_are_expanded(tmp_path: Path) -> None:
     """0 input -> 1 [ 0 input -> 1 trim -> 2 [ 0 input -> 1 sort ] -> 3 count ] -> 2 plot.
 
     The output of sort is labelled "sorted", that of count "counts". The outer plot reads "counts", the
-    "sorted" that the middle workflow passes on as "2:sorted", and the output of trim, without a label.
-    All inner inputs give way to what feeds them.
+    "sorted" of the middle workflow as "2:sorted", and the unlabelled output of trim. All inner inputs
+    are replaced by their sources.
     """
     innermost = workflow(data(), tool("sort", wire(0), outputs=[("out", "sorted")]))
     middle = workflow(
         data(kind="data_collection_input"),
         tool("trim", wire(0), outputs=[("out", None)]),
-        called(innermost, wire(1, into=0)) | {"workflow_outputs": [{"output_name": "sorted"}]},
+        subworkflow(innermost, wire(1, into=0)) | {"workflow_outputs": [{"output_name": "sorted"}]},
         tool("count", wire(2, "sorted"), outputs=[("out", "counts")]),
     )
     outer = workflow(
         data(label="reads"),
-        called(middle, wire(0, into=0)),
+        subworkflow(middle, wire(0, into=0)),
         tool("plot", wire(1, "counts"), wire(1, "2:sorted"), wire(1, "1:out")),
     )
     dataset = load(outer, tmp_path)
@@ -142,30 +142,32 @@ def test_two_levels_are_laid_flat(tmp_path: Path) -> None:
     assert dict(dataset.report.notes) == {"sub-workflows expanded": 2}
 
 
-def test_an_inner_input_that_nothing_feeds_stays(tmp_path: Path) -> None:
+def test_inner_input_without_source_is_kept(tmp_path: Path) -> None:
     inner = workflow(data(), data(), tool("join", wire(0), wire(1)))
-    composition = one(workflow(data(), called(inner, wire(0, into=1))), tmp_path)
+    composition = load_one(workflow(data(), subworkflow(inner, wire(0, into=1))), tmp_path)
     assert keys_by_id(composition) == {"0": "__input__", "1.0": "__input__", "1.2": "join"}
     assert set(composition.links) == {("0", "1.2"), ("1.0", "1.2")}
 
 
-def test_an_inner_input_that_is_passed_through_links_its_source_to_its_reader(tmp_path: Path) -> None:
+def test_inner_input_that_is_also_output_is_replaced(tmp_path: Path) -> None:
     inner = workflow(data() | {"workflow_outputs": [{"output_name": "out", "label": "same"}]})
-    outer = workflow(tool("make"), called(inner, wire(0, into=0)), tool("use", wire(1, "same")))
-    composition = one(outer, tmp_path)
+    outer = workflow(tool("make"), subworkflow(inner, wire(0, into=0)), tool("use", wire(1, "same")))
+    composition = load_one(outer, tmp_path)
     assert keys_by_id(composition) == {"0": "make", "2": "use"}
     assert composition.links == (("0", "2"),)
 
 
-def test_two_calls_of_one_workflow_stay_apart(tmp_path: Path) -> None:
+def test_sub_workflow_can_be_used_twice(tmp_path: Path) -> None:
     inner = workflow(data(), tool("trim", wire(0), outputs=[("out", "trimmed")]))
-    outer = workflow(data(), called(inner, wire(0, into=0)), called(inner, wire(1, "trimmed", into=0)))
-    composition = one(outer, tmp_path)
+    outer = workflow(
+        data(), subworkflow(inner, wire(0, into=0)), subworkflow(inner, wire(1, "trimmed", into=0))
+    )
+    composition = load_one(outer, tmp_path)
     assert keys_by_id(composition) == {"0": "__input__", "1.1": "trim", "2.1": "trim"}
     assert set(composition.links) == {("0", "1.1"), ("1.1", "2.1")}
 
 
-def test_a_sub_workflow_whose_content_is_elsewhere_is_one_service(tmp_path: Path) -> None:
+def test_sub_workflow_without_content_is_service(tmp_path: Path) -> None:
     step = {
         "type": "subworkflow",
         "content_id": "abc",
@@ -177,43 +179,43 @@ def test_a_sub_workflow_whose_content_is_elsewhere_is_one_service(tmp_path: Path
     assert dataset.report.notes["sub-workflows without their content"] == 1
 
 
-def test_a_cycle_through_an_inner_input_is_a_cycle(tmp_path: Path) -> None:
+def test_cycle_through_inner_input_is_rejected(tmp_path: Path) -> None:
     inner = workflow(data(), tool("trim", wire(0), outputs=[("out", "trimmed")]))
-    outer = workflow(called(inner, wire(1, into=0)), tool("loop", wire(0, "trimmed")))
-    error = refused(outer, tmp_path)
+    outer = workflow(subworkflow(inner, wire(1, into=0)), tool("loop", wire(0, "trimmed")))
+    error = load_error(outer, tmp_path)
     assert error.value.rule == "cycle"
     dataset = load(outer, tmp_path, ReadOptions(on_cycle="break"))
     assert (dataset.report.cycles, dataset.report.broken_links) == (1, 1)
 
 
-def test_an_inner_input_that_feeds_itself_is_a_cycle(tmp_path: Path) -> None:
+def test_inner_input_linked_to_itself_is_rejected(tmp_path: Path) -> None:
     inner = workflow(data(wire(0)), tool("trim", wire(0)))
-    error = refused(workflow(data(), called(inner, wire(0, into=0))), tmp_path)
+    error = load_error(workflow(data(), subworkflow(inner, wire(0, into=0))), tmp_path)
     assert error.value.rule == "cycle"
     assert says(error, "link '1.0' -> '1.0'")
 
 
-# ---- files that no Galaxy writes
+# ---- invalid files
 
 
 @pytest.mark.parametrize("depth", [20, 21])
-def test_sub_workflows_may_be_twenty_deep(depth: int, tmp_path: Path) -> None:
+def test_nesting_depth_is_limited(depth: int, tmp_path: Path) -> None:
     document = workflow(tool("innermost"))
     for _ in range(depth):
-        document = workflow(called(document))
+        document = workflow(subworkflow(document))
     if depth <= 20:
-        assert keys_by_id(one(document, tmp_path)) == {"0." * depth + "0": "innermost"}
+        assert keys_by_id(load_one(document, tmp_path)) == {"0." * depth + "0": "innermost"}
     else:
-        error = refused(document, tmp_path)
+        error = load_error(document, tmp_path)
         assert error.value.rule == "too-deep"
         assert says(error, "may be nested 20 deep", "found more", "flatten")
 
 
-def test_inputs_that_feed_inputs_twice_do_not_multiply_links(tmp_path: Path) -> None:
-    """Sixty of them, each fed twice by the one before: not 2 ** 60 links but one."""
+def test_nested_inputs_do_not_multiply_links(tmp_path: Path) -> None:
+    """There are sixty inputs with two links each, but one link in the result and not 2 ** 60."""
     steps = [data(), *(data(wire(i), wire(i)) for i in range(60)), tool("use", wire(60), wire(60))]
     start = time.perf_counter()
-    dataset = load(workflow(data(), called(workflow(*steps), wire(0, into=0))), tmp_path)
+    dataset = load(workflow(data(), subworkflow(workflow(*steps), wire(0, into=0))), tmp_path)
     assert time.perf_counter() - start < 1
     assert dataset.compositions[0].links == (("0", "1.61"),)
     assert dict(dataset.report.notes) == {"sub-workflows expanded": 1}
@@ -223,17 +225,17 @@ def test_inputs_that_feed_inputs_twice_do_not_multiply_links(tmp_path: Path) -> 
     ("document", "rule", "parts"),
     [
         (
-            workflow(data(), called(workflow(data()), wire(0, into=7))),
+            workflow(data(), subworkflow(workflow(data()), wire(0, into=7))),
             "dangling-link",
             ["step 1: input 'input0'", "must name an inner step", 'found "7"', "export"],
         ),
         (
-            workflow(data(), called(workflow(data()), wire(0))),
+            workflow(data(), subworkflow(workflow(data()), wire(0))),
             "missing-id",
             ["input_subworkflow_step_id must be a non-empty string or an integer, found nothing"],
         ),
         (
-            workflow(called(workflow(tool("a"))), tool("b", wire(0, "gone"))),
+            workflow(subworkflow(workflow(tool("a"))), tool("b", wire(0, "gone"))),
             "dangling-link",
             [
                 "link '0' -> '1'",
@@ -243,42 +245,42 @@ def test_inputs_that_feed_inputs_twice_do_not_multiply_links(tmp_path: Path) -> 
             ],
         ),
         (
-            {"steps": {"1": called(workflow(tool("a"))), "1.0": tool("b")}},
+            {"steps": {"1": subworkflow(workflow(tool("a"))), "1.0": tool("b")}},
             "duplicate-id",
             ["step '1.0'", "may occur once", "rename"],
         ),
         (
-            {"steps": {"1.0": tool("b"), "1": called(workflow(tool("a")))}},
+            {"steps": {"1.0": tool("b"), "1": subworkflow(workflow(tool("a")))}},
             "duplicate-id",
             ["step '1.0'", "may occur once", "rename"],
         ),
         (
-            workflow(called(workflow(data() | {"type": ["data_input"]}))),
+            workflow(subworkflow(workflow(data() | {"type": ["data_input"]}))),
             "wrong-type",
             ["step 0.0: type must be a string, found an array of 1"],
         ),
         (
-            workflow(called(workflow(data() | {"workflow_outputs": [{"output_name": {}}]}))),
+            workflow(subworkflow(workflow(data() | {"workflow_outputs": [{"output_name": {}}]}))),
             "wrong-type",
             ["step 0.0: workflow_outputs: output_name must be a string, found an object of 0"],
         ),
         (
-            workflow(called(workflow(data() | {"workflow_outputs": [{"label": 1}]}))),
+            workflow(subworkflow(workflow(data() | {"workflow_outputs": [{"label": 1}]}))),
             "wrong-type",
             ["step 0.0: workflow_outputs: label must be a string, found 1"],
         ),
         (
-            workflow(called(workflow(data() | {"workflow_outputs": {"0": "x"}}))),
+            workflow(subworkflow(workflow(data() | {"workflow_outputs": {"0": "x"}}))),
             "wrong-type",
             ["step 0.0: workflow_outputs must be an array, found an object of 1"],
         ),
         (
-            workflow(called(["steps"])),
+            workflow(subworkflow(["steps"])),
             "wrong-type",
             ["step 0: subworkflow must be an object, found an array of 1"],
         ),
         (
-            workflow(called({"steps": []})),
+            workflow(subworkflow({"steps": []})),
             "wrong-type",
             ["steps of 0 must be an object, found an array of 0"],
         ),
@@ -294,9 +296,9 @@ def test_inputs_that_feed_inputs_twice_do_not_multiply_links(tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_is_wrong_in_a_sub_workflow_is_named(
+def test_errors_in_sub_workflows_name_step_and_field(
     document: Json, rule: str, parts: list[str], tmp_path: Path
 ) -> None:
-    error = refused(document, tmp_path)
+    error = load_error(document, tmp_path)
     assert error.value.rule == rule
     assert says(error, "workflow.ga: composition 1: ", *parts)

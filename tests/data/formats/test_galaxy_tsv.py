@@ -1,4 +1,4 @@
-"""Rows of Galaxy workflow connections."""
+"""The reader of Galaxy workflow connections."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def load(folder: Path, *rows: str) -> Dataset:
         ("interactive/tools/a/b/c/d", "interactive/tools/a/b/c/d"),
     ],
 )
-def test_key_of_a_toolshed_id_is_the_tool_without_owner_and_version(tool_id: str, key: str) -> None:
+def test_tool_key_of_toolshed_id(tool_id: str, key: str) -> None:
     assert tool_key(tool_id) == key
 
 
-def test_rows_of_a_workflow_may_be_apart(tmp_path: Path) -> None:
+def test_rows_of_workflow_need_not_be_adjacent(tmp_path: Path) -> None:
     dataset = load(
         tmp_path,
         "7 2013-02-07 1  1 2 Cut1 1 in",
@@ -52,20 +52,20 @@ def test_rows_of_a_workflow_may_be_apart(tmp_path: Path) -> None:
     assert first.time - second.time == 2 * 86400
 
 
-def test_a_link_for_two_inputs_is_counted_once_and_noted(tmp_path: Path) -> None:
+def test_duplicate_links_are_merged_and_counted(tmp_path: Path) -> None:
     dataset = load(tmp_path, "7  1 a 1 2 b 1 left", "7  1 a 1 2 b 1 right")
     assert dataset.compositions[0].links == (("1", "2"),)
     assert dict(dataset.report.notes) == {"links given more than once": 1}
 
 
-def test_quotes_are_characters_and_blank_lines_count(tmp_path: Path) -> None:
+def test_quotes_are_ordinary_characters(tmp_path: Path) -> None:
     dataset = load(tmp_path, '7  1 "a 1 2 b 1 left', "", '7  2 b 1 3 c" 1 left')
     assert [node.key for node in dataset.compositions[0].nodes] == ['"a', "b", 'c"']
     with pytest.raises(DataError, match="line 3: a row needs at least 8 tab-separated columns"):
         load(tmp_path, '7  1 "a 1 2 b 1 left', "", '7  2 b" 1')
 
 
-def test_one_row_with_an_empty_last_column_is_recognised(tmp_path: Path) -> None:
+def test_row_with_empty_last_column_is_recognised(tmp_path: Path) -> None:
     dataset = load(tmp_path, "7  1 a  2 b ")
     assert dict(dataset.report.formats) == {"galaxy-tsv": 1}
     assert dataset.compositions[0].time is None

@@ -1,4 +1,4 @@
-"""n8n exports: comments, shared names, links of every kind."""
+"""The reader of n8n exports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to(*names: str) -> list[list[dict[str, Any]]]:
     return [[{"node": name, "type": "main", "index": 0}] for name in names]
 
 
-def test_links_of_every_kind_and_output_count(tmp_path: Path) -> None:
+def test_links_of_all_kinds_and_outputs_are_read(tmp_path: Path) -> None:
     connections = {
         "a": {"main": [*to("b"), [], None, *to("c")]},
         "model": {"ai_languageModel": to("c")},
@@ -38,7 +38,7 @@ def test_links_of_every_kind_and_output_count(tmp_path: Path) -> None:
     assert all(n.is_service for n in composition.nodes)
 
 
-def test_comments_are_dropped_with_their_links_and_counted(tmp_path: Path) -> None:
+def test_comments_and_their_links_are_dropped_and_counted(tmp_path: Path) -> None:
     nodes = [node("a"), node("note", "n8n-nodes-base.stickyNote"), node("b")]
     dataset = load(tmp_path, nodes, {"a": {"main": to("b", "note")}, "note": {"main": to("b")}})
     (composition,) = dataset.compositions
@@ -50,7 +50,7 @@ def test_comments_are_dropped_with_their_links_and_counted(tmp_path: Path) -> No
     }
 
 
-def test_of_nodes_with_one_name_the_later_holds_the_links(tmp_path: Path) -> None:
+def test_later_node_with_same_name_gets_links(tmp_path: Path) -> None:
     dataset = load(tmp_path, [node("a"), node("b"), node("a", "base.if")], {"a": {"main": to("b")}})
     (composition,) = dataset.compositions
     assert [(n.id, n.key) for n in composition.nodes] == [
@@ -62,29 +62,29 @@ def test_of_nodes_with_one_name_the_later_holds_the_links(tmp_path: Path) -> Non
     assert dict(dataset.report.notes) == {"names used twice": 1}
 
 
-def test_a_comment_does_not_take_the_links_of_a_node_of_its_name(tmp_path: Path) -> None:
+def test_comment_does_not_get_links_of_node_with_same_name(tmp_path: Path) -> None:
     nodes = [node("a"), node("b"), node("a", "n8n-nodes-base.stickyNote")]
     dataset = load(tmp_path, nodes, {"a": {"main": to("b")}})
     assert dataset.compositions[0].links == (("a", "b"),)
     assert dict(dataset.report.notes) == {"comment nodes dropped": 1}
 
 
-def test_loops_are_broken_unless_told_otherwise(tmp_path: Path) -> None:
+def test_cycles_are_broken_by_default(tmp_path: Path) -> None:
     dataset = load(tmp_path, [node("a"), node("b")], {"a": {"main": to("b")}, "b": {"main": to("a")}})
     assert dataset.compositions[0].links == (("a", "b"),)
     assert (dataset.report.cycles, dataset.report.broken_links) == (1, 1)
 
 
-def test_time_is_that_of_the_last_change(tmp_path: Path) -> None:
+def test_time_is_last_update_or_creation(tmp_path: Path) -> None:
     both = {"createdAt": "2020-01-01", "updatedAt": "2021-01-01"}
-    changed = load(tmp_path, [node("a")], {}, **both).compositions[0].time
-    made = load(tmp_path, [node("a")], {}, **both | {"updatedAt": None}).compositions[0].time
-    assert changed is not None
-    assert made is not None
-    assert changed - made == 366 * 86400
+    updated = load(tmp_path, [node("a")], {}, **both).compositions[0].time
+    created = load(tmp_path, [node("a")], {}, **both | {"updatedAt": None}).compositions[0].time
+    assert updated is not None
+    assert created is not None
+    assert updated - created == 366 * 86400
 
 
-def test_links_given_more_than_once_are_counted(tmp_path: Path) -> None:
+def test_duplicate_links_are_counted(tmp_path: Path) -> None:
     dataset = load(tmp_path, [node("a"), node("b")], {"a": {"main": to("b", "b", "b")}})
     assert dataset.compositions[0].links == (("a", "b"),)
     assert dict(dataset.report.notes) == {"links given more than once": 2}

@@ -1,4 +1,4 @@
-"""The native JSON: keys, kinds, owners and times."""
+"""The reader of native JSON: keys, kinds, owners and times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def node_of(item: dict[str, Any], **options: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("item", "found"),
+    ("item", "expected"),
     [
         ({"id": "1002132"}, ("table_1002132", "table")),
         ({"id": 1002132}, ("table_1002132", "table")),
@@ -32,14 +32,14 @@ def node_of(item: dict[str, Any], **options: Any) -> tuple[str, str]:
         ({"id": 1, "key": "roads", "kind": "table"}, ("roads", "table")),
     ],
 )
-def test_key_and_kind_follow_from_mid_unless_the_node_gives_them(
-    item: dict[str, Any], found: tuple[str, str]
+def test_key_and_kind_are_derived_from_mid_unless_given(
+    item: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    assert node_of(item) == found
+    assert node_of(item) == expected
 
 
 @pytest.mark.parametrize(
-    ("item", "found"),
+    ("item", "expected"),
     [
         ({"id": "n1", "mid": "1002132"}, ("table_1002132", "table")),
         ({"id": "n1", "mid": 1002132}, ("table_1002132", "table")),
@@ -48,26 +48,26 @@ def test_key_and_kind_follow_from_mid_unless_the_node_gives_them(
         ({"id": "n1", "mid": "1002132", "key": "cut"}, ("cut", "service")),
     ],
 )
-def test_table_mid_says_which_mids_are_tables(item: dict[str, Any], found: tuple[str, str]) -> None:
-    assert node_of(item, table_mid=r"^\d{7}$") == found
+def test_table_mid_matches_mids_of_tables(item: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert node_of(item, table_mid=r"^\d{7}$") == expected
 
 
-def test_a_regular_expression_that_is_none_is_refused() -> None:
+def test_table_mid_rejects_invalid_regular_expression() -> None:
     with pytest.raises(ValueError, match="not a regular expression: missing"):
         ReadOptions(table_mid="(")
 
 
-def made(inner: dict[str, Any], **outer: Any) -> Composition:
+def composition_of(inner: dict[str, Any], **outer: Any) -> Composition:
     inner = {"nodes": [{"id": 1, "mid": 1}, {"id": 2, "mid": 2}], "links": []} | inner
     return read_composition({"composition": inner, **outer})
 
 
-def test_the_inner_object_goes_before_the_outer() -> None:
-    composition = made({"id": "in", "owner": "ann", "time": 1}, id="out", owner="bob", time=2)
+def test_inner_object_takes_precedence() -> None:
+    composition = composition_of({"id": "in", "owner": "ann", "time": 1}, id="out", owner="bob", time=2)
     assert (composition.id, composition.owner, composition.time) == ("in", "ann", 1.0)
-    composition = made({"id": None}, id="out", owner="bob", time=2)
+    composition = composition_of({"id": None}, id="out", owner="bob", time=2)
     assert (composition.id, composition.owner, composition.time) == ("out", "bob", 2.0)
-    assert made({}).id == "request"
+    assert composition_of({}).id == "request"
 
 
 def nodes(*items: dict[str, Any]) -> dict[str, Any]:
@@ -84,14 +84,12 @@ def nodes(*items: dict[str, Any]) -> dict[str, Any]:
         ([{}, {}], None),
     ],
 )
-def test_nodes_that_agree_on_an_owner_give_it_to_the_composition(
-    items: list[dict[str, Any]], owner: str | None
-) -> None:
-    assert made(nodes(*items)).owner == owner
+def test_composition_gets_common_owner_of_nodes(items: list[dict[str, Any]], owner: str | None) -> None:
+    assert composition_of(nodes(*items)).owner == owner
 
 
-def test_a_composition_is_as_old_as_its_last_service() -> None:
-    composition = made(
+def test_composition_gets_time_of_last_service() -> None:
+    composition = composition_of(
         nodes(
             {"start_time": 5},
             {"start_time": 7, "time": None},
@@ -101,8 +99,8 @@ def test_a_composition_is_as_old_as_its_last_service() -> None:
     )
     assert composition.time == 7.0
     assert [node.time for node in composition.nodes] == [5.0, 7.0, 6.0, 9.0]
-    assert made({}).time is None
+    assert composition_of({}).time is None
 
 
-def test_time_goes_before_start_time() -> None:
-    assert made(nodes({"time": 3, "start_time": 5})).nodes[0].time == 3.0
+def test_time_takes_precedence_over_start_time() -> None:
+    assert composition_of(nodes({"time": 3, "start_time": 5})).nodes[0].time == 3.0

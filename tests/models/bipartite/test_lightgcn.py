@@ -11,17 +11,17 @@ from dagrec.models.interactions import Interactions
 from dagrec.models.registry import create
 from dagrec.training.data import TrainingData
 from tests.models.bipartite.dense import (
+    DETERMINISTIC,
     NODES,
     SERVICES,
     SETS,
-    STILL,
     adjacency,
-    ego,
+    adjacency_of,
+    ego_layer,
     inputs,
     interactions,
-    matrix,
     network,
-    numbers,
+    to_numpy,
 )
 from tests.worlds import everything
 
@@ -29,50 +29,50 @@ WORLD = everything()
 
 
 def lightgcn(*, layers: int = 2, merged: bool = True) -> LightGCNNetwork:
-    return network(LightGCNNetwork, LightGCNConfig(**STILL, layers=layers), interactions(merged=merged))
+    config = LightGCNConfig(**DETERMINISTIC, layers=layers)
+    return network(LightGCNNetwork, config, interactions(merged=merged))
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_without_layers_it_is_bprmf_step_by_step(last: bool) -> None:
+def test_lightgcn_without_layers_trains_like_bprmf(last: bool) -> None:
     options: dict[str, object] = {"epochs": 6, "batch_size": 8, "width": 8, "last": last}
-    plain = create("bprmf", options, seed=3).fit(WORLD.data)
-    found = create("lightgcn", {**options, "layers": 0}, seed=3).fit(WORLD.data)
-    for epoch, other in zip(found.history, plain.history, strict=True):
-        assert epoch.loss == pytest.approx(other.loss, rel=1e-6)
-        assert epoch.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
-    assert found.history[0].loss != found.history[-1].loss
-    weights = {key: value for key, value in found.state().items() if not key.startswith("graph.")}
-    assert set(weights) == set(plain.state())
-    for key, value in plain.state().items():
-        # Gradients that meet at a vector are added up in another order.
-        same = np.isclose(weights[key].astype(float), value.astype(float), rtol=1e-4, atol=1e-7)
-        assert same.all(), key
+    bprmf = create("bprmf", options, seed=3).fit(WORLD.data)
+    model = create("lightgcn", {**options, "layers": 0}, seed=3).fit(WORLD.data)
+    for epoch, expected in zip(model.history, bprmf.history, strict=True):
+        assert epoch.loss == pytest.approx(expected.loss, rel=1e-6)
+        assert epoch.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
+    assert model.history[0].loss != model.history[-1].loss
+    weights = {key: value for key, value in model.state().items() if not key.startswith("graph.")}
+    assert set(weights) == set(bprmf.state())
+    for key, value in bprmf.state().items():
+        # Gradients of the same vector are summed in a different order.
+        close = np.isclose(weights[key].astype(float), value.astype(float), rtol=1e-4, atol=1e-7)
+        assert close.all(), key
     contexts = WORLD.data.contexts
-    np.testing.assert_allclose(found.score(contexts), plain.score(contexts), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.score(contexts), bprmf.score(contexts), rtol=1e-4, atol=1e-6)
 
 
-def test_with_layers_it_is_not() -> None:
-    plain = create("bprmf", {"epochs": 2}).fit(WORLD.data)
-    found = create("lightgcn", {"epochs": 2, "layers": 1}).fit(WORLD.data)
-    assert found.history != plain.history
+def test_lightgcn_with_layers_differs_from_bprmf() -> None:
+    bprmf = create("bprmf", {"epochs": 2}).fit(WORLD.data)
+    model = create("lightgcn", {"epochs": 2, "layers": 1}).fit(WORLD.data)
+    assert model.history != bprmf.history
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2, 5])
-def test_vectors_are_means_of_powers_of_the_matrix(layers: int) -> None:
-    found = lightgcn(layers=layers, merged=False)
-    first = ego(numbers(found.embed.weight))
-    powers = [np.linalg.matrix_power(adjacency(), k) @ first for k in range(layers + 1)]
+def test_factors_are_means_over_powers_of_adjacency(layers: int) -> None:
+    net = lightgcn(layers=layers, merged=False)
+    ego = ego_layer(to_numpy(net.embed.weight))
+    powers = [np.linalg.matrix_power(adjacency(), k) @ ego for k in range(layers + 1)]
     expected = np.mean(powers, axis=0)
-    z, items = found.match(inputs(*SETS))
+    z_x, z_y = net.factors(inputs(*SETS))
     np.testing.assert_allclose(
-        numbers(items), expected[FIRST_SERVICE : FIRST_SERVICE + SERVICES], rtol=1e-6
+        to_numpy(z_y), expected[FIRST_SERVICE : FIRST_SERVICE + SERVICES], rtol=1e-6
     )
-    # Contexts that are training compositions get their vectors.
-    np.testing.assert_allclose(numbers(z), expected[NODES:], rtol=1e-6)
+    np.testing.assert_allclose(to_numpy(z_x), expected[NODES:], rtol=1e-6)
 
 
-def propagated(x: Tensor, edges: Tensor) -> Tensor:
-    """LGConv as torch_geometric has it: degrees of the targets, messages along the edges, summed."""
+def reference_lgconv(x: Tensor, edges: Tensor) -> Tensor:
+    """Return LGConv as defined in torch_geometric."""
     source, target = edges
     degrees = torch.zeros(len(x), dtype=x.dtype).scatter_add(
         0, target, torch.ones(len(target)).double()
@@ -84,76 +84,74 @@ def propagated(x: Tensor, edges: Tensor) -> Tensor:
     return torch.zeros_like(x).scatter_add(0, target[:, None].expand_as(messages), messages)
 
 
-def test_scores_are_those_of_lgconv() -> None:
-    found = lightgcn(layers=3)
-    pairs = [(item, NODES + user) for user, own in enumerate(SETS) for item in own]
+def test_scores_equal_torch_geometric() -> None:
+    net = lightgcn(layers=3)
+    pairs = [(item, NODES + user) for user, items in enumerate(SETS) for item in items]
     edges = torch.tensor(pairs + [(user, item) for item, user in pairs]).T
-    x = torch.from_numpy(ego(numbers(found.embed.weight)))
+    x = torch.from_numpy(ego_layer(to_numpy(net.embed.weight)))
     out = x / 4
     for _ in range(3):
-        x = propagated(x, edges)
+        x = reference_lgconv(x, edges)
         out = out + x / 4
     expected = out[NODES:] @ out[FIRST_SERVICE : FIRST_SERVICE + SERVICES].T
-    asked = inputs(*SETS)
+    batch = inputs(*SETS)
     with torch.no_grad():
-        scores = found(asked)
-        last = found.last(found.last.states(asked.last), None)
-    np.testing.assert_allclose(numbers(scores - last), numbers(expected), rtol=1e-6)
+        scores = net(batch)
+        last = net.last(net.last.states(batch.last), None)
+    np.testing.assert_allclose(to_numpy(scores - last), to_numpy(expected), rtol=1e-6)
 
 
-def test_two_users_are_two_steps_apart_by_what_they_share() -> None:
-    """u hears v by 1 / sqrt(d_u d_v) times the sum of 1 / d_i over their common items."""
-    degrees = {item: sum(item in own for own in SETS) for item in range(NODES)}
-    twice = np.linalg.matrix_power(matrix(lightgcn(merged=False)), 2)
-    for u, one in enumerate(SETS):
-        for v, other in enumerate(SETS):
-            shared = sum(1 / degrees[item] for item in set(one) & set(other))
-            expected = shared / np.sqrt(len(one) * len(other))
-            assert twice[NODES + u, NODES + v] == pytest.approx(expected, rel=1e-6)
+def test_squared_adjacency_connects_users_by_shared_items() -> None:
+    """Entry (u, v) is 1 / sqrt(d_u d_v) times the sum of 1 / d_i over their common items."""
+    degrees = {item: sum(item in items for items in SETS) for item in range(NODES)}
+    squared = np.linalg.matrix_power(adjacency_of(lightgcn(merged=False)), 2)
+    for u, first in enumerate(SETS):
+        for v, second in enumerate(SETS):
+            shared = sum(1 / degrees[item] for item in set(first) & set(second))
+            expected = shared / np.sqrt(len(first) * len(second))
+            assert squared[NODES + u, NODES + v] == pytest.approx(expected, rel=1e-6)
 
 
-def test_vectors_are_linear_in_the_first_ones() -> None:
-    def z(vectors: Tensor) -> tuple[Tensor, Tensor]:
-        found = lightgcn()
+def test_factors_are_linear_in_the_embedding() -> None:
+    def factors(vectors: Tensor) -> tuple[Tensor, Tensor]:
+        net = lightgcn()
         with torch.no_grad():
-            found.embed.weight.copy_(vectors)
-        return found.match(inputs((2, 4), (5, 8)))
+            net.embed.weight.copy_(vectors)
+        return net.factors(inputs((2, 4), (5, 8)))
 
     torch.manual_seed(0)
     a, b = torch.randn(2, NODES, 8, dtype=torch.float64)
-    for one, other, both in zip(z(a), z(b), z(2 * a - 3 * b), strict=True):
-        torch.testing.assert_close(both, 2 * one - 3 * other)
+    for z_a, z_b, z in zip(factors(a), factors(b), factors(2 * a - 3 * b), strict=True):
+        torch.testing.assert_close(z, 2 * z_a - 3 * z_b)
 
 
-def test_an_isolated_item_keeps_its_share_of_the_first_layer() -> None:
-    found = lightgcn(layers=3)
-    items = found.match(inputs((2,)))[1]
-    torch.testing.assert_close(items[7 - FIRST_SERVICE], found.embed.weight[7] / 4)
+def test_factor_of_isolated_item_is_share_of_its_embedding() -> None:
+    net = lightgcn(layers=3)
+    z_y = net.factors(inputs((2,)))[1]
+    torch.testing.assert_close(z_y[7 - FIRST_SERVICE], net.embed.weight[7] / 4)
 
 
-def test_renaming_items_renames_the_scores() -> None:
+def test_permuted_items_permute_the_factors() -> None:
     order = np.array([0, 1, 6, 4, 7, 2, 5, 3, 8])
-    sets = [tuple(sorted(int(order[item]) for item in own)) for own in SETS]
-    found = lightgcn()
-    other = network(LightGCNNetwork, LightGCNConfig(**STILL), interactions(sets))
+    sets = [tuple(sorted(int(order[item]) for item in items)) for items in SETS]
+    net = lightgcn()
+    permuted = network(LightGCNNetwork, LightGCNConfig(**DETERMINISTIC), interactions(sets))
     with torch.no_grad():
-        other.embed.weight[order] = found.embed.weight
-    z, items = found.match(inputs((2, 4), (8,)))
-    z2, items2 = other.match(inputs((6, 7), (8,)))
-    torch.testing.assert_close(z, z2)
-    torch.testing.assert_close(
-        items, items2[order[FIRST_SERVICE : FIRST_SERVICE + SERVICES] - FIRST_SERVICE]
-    )
+        permuted.embed.weight[order] = net.embed.weight
+    z_x, z_y = net.factors(inputs((2, 4), (8,)))
+    permuted_x, permuted_y = permuted.factors(inputs((6, 7), (8,)))
+    torch.testing.assert_close(z_x, permuted_x)
+    services = order[FIRST_SERVICE : FIRST_SERVICE + SERVICES] - FIRST_SERVICE
+    torch.testing.assert_close(z_y, permuted_y[services])
 
 
-def test_the_order_of_the_examples_gives_the_same_graph() -> None:
-    """The order of compositions is that of rows alone."""
-    backwards = TrainingData.of(WORLD.examples[::-1])
-    assert backwards.vocabulary == WORLD.data.vocabulary
-    config = LightGCNConfig(**STILL)
-    z = [
-        network(LightGCNNetwork, config, Interactions.of_compositions(data)).match(inputs((2, 4)))
-        for data in (WORLD.data, backwards)
+def test_example_order_does_not_matter() -> None:
+    backward = TrainingData.of(WORLD.examples[::-1])
+    assert backward.vocabulary == WORLD.data.vocabulary
+    config = LightGCNConfig(**DETERMINISTIC)
+    factors = [
+        network(LightGCNNetwork, config, Interactions.of_compositions(data)).factors(inputs((2, 4)))
+        for data in (WORLD.data, backward)
     ]
-    for one, other in zip(*z, strict=True):
-        torch.testing.assert_close(one, other)
+    for expected, actual in zip(*factors, strict=True):
+        torch.testing.assert_close(actual, expected)

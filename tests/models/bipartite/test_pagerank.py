@@ -8,11 +8,11 @@ import pytest
 from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.models.bipartite import pagerank
 from dagrec.models.bipartite.pagerank import (
-    BAND,
+    HARD_BAND,
     Walker,
-    exact,
+    exact_pagerank,
     hard_band,
-    nearest,
+    neighbourhoods,
     pageranks,
     transitions,
 )
@@ -24,7 +24,7 @@ RESTART = 0.3
 
 
 def graph(*rows: tuple[int, ...], weights: tuple[float, ...] = (), size: int) -> Interactions:
-    """Compositions with these nodes, each for as many as its weight."""
+    """Return compositions with these nodes and weights (default: 1)."""
     return Interactions(
         Ragged.of([len(row) for row in rows]),
         np.array([node for row in rows for node in row], dtype=np.int64),
@@ -33,176 +33,175 @@ def graph(*rows: tuple[int, ...], weights: tuple[float, ...] = (), size: int) ->
     )
 
 
-SIX = graph((0, 1), (0, 2, 3), (1, 3), (3, 4, 5), weights=(2, 1, 1, 3), size=7)
-"""Six nodes, all of them connected, and node 6 without a composition."""
+GRAPH = graph((0, 1), (0, 2, 3), (1, 3), (3, 4, 5), weights=(2, 1, 1, 3), size=7)
+"""Six connected nodes, and node 6 without a composition."""
 
 
-def ranks(of: Interactions = SIX, restart: float = RESTART) -> Floats:
-    return exact(transitions(of), restart)
+def exact(interactions: Interactions = GRAPH, restart: float = RESTART) -> Floats:
+    return exact_pagerank(transitions(interactions), restart)
 
 
-def test_steps_by_hand() -> None:
-    """From 0: to {0, 1} in two of three cases and to {0, 2, 3} in one, and there to any."""
-    steps = transitions(SIX)
-    np.testing.assert_allclose(steps[0], [2 / 6 + 1 / 9, 2 / 6, 1 / 9, 1 / 9, 0, 0, 0])
-    np.testing.assert_allclose(steps.sum(axis=1), 1)
-    np.testing.assert_array_equal(steps[6], np.eye(7)[6])
+def test_transitions_equal_manual_calculation() -> None:
+    """From 0, two of three compositions are {0, 1} and one is {0, 2, 3}."""
+    p = transitions(GRAPH)
+    np.testing.assert_allclose(p[0], [2 / 6 + 1 / 9, 2 / 6, 1 / 9, 1 / 9, 0, 0, 0])
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_array_equal(p[6], np.eye(7)[6])
 
 
-def test_merged_compositions_are_the_same_as_equal_ones() -> None:
-    apart = graph((0, 1), (0, 1), (0, 2, 3), (1, 3), *[(3, 4, 5)] * 3, size=7)
-    np.testing.assert_allclose(transitions(apart), transitions(SIX), atol=1e-15)
+def test_transitions_of_merged_and_separate_compositions_are_equal() -> None:
+    separate = graph((0, 1), (0, 1), (0, 2, 3), (1, 3), *[(3, 4, 5)] * 3, size=7)
+    np.testing.assert_allclose(transitions(separate), transitions(GRAPH), atol=1e-15)
 
 
 @pytest.mark.parametrize("restart", [0.05, RESTART, 0.9])
-def test_exact_ranks_are_the_sum_over_all_lengths_of_a_walk(restart: float) -> None:
-    """p = a sum_k (1 - a)^k P^k e_v, and each is a distribution."""
-    steps, power, total = transitions(SIX), np.eye(7), np.zeros((7, 7))
+def test_exact_pagerank_is_sum_over_all_walk_lengths(restart: float) -> None:
+    """p = a sum_k (1 - a)^k P^k e_v, which sums to 1."""
+    p, power, total = transitions(GRAPH), np.eye(7), np.zeros((7, 7))
     for k in range(1500):
         total += restart * (1 - restart) ** k * power
-        power = power @ steps
-    found = ranks(restart=restart)
-    np.testing.assert_allclose(found, total, atol=1e-9)
-    np.testing.assert_allclose(found.sum(axis=1), 1)
-    np.testing.assert_allclose(found, restart * np.eye(7) + (1 - restart) * found @ steps, atol=1e-12)
+        power = power @ p
+    ranks = exact(restart=restart)
+    np.testing.assert_allclose(ranks, total, atol=1e-9)
+    np.testing.assert_allclose(ranks.sum(axis=1), 1)
+    np.testing.assert_allclose(ranks, restart * np.eye(7) + (1 - restart) * ranks @ p, atol=1e-12)
 
 
-def test_weights_of_stay_and_way_are_in_balance() -> None:
-    """The chain of a walk is reversible: w_i p_i(j) = w_j p_j(i)."""
-    found, weights = ranks(), np.array([3, 3, 1, 5, 3, 3, 1.0])
-    np.testing.assert_allclose(weights[:, None] * found, (weights[:, None] * found).T, atol=1e-12)
+def test_exact_pagerank_is_reversible() -> None:
+    """w_i p_i(j) = w_j p_j(i)."""
+    ranks, weights = exact(), np.array([3, 3, 1, 5, 3, 3, 1.0])
+    np.testing.assert_allclose(weights[:, None] * ranks, (weights[:, None] * ranks).T, atol=1e-12)
 
 
-def test_a_node_without_compositions_is_alone() -> None:
-    found = ranks()
-    np.testing.assert_allclose(found[6], np.eye(7)[6])
-    assert not found[:6, 6].any()
+def test_pagerank_of_isolated_node_is_itself() -> None:
+    ranks = exact()
+    np.testing.assert_allclose(ranks[6], np.eye(7)[6])
+    assert not ranks[:6, 6].any()
 
 
-def errors(walks: int, seed: int) -> tuple[float, float]:
-    """Of the last nodes of so many walks from 0, and of all that they visit."""
+def estimation_errors(walks: int, seed: int) -> tuple[float, float]:
+    """Return the largest errors of estimates from the ends and from the visits of walks from node 0."""
     starts, rng = np.zeros(walks, dtype=np.int64), np.random.default_rng(seed)
-    ends, visits = starts.copy(), np.zeros(SIX.size)
-    for alive, nodes in Walker.of(SIX).walk(starts, RESTART, rng):
-        ends[alive] = nodes
-        visits += np.bincount(nodes, minlength=SIX.size)
-    shares = np.bincount(ends, minlength=SIX.size) / walks, visits / visits.sum()
-    by_end, by_visit = (float(np.abs(share - ranks()[0]).max()) for share in shares)
+    ends, visits = starts.copy(), np.zeros(GRAPH.size)
+    for active, nodes in Walker.of(GRAPH).walk(starts, RESTART, rng):
+        ends[active] = nodes
+        visits += np.bincount(nodes, minlength=GRAPH.size)
+    estimates = np.bincount(ends, minlength=GRAPH.size) / walks, visits / visits.sum()
+    by_end, by_visit = (float(np.abs(estimate - exact()[0]).max()) for estimate in estimates)
     return by_end, by_visit
 
 
-def test_walks_converge_at_the_root_of_their_number() -> None:
-    """Ends and visits alike; a hundred times as many walks are about ten times as near."""
-    few = np.mean([errors(100, seed) for seed in range(30)], axis=0)
-    many = np.mean([errors(10_000, seed) for seed in range(30)], axis=0)
+def test_estimation_error_decreases_with_square_root_of_walks() -> None:
+    few = np.mean([estimation_errors(100, seed) for seed in range(30)], axis=0)
+    many = np.mean([estimation_errors(10_000, seed) for seed in range(30)], axis=0)
     assert (few < 0.06).all()
     assert (many < 0.006).all()
     assert ((few / many > 6) & (few / many < 16)).all()
 
 
-def test_a_walk_visits_its_nodes_as_often_as_the_formula_says() -> None:
-    """p_v / a visits, 1 / a steps in all."""
+def test_number_of_visits_follows_formula() -> None:
+    """p_v / a visits per walk."""
     starts = np.zeros(20_000, dtype=np.int64)
-    visits = np.zeros(SIX.size)
-    for _, nodes in Walker.of(SIX).walk(starts, RESTART, np.random.default_rng(0)):
-        visits += np.bincount(nodes, minlength=SIX.size)
-    np.testing.assert_allclose(visits / len(starts), ranks()[0] / RESTART, atol=0.03)
+    visits = np.zeros(GRAPH.size)
+    for _, nodes in Walker.of(GRAPH).walk(starts, RESTART, np.random.default_rng(0)):
+        visits += np.bincount(nodes, minlength=GRAPH.size)
+    np.testing.assert_allclose(visits / len(starts), exact()[0] / RESTART, atol=0.03)
 
 
-def test_walks_never_leave_their_part_of_the_graph() -> None:
-    """Nor does a node without compositions lead anywhere."""
-    apart = graph((0, 1), (3, 4), size=6)
-    shares = Walker.of(apart).visits(np.arange(6), 500, 0.2, np.random.default_rng(0))
-    reached = [set(np.flatnonzero(row).tolist()) for row in shares]
-    assert reached == [{0, 1}, {0, 1}, {2}, {3, 4}, {3, 4}, {5}]
+def test_walks_stay_in_their_component() -> None:
+    interactions = graph((0, 1), (3, 4), size=6)
+    shares = Walker.of(interactions).visits(np.arange(6), 500, 0.2, np.random.default_rng(0))
+    visited = [set(np.flatnonzero(row).tolist()) for row in shares]
+    assert visited == [{0, 1}, {0, 1}, {2}, {3, 4}, {3, 4}, {5}]
     np.testing.assert_allclose(shares.sum(axis=1), 1)
 
 
-def test_blocks_of_walks_are_all_nodes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pagerank, "ENTRIES_AT_ONCE", 2 * 3000)
-    parts = list(pageranks(SIX, RESTART, 3000, np.random.default_rng(1)))
-    assert [nodes.tolist() for nodes, _ in parts] == [[0, 1], [2, 3], [4, 5], [6]]
-    walked = np.concatenate([rows for _, rows in parts])
-    np.testing.assert_allclose(walked, ranks(), atol=0.03)
+def test_estimated_pageranks_are_yielded_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pagerank, "ENTRIES_PER_PASS", 2 * 3000)
+    blocks = list(pageranks(GRAPH, RESTART, 3000, np.random.default_rng(1)))
+    assert [nodes.tolist() for nodes, _ in blocks] == [[0, 1], [2, 3], [4, 5], [6]]
+    estimated = np.concatenate([rows for _, rows in blocks])
+    np.testing.assert_allclose(estimated, exact(), atol=0.03)
 
 
-def test_exact_ranks_are_one_block_and_need_no_chance() -> None:
-    ((nodes, rows),) = pageranks(SIX, RESTART, None, np.random.default_rng(1))
+def test_exact_pageranks_are_one_block() -> None:
+    ((nodes, rows),) = pageranks(GRAPH, RESTART, None, np.random.default_rng(1))
     assert nodes.tolist() == list(range(7))
-    np.testing.assert_array_equal(rows, ranks())
+    np.testing.assert_array_equal(rows, exact())
 
 
-def test_nodes_of_real_compositions_are_near_by_what_they_share() -> None:
+def test_pagerank_of_world_ranks_nodes_by_shared_compositions() -> None:
     data = everything().data
-    found = ranks(Interactions.of_compositions(data))
+    ranks = exact(Interactions.of_compositions(data))
     ids = data.vocabulary.ids
-    board, chain = found[ids["black_0"]], found[ids["extract"]]
+    board, chain = ranks[ids["black_0"]], ranks[ids["extract"]]
     assert board[ids["table_black"]] > board[ids["black_2"]] > 0
     assert not board[ids["white_0"]]
     assert chain[ids["plot"]] == pytest.approx(chain[ids["join"]])
-    np.testing.assert_allclose(found[:FIRST_SERVICE], np.eye(len(found))[:FIRST_SERVICE])
+    np.testing.assert_allclose(ranks[:FIRST_SERVICE], np.eye(len(ranks))[:FIRST_SERVICE])
 
 
 # Neighbourhoods
 
 
-def test_a_neighbourhood_is_of_the_nearest_and_sums_to_one() -> None:
-    rows = ranks()
-    nodes, weights = nearest(np.arange(7), rows, 3)
+def test_neighbourhoods_contain_nearest_nodes_with_normalised_weights() -> None:
+    ranks = exact()
+    nodes, weights = neighbourhoods(np.arange(7), ranks, 3)
     assert nodes.shape == weights.shape == (7, 3)
     np.testing.assert_allclose(weights[:6].sum(axis=1), 1)
     for v in range(6):
-        others = sorted((u for u in range(6) if u != v), key=lambda u: -rows[v, u])[:3]
-        assert set(nodes[v]) == set(others)
-        np.testing.assert_allclose(weights[v], rows[v, nodes[v]] / rows[v, others].sum())
+        expected = sorted((u for u in range(6) if u != v), key=lambda u: -ranks[v, u])[:3]
+        assert set(nodes[v]) == set(expected)
+        np.testing.assert_allclose(weights[v], ranks[v, nodes[v]] / ranks[v, expected].sum())
         assert (np.diff(weights[v]) <= 0).all()
 
 
-def test_what_is_missing_in_a_neighbourhood_has_no_weight() -> None:
-    nodes, weights = nearest(np.array([6, 0]), ranks()[[6, 0]], 9)
+def test_missing_neighbours_have_weight_0() -> None:
+    nodes, weights = neighbourhoods(np.array([6, 0]), exact()[[6, 0]], 9)
     assert not weights[0].any()
     assert (weights[1] > 0).tolist() == [True] * 5 + [False] * 4
     assert not nodes[weights == 0].any()
 
 
-def test_among_equals_the_lower_id_is_nearer() -> None:
-    nodes, weights = nearest(np.array([0]), np.array([[0.4, 0.2, 0.0, 0.2, 0.2]]), 2)
+def test_tied_neighbours_are_sorted_by_id() -> None:
+    ranks = np.array([[0.4, 0.2, 0.0, 0.2, 0.2]])
+    nodes, weights = neighbourhoods(np.array([0]), ranks, 2)
     assert nodes.tolist() == [[1, 3]]
     assert weights.tolist() == [[0.5, 0.5]]
 
 
-# The band of hard negatives
+# Hard negatives
 
 
-def band(rows: Floats, excluded: tuple[int, ...] = ()) -> Ids:
-    allowed = np.ones(len(rows), dtype=np.bool_)
+def band(ranks: Floats, excluded: tuple[int, ...] = ()) -> Ids:
+    allowed = np.ones(len(ranks), dtype=np.bool_)
     allowed[list(excluded)] = False
-    return hard_band(rows, allowed)
+    return hard_band(ranks, allowed)
 
 
-def test_the_band_is_from_a_fifth_to_a_half_of_the_ranking() -> None:
-    assert BAND == (0.2, 0.5)
-    rows = np.random.default_rng(0).permutation(40) + 1.0
-    place = np.argsort(np.argsort(-rows))
-    assert place[band(rows)].tolist() == list(range(8, 20))
+def test_hard_band_is_from_a_fifth_to_a_half_of_the_ranking() -> None:
+    assert HARD_BAND == (0.2, 0.5)
+    ranks = np.random.default_rng(0).permutation(40) + 1.0
+    position = np.argsort(np.argsort(-ranks))
+    assert position[band(ranks)].tolist() == list(range(8, 20))
 
 
-def test_what_may_not_be_a_negative_has_no_rank() -> None:
-    rows = np.arange(20, 0, -1.0)
-    assert band(rows).tolist() == [4, 5, 6, 7, 8, 9]
-    assert band(rows, excluded=(0, 5, 6, 8, 19)).tolist() == [4, 7, 9, 10, 11]
-    rows[10:] = 0
-    assert band(rows).tolist() == [2, 3, 4]
+def test_hard_band_does_not_rank_excluded_and_unreachable_services() -> None:
+    ranks = np.arange(20, 0, -1.0)
+    assert band(ranks).tolist() == [4, 5, 6, 7, 8, 9]
+    assert band(ranks, excluded=(0, 5, 6, 8, 19)).tolist() == [4, 7, 9, 10, 11]
+    ranks[10:] = 0
+    assert band(ranks).tolist() == [2, 3, 4]
 
 
-def test_a_band_may_be_empty() -> None:
+def test_hard_band_can_be_empty() -> None:
     assert not len(band(np.zeros(5)))
     assert not len(band(np.ones(3), excluded=(0, 1, 2)))
 
 
-def test_a_long_band_is_thinned_evenly() -> None:
-    found = band(np.arange(10_000, 0, -1.0))
-    assert len(found) == pagerank.MAX_HARD_NEGATIVES
-    assert (found[0], found[-1]) == (2000, 4999)
-    steps = {b - a for a, b in itertools.pairwise(found.tolist())}
-    assert max(steps) - min(steps) <= 1
+def test_long_hard_band_is_thinned_evenly() -> None:
+    columns = band(np.arange(10_000, 0, -1.0))
+    assert len(columns) == pagerank.MAX_HARD_NEGATIVES
+    assert (columns[0], columns[-1]) == (2000, 4999)
+    gaps = {b - a for a, b in itertools.pairwise(columns.tolist())}
+    assert max(gaps) - min(gaps) <= 1

@@ -73,7 +73,7 @@ def test_inputs_are_sorted_by_level() -> None:
     check_order(global_inputs(random_dag(12, 3), "a", "l"))
 
 
-@given(st.lists(dags(most=5), min_size=1, max_size=4))
+@given(st.lists(dags(max_nodes=5), min_size=1, max_size=4))
 def test_inputs_of_random_dags_are_sorted_by_level(compositions: list[Composition]) -> None:
     check_order(inputs_of(*map(all_nodes, compositions)))
 

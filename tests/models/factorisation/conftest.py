@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _isolated_rng(isolated_rng: None) -> None:
-    """Networks draw their first weights from torch's generator."""
+    """Restore torch's generator after each test, because networks draw initial weights from it."""

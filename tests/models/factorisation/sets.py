@@ -1,4 +1,4 @@
-"""Sets of node ids for networks that read sets."""
+"""Sets of node ids for tests of set networks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from dagrec.types import Floats, Ragged
 
 NODES, SERVICES = 12, 7
 PATHS = [[2, 3, 4], [5], [6, 2], [3, 4, 8, 2]]
-"""Paths of distinct nodes; the last of each is its frontier."""
+"""Paths of distinct node ids; the last node of each is the frontier."""
 
 
 def inputs(paths: Sequence[Sequence[int]] = PATHS) -> SetInputs:
-    """The sets of these paths, as the units of a recommender lay them out."""
+    """Return the sets of these paths as network inputs."""
     sets = [sorted(set(path)) for path in paths]
-    nodes = np.array([node for own in sets for node in own], dtype=np.int64)
+    nodes = np.array([node for set_ in sets for node in set_], dtype=np.int64)
     last = np.array([path[-1] for path in paths], dtype=np.int64)
-    units = SetUnits(Sets(Ragged.of([len(own) for own in sets]), nodes, last))
+    units = SetUnits(Sets(Ragged.of([len(set_) for set_ in sets]), nodes, last))
     return units.take(np.arange(len(paths)))[0]
 
 
-def values(network: nn.Module) -> dict[str, Floats]:
-    """Its parameters, exactly."""
+def parameters_of(network: nn.Module) -> dict[str, Floats]:
+    """Return all parameters in double precision."""
     return {name: tensor.double().numpy() for name, tensor in network.state_dict().items()}
 
 
-def set_biases(bias: Tensor) -> None:
-    """Biases of services start at 0, where no error would show."""
+def fill_bias(bias: Tensor) -> None:
+    """Set distinct biases; the initial value 0 would hide errors."""
     with torch.no_grad():
         bias.copy_(torch.linspace(-1, 1, len(bias)))

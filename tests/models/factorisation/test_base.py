@@ -11,23 +11,23 @@ from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Context
 from dagrec.data.vocabulary import FIRST_SERVICE, PADDING, UNKNOWN
 from dagrec.models.factorisation.base import (
-    INIT,
+    INITIAL_STD,
     FactorNetwork,
     FactorOptions,
-    LastNode,
+    LastNodeTerm,
     SetInputs,
     SetUnits,
-    set_sums,
-    vectors,
+    small_embedding,
+    sum_per_set,
 )
 from dagrec.models.interactions import Read, Sets
 from tests.models.factorisation.sets import (
     NODES,
     PATHS,
     SERVICES,
+    fill_bias,
     inputs,
-    set_biases,
-    values,
+    parameters_of,
 )
 from tests.worlds import everything
 
@@ -36,45 +36,45 @@ IDS = VOCABULARY.ids
 A, B, C = VOCABULARY.services[:3]
 
 
-class Product(FactorNetwork):
-    """The least that a subclass can say."""
+class MinimalNetwork(FactorNetwork):
+    """A factorisation with only the method that a subclass must define."""
 
-    def match(self, inputs: SetInputs) -> tuple[Tensor, Tensor]:
-        return self.own(inputs), self.own_services()
+    def factors(self, inputs: SetInputs) -> tuple[Tensor, Tensor]:
+        return self.context_vectors(inputs), self.service_vectors()
 
 
-def product(**options: object) -> Product:
+def network(**options: object) -> MinimalNetwork:
     config = FactorOptions.model_validate({"width": 5, **options})
-    return Product(config, NODES, SERVICES).eval()
+    return MinimalNetwork(config, NODES, SERVICES).eval()
 
 
 def units(*contexts: Context, read: Read = "path") -> SetUnits:
     return SetUnits(Sets.of(VOCABULARY.encode(contexts), VOCABULARY, read))
 
 
-def sets_of(found: SetInputs) -> list[list[int]]:
-    return [found.nodes[found.rows == row].tolist() for row in range(len(found.last))]
+def sets_of(inputs: SetInputs) -> list[list[int]]:
+    return [inputs.nodes[inputs.rows == row].tolist() for row in range(len(inputs.last))]
 
 
 # Units
 
 
-def test_a_set_has_each_known_node_once() -> None:
-    contexts = Context((B, A, B, "nobody", A)), Context(("nobody", C))
-    found, answered = units(*contexts).take(np.arange(2))
-    assert sets_of(found) == [sorted((IDS[A], IDS[B])), [IDS[C]]]
-    assert found.sizes.tolist() == [2, 1]
-    assert found.last.tolist() == [IDS[A], IDS[C]]
-    assert answered.tolist() == [0, 1]
+def test_inputs_contain_each_known_node_once() -> None:
+    contexts = Context((B, A, B, "unknown", A)), Context(("unknown", C))
+    batch, context_rows = units(*contexts).take(np.arange(2))
+    assert sets_of(batch) == [sorted((IDS[A], IDS[B])), [IDS[C]]]
+    assert batch.sizes.tolist() == [2, 1]
+    assert batch.last.tolist() == [IDS[A], IDS[C]]
+    assert context_rows.tolist() == [0, 1]
 
 
-def test_a_last_node_that_is_not_known_is_told_as_such() -> None:
-    found, _ = units(Context((A, "nobody"))).take(np.arange(1))
-    assert sets_of(found) == [[IDS[A]]]
-    assert found.last.tolist() == [UNKNOWN]
+def test_unknown_last_node_has_unknown_id() -> None:
+    batch, _ = units(Context((A, "unknown"))).take(np.arange(1))
+    assert sets_of(batch) == [[IDS[A]]]
+    assert batch.last.tolist() == [UNKNOWN]
 
 
-def test_upstream_reads_other_branches_and_path_does_not() -> None:
+def test_only_upstream_inputs_contain_other_branches() -> None:
     nodes = [Node(key, key) for key in (A, B, C)]
     joined = compose("joined", nodes, [(A, C), (B, C)])[0]
     context = Context((A, C), joined, C)
@@ -84,90 +84,91 @@ def test_upstream_reads_other_branches_and_path_does_not() -> None:
     assert sets_of(path) == [sorted((IDS[A], IDS[C]))]
 
 
-def test_units_are_taken_in_any_order_and_number() -> None:
-    all_of_them = units(Context((A,)), Context((A, B)), Context((C, B, A)))
-    found, answered = all_of_them.take(np.array([2, 0]))
-    assert sets_of(found) == [sorted((IDS[A], IDS[B], IDS[C])), [IDS[A]]]
-    assert found.last.tolist() == [IDS[A], IDS[A]]
-    assert answered.tolist() == [2, 0]
-    assert all_of_them.sizes.tolist() == [1, 2, 3]
+def test_units_can_be_taken_in_any_order() -> None:
+    all_units = units(Context((A,)), Context((A, B)), Context((C, B, A)))
+    batch, context_rows = all_units.take(np.array([2, 0]))
+    assert sets_of(batch) == [sorted((IDS[A], IDS[B], IDS[C])), [IDS[A]]]
+    assert batch.last.tolist() == [IDS[A], IDS[A]]
+    assert context_rows.tolist() == [2, 0]
+    assert all_units.sizes.tolist() == [1, 2, 3]
 
 
-def test_a_set_without_nodes_has_mean_zero() -> None:
-    found, _ = units(Context(("nobody",)), Context((A,))).take(np.arange(2))
-    assert found.sizes.tolist() == [1, 1]
-    net = Product(FactorOptions(width=5), len(VOCABULARY), len(VOCABULARY.services))
-    own = net.own(found)
-    assert not own[0].any()
-    assert torch.equal(own[1], net.embed.weight[IDS[A]])
+def test_context_vector_of_empty_set_is_zero() -> None:
+    batch, _ = units(Context(("unknown",)), Context((A,))).take(np.arange(2))
+    assert batch.sizes.tolist() == [1, 1]
+    net = MinimalNetwork(FactorOptions(width=5), len(VOCABULARY), len(VOCABULARY.services))
+    vectors = net.context_vectors(batch)
+    assert not vectors[0].any()
+    assert torch.equal(vectors[1], net.embed.weight[IDS[A]])
 
 
-def test_sums_are_those_of_a_plain_loop() -> None:
-    found = inputs()
-    rows = torch.randn(len(found.nodes), 3)
-    places = iter(range(len(rows)))
-    expected = [sum((rows[next(places)] for _ in path), torch.zeros(3)) for path in PATHS]
-    torch.testing.assert_close(set_sums(rows, found), torch.stack(expected))
+def test_sum_per_set_equals_plain_loop() -> None:
+    batch = inputs()
+    values = torch.randn(len(batch.nodes), 3)
+    positions = iter(range(len(values)))
+    expected = [sum((values[next(positions)] for _ in path), torch.zeros(3)) for path in PATHS]
+    torch.testing.assert_close(sum_per_set(values, batch), torch.stack(expected))
 
 
-# Vectors
+# Embedding
 
 
-def test_first_vectors_are_small_and_padding_is_zero() -> None:
-    weight = vectors(2000, 20).weight
+def test_initial_vectors_are_small_and_padding_is_zero() -> None:
+    weight = small_embedding(2000, 20).weight
     assert not weight[PADDING].any()
-    assert float(weight[1:].detach().std()) == pytest.approx(INIT, rel=0.02)
-    assert abs(float(weight[1:].detach().mean())) < INIT / 50
+    assert float(weight[1:].detach().std()) == pytest.approx(INITIAL_STD, rel=0.02)
+    assert abs(float(weight[1:].detach().mean())) < INITIAL_STD / 50
 
 
 # Last node
 
 
-def test_the_last_node_scores_by_its_own_tables() -> None:
-    part = LastNode(NODES, SERVICES, 4, last=True)
-    set_biases(part.bias)
-    w, last = values(part), np.array([2, 5, 2])
+def test_last_node_term_follows_formula() -> None:
+    term = LastNodeTerm(NODES, SERVICES, 4, last=True)
+    fill_bias(term.bias)
+    w, last = parameters_of(term), np.array([2, 5, 2])
     expected = w["embed.weight"][last] @ w["weight"].T + w["bias"]
-    states = part.states(torch.from_numpy(last))
-    np.testing.assert_allclose(part(states, None).detach(), expected, rtol=1e-5, atol=1e-6)
+    states = term.states(torch.from_numpy(last))
+    np.testing.assert_allclose(term(states, None).detach(), expected, rtol=1e-5, atol=1e-6)
     columns = torch.tensor([6, 0, 6])
     np.testing.assert_allclose(
-        part(states, columns).detach(), expected[:, columns], rtol=1e-5, atol=1e-6
+        term(states, columns).detach(), expected[:, columns], rtol=1e-5, atol=1e-6
     )
 
 
-def test_without_a_last_node_there_is_the_bias_alone() -> None:
-    part = LastNode(NODES, SERVICES, 4, last=False)
-    set_biases(part.bias)
-    assert list(values(part)) == ["bias"]
-    states = part.states(torch.tensor([2, 5]))
+def test_last_node_term_without_last_is_bias() -> None:
+    term = LastNodeTerm(NODES, SERVICES, 4, last=False)
+    fill_bias(term.bias)
+    assert list(parameters_of(term)) == ["bias"]
+    states = term.states(torch.tensor([2, 5]))
     assert states.shape == (2, 0)
     columns = torch.tensor([3, 1])
-    assert torch.equal(part(states, None), part.bias.expand(2, -1))
-    assert torch.equal(part(states, columns), part.bias[columns].expand(2, -1))
+    assert torch.equal(term(states, None), term.bias.expand(2, -1))
+    assert torch.equal(term(states, columns), term.bias[columns].expand(2, -1))
 
 
 # Network
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_scores_follow_the_formula(last: bool) -> None:
-    net = product(last=last)
-    set_biases(net.last.bias)
-    w = values(net)
-    own = np.stack([w["embed.weight"][path].mean(axis=0) for path in PATHS])
-    expected = own @ w["embed.weight"][FIRST_SERVICE : FIRST_SERVICE + SERVICES].T + w["last.bias"]
+def test_scores_follow_formula(last: bool) -> None:
+    net = network(last=last)
+    fill_bias(net.last.bias)
+    w = parameters_of(net)
+    z_x = np.stack([w["embed.weight"][path].mean(axis=0) for path in PATHS])
+    z_y = w["embed.weight"][FIRST_SERVICE : FIRST_SERVICE + SERVICES]
+    expected = z_x @ z_y.T + w["last.bias"]
     if last:
-        at = [path[-1] for path in PATHS]
-        expected += w["last.embed.weight"][at] @ w["last.weight"].T
+        frontiers = [path[-1] for path in PATHS]
+        expected += w["last.embed.weight"][frontiers] @ w["last.weight"].T
     np.testing.assert_allclose(net(inputs()).detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("l2", [0.01, 3.0])
-def test_the_penalty_is_that_of_the_triples_in_expectation(l2: float) -> None:
-    """l2 (|E_x|^2 + |E_y|^2 + |E_j|^2), the last as its mean over all services j."""
-    net, found = product(l2=l2), inputs()
-    w = values(net)["embed.weight"]
+def test_penalty_is_expected_penalty_of_bpr_triples(l2: float) -> None:
+    """l2 (|E_x|^2 + |E_y|^2 + |E_j|^2), the last term averaged over all services j."""
+    net, batch = network(l2=l2), inputs()
+    w = parameters_of(net)["embed.weight"]
     rows, columns = torch.tensor([0, 0, 2, 3]), torch.tensor([6, 1, 1, 0])
     triples = [
         [
@@ -178,35 +179,35 @@ def test_the_penalty_is_that_of_the_triples_in_expectation(l2: float) -> None:
         ]
         for x, y in zip(rows.tolist(), columns.tolist(), strict=True)
     ]
-    penalty = net.penalty(found, net.states(found), rows, columns)
+    penalty = net.penalty(batch, net.states(batch), rows, columns)
     assert penalty is not None
     np.testing.assert_allclose(penalty.detach(), l2 * np.mean(triples, axis=1), rtol=1e-5)
 
 
-def test_without_l2_there_is_no_penalty() -> None:
-    net, found = product(l2=0.0), inputs()
-    one = torch.zeros(1, dtype=torch.int64)
-    assert net.penalty(found, net.states(found), one, one) is None
+def test_penalty_without_l2_is_none() -> None:
+    net, batch = network(l2=0.0), inputs()
+    zero = torch.zeros(1, dtype=torch.int64)
+    assert net.penalty(batch, net.states(batch), zero, zero) is None
 
 
-def test_dropout_falls_on_the_context_in_training_alone() -> None:
-    net = product(dropout=0.5, width=400)
-    whole = net.states(inputs())
-    assert torch.equal(net.states(inputs()), whole)
+def test_dropout_applies_to_states_only_in_training() -> None:
+    net = network(dropout=0.5, width=400)
+    expected = net.states(inputs())
+    assert torch.equal(net.states(inputs()), expected)
     dropped = net.train().states(inputs())
-    kept = dropped != 0
-    assert 0.4 < float(kept.float().mean()) < 0.6
-    torch.testing.assert_close(dropped[kept], 2 * whole[kept])
-    assert torch.equal(net._items[0], net.own_services())
+    nonzero = dropped != 0
+    assert 0.4 < float(nonzero.float().mean()) < 0.6
+    torch.testing.assert_close(dropped[nonzero], 2 * expected[nonzero])
+    assert torch.equal(net._service_factors[0], net.service_vectors())
 
 
-def test_what_was_computed_is_neither_stored_nor_pickled() -> None:
-    net = product()
-    fresh, keys = pickle.dumps(net), list(net.state_dict())
+def test_transient_attributes_are_neither_stored_nor_pickled() -> None:
+    net = network()
+    pickled, keys = pickle.dumps(net), list(net.state_dict())
     expected = net(inputs())
-    assert net._items
-    assert pickle.dumps(net) == fresh
+    assert net._service_factors
+    assert pickle.dumps(net) == pickled
     assert list(net.state_dict()) == keys
-    loaded = pickle.loads(fresh)
-    assert loaded._items == ()
+    loaded = pickle.loads(pickled)
+    assert loaded._service_factors == ()
     assert torch.equal(loaded(inputs()), expected)

@@ -18,9 +18,9 @@ from tests.models.factorisation.sets import (
     NODES,
     PATHS,
     SERVICES,
+    fill_bias,
     inputs,
-    set_biases,
-    values,
+    parameters_of,
 )
 from tests.worlds import everything
 
@@ -30,20 +30,20 @@ WORLD = everything()
 def network(**options: object) -> BPRMFNetwork:
     config = BPRMFConfig.model_validate({"width": 5, **options})
     net = BPRMFNetwork(config, NODES, SERVICES).eval()
-    set_biases(net.last.bias)
+    fill_bias(net.last.bias)
     return net
 
 
-def loss(net: BPRMFNetwork, path: list[int], target: int, *others: int) -> Tensor:
-    """BPR of one target against these services, all of them, without the penalty."""
+def loss(net: BPRMFNetwork, path: list[int], target: int, *negatives: int) -> Tensor:
+    """Return the BPR loss of a target and these negatives, without the penalty."""
     scores = net(inputs([path]))[0]
-    against = scores[list(others)][None]
-    valid = torch.ones_like(against, dtype=torch.bool)
-    return bpr(CandidateScores(scores[[target]], against, valid, None, SERVICES)).sum()
+    negative_scores = scores[list(negatives)][None]
+    valid = torch.ones_like(negative_scores, dtype=torch.bool)
+    return bpr(CandidateScores(scores[[target]], negative_scores, valid, None, SERVICES)).sum()
 
 
 def gradients(net: BPRMFNetwork, value: Tensor) -> dict[str, Floats]:
-    """Of each parameter; 0 where the value does not depend on it."""
+    """Return the gradient of each parameter; 0 if the value does not depend on it."""
     net.zero_grad()
     value.backward()
     return {
@@ -57,11 +57,12 @@ def gradients(net: BPRMFNetwork, value: Tensor) -> dict[str, Floats]:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("last", [True, False])
-def test_scores_follow_the_formula(tied: bool, last: bool) -> None:
+def test_scores_follow_formula(tied: bool, last: bool) -> None:
     """< u_x, E_y > + < L_f, T_y > + b_y"""
     net = network(tied=tied, last=last)
-    w = values(net)
-    services = w["embed.weight"][FIRST_SERVICE : FIRST_SERVICE + SERVICES] if tied else w["items"]
+    w = parameters_of(net)
+    first_services = w["embed.weight"][FIRST_SERVICE : FIRST_SERVICE + SERVICES]
+    services = first_services if tied else w["items"]
     expected = np.array(
         [
             [
@@ -76,74 +77,74 @@ def test_scores_follow_the_formula(tied: bool, last: bool) -> None:
     np.testing.assert_allclose(net(inputs()).detach(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_tied_it_is_symmetric_and_untied_it_knows_a_direction() -> None:
-    of = [[node] for node in range(FIRST_SERVICE, FIRST_SERVICE + SERVICES)]
+def test_product_is_symmetric_only_with_tied_tables() -> None:
+    single_nodes = [[node] for node in range(FIRST_SERVICE, FIRST_SERVICE + SERVICES)]
     for tied in (True, False):
         net = network(tied=tied, last=False)
-        product = net(inputs(of)) - net.last.bias
+        product = net(inputs(single_nodes)) - net.last.bias
         assert torch.allclose(product, product.T, atol=1e-6) == tied
 
 
-def fitted(**options: object) -> BPRMF:
-    found = create("bprmf", {"epochs": 3, "learning_rate": 0.02, "width": 8, **options})
-    assert isinstance(found, BPRMF)
-    return found.fit(WORLD.data)
+def fit(**options: object) -> BPRMF:
+    model = create("bprmf", {"epochs": 3, "learning_rate": 0.02, "width": 8, **options})
+    assert isinstance(model, BPRMF)
+    return model.fit(WORLD.data)
 
 
-def scores(model: BPRMF, *paths: tuple[str, ...]) -> Scores:
+def score(model: BPRMF, *paths: tuple[str, ...]) -> Scores:
     return model.score(WORLD.data.vocabulary.encode([Context(path) for path in paths]))
 
 
-def test_the_order_of_a_path_does_not_matter_but_for_its_last_node() -> None:
+def test_node_order_matters_only_for_the_last_node() -> None:
     a, b, c = WORLD.data.vocabulary.services[:3]
-    found = scores(fitted(), (a, b, c), (b, a, c), (b, a, a, b, c), (a, c, b))
-    assert np.array_equal(found[0], found[1])
-    assert np.array_equal(found[0], found[2])
-    assert np.abs(found[0] - found[3]).max() > 1e-3
+    scores = score(fit(), (a, b, c), (b, a, c), (b, a, a, b, c), (a, c, b))
+    assert np.array_equal(scores[0], scores[1])
+    assert np.array_equal(scores[0], scores[2])
+    assert np.abs(scores[0] - scores[3]).max() > 1e-3
 
 
-def test_without_the_last_node_a_set_is_all_that_is_seen() -> None:
+def test_scores_without_last_depend_only_on_the_set() -> None:
     a, b, c = WORLD.data.vocabulary.services[:3]
-    blind = fitted(last=False)
-    found = scores(blind, *itertools.permutations((a, b, c)))
-    assert (found == found[0]).all()
-    assert np.abs(found[0] - scores(blind, (a, b))[0]).max() > 1e-4
+    model = fit(last=False)
+    scores = score(model, *itertools.permutations((a, b, c)))
+    assert (scores == scores[0]).all()
+    assert np.abs(scores[0] - score(model, (a, b))[0]).max() > 1e-4
 
 
-# The loss
+# Loss
 
 
-def test_the_gradient_of_a_pair_is_that_of_the_paper() -> None:
+def test_gradient_of_a_pair_follows_the_paper() -> None:
     """With d = sigmoid(s_j - s_y): -d (E_y - E_j) at u, -d u at E_y, +d u at E_j; the same for L, T."""
     net, path, y, j = network(tied=False), PATHS[0], 1, 4
-    w = values(net)
+    w = parameters_of(net)
     s = net(inputs([path])).detach().double().numpy()[0]
     delta = expit(s[j] - s[y])
-    u, own = w["embed.weight"][path].mean(axis=0), w["last.embed.weight"][path[-1]]
+    u, last = w["embed.weight"][path].mean(axis=0), w["last.embed.weight"][path[-1]]
     expected = {name: np.zeros_like(array) for name, array in w.items()}
     expected["embed.weight"][path] = -delta * (w["items"][y] - w["items"][j]) / len(path)
     expected["last.embed.weight"][path[-1]] = -delta * (w["last.weight"][y] - w["last.weight"][j])
     for sign, column in ((-1, y), (1, j)):
         expected["items"][column] = sign * delta * u
-        expected["last.weight"][column] = sign * delta * own
+        expected["last.weight"][column] = sign * delta * last
         expected["last.bias"][column] = sign * delta
-    found = gradients(net, loss(net, path, y, j))
-    assert found.keys() == expected.keys()
+    actual = gradients(net, loss(net, path, y, j))
+    assert actual.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(actual[name], array, rtol=1e-4, atol=1e-7, err_msg=name)
 
 
-def test_the_gradient_of_the_penalty_is_twice_the_vectors() -> None:
+def test_gradient_of_the_penalty_is_twice_the_vectors() -> None:
     """2 l2 u at u, 2 l2 E_y at E_y, and 2 l2 E_j / C at each service j."""
     l2 = 0.3
     net, path, y = network(tied=False, l2=l2), PATHS[3], 2
-    w, found = values(net), inputs([path])
+    w, batch = parameters_of(net), inputs([path])
     u = w["embed.weight"][path].mean(axis=0)
     items = 2 * l2 * w["items"] / SERVICES
     items[y] += 2 * l2 * w["items"][y]
     embed = np.zeros_like(w["embed.weight"])
     embed[path] = 2 * l2 * u / len(path)
-    penalty = net.penalty(found, net.states(found), torch.tensor([0]), torch.tensor([y]))
+    penalty = net.penalty(batch, net.states(batch), torch.tensor([0]), torch.tensor([y]))
     assert penalty is not None
     grads = gradients(net, penalty.sum())
     np.testing.assert_allclose(grads["items"], items, rtol=1e-4, atol=1e-7)
@@ -152,7 +153,7 @@ def test_the_gradient_of_the_penalty_is_twice_the_vectors() -> None:
     assert not grads["last.bias"].any()
 
 
-def test_a_tie_costs_log_2() -> None:
+def test_loss_of_a_tie_is_log_2() -> None:
     net = network(tied=False)
     with torch.no_grad():
         for parameter in (net.items, net.last.weight, net.last.bias):
@@ -162,8 +163,8 @@ def test_a_tie_costs_log_2() -> None:
         assert float(loss(net, path, 1, 4).detach()) == pytest.approx(np.log(2), rel=1e-6)
 
 
-def test_a_wrong_order_costs_log_2_at_least() -> None:
-    """-log sigmoid is above the step of AUC, times log 2."""
+def test_loss_of_a_wrong_order_is_above_log_2() -> None:
+    """-log sigmoid is an upper bound of the step function of AUC, times log 2."""
     net = network()
     s = net(inputs([PATHS[0]]))[0]
     wrong = [(y, j) for y in range(SERVICES) for j in range(SERVICES) if s[y] < s[j]]
@@ -171,16 +172,16 @@ def test_a_wrong_order_costs_log_2_at_least() -> None:
     assert all(float(loss(net, PATHS[0], y, j).detach()) > np.log(2) for y, j in wrong)
 
 
-def test_one_number_on_all_biases_changes_nothing() -> None:
+def test_loss_is_invariant_to_a_shift_of_all_biases() -> None:
     net = network()
     before = loss(net, PATHS[0], 1, 4, 5, 0)
-    own = gradients(net, before)
+    expected = gradients(net, before)
     with torch.no_grad():
         net.last.bias.add_(3)
     after = loss(net, PATHS[0], 1, 4, 5, 0)
     torch.testing.assert_close(after, before)
     for name, gradient in gradients(net, after).items():
-        np.testing.assert_allclose(gradient, own[name], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_of_the_biases_sum_to_zero() -> None:

@@ -18,9 +18,9 @@ from tests.models.factorisation.sets import (
     NODES,
     PATHS,
     SERVICES,
+    fill_bias,
     inputs,
-    set_biases,
-    values,
+    parameters_of,
 )
 from tests.worlds import branching, everything
 
@@ -29,7 +29,7 @@ WORLD = everything()
 
 def network(**options: object) -> GMFNetwork:
     net = GMFNetwork(GMFConfig.model_validate({"width": 5, **options}), NODES, SERVICES).eval()
-    set_biases(net.last.bias)
+    fill_bias(net.last.bias)
     with torch.no_grad():
         net.weights.normal_()
     return net
@@ -39,10 +39,10 @@ def network(**options: object) -> GMFNetwork:
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_scores_follow_the_formula(last: bool) -> None:
+def test_scores_follow_formula(last: bool) -> None:
     """h . (p_x o q_y) + < L_f, T_y > + b_y"""
     net = network(last=last)
-    w = values(net)
+    w = parameters_of(net)
     expected = np.array(
         [
             [
@@ -60,17 +60,16 @@ def test_scores_follow_the_formula(last: bool) -> None:
     np.testing.assert_allclose(net(inputs()).detach(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_it_starts_as_the_plain_product() -> None:
-    """h = 1: matrix factorisation with two tables."""
+def test_initial_network_equals_bprmf_with_two_tables() -> None:
     net = GMFNetwork(GMFConfig(width=5), NODES, SERVICES).eval()
-    product = BPRMFNetwork(BPRMFConfig(width=5, tied=False), NODES, SERVICES).eval()
-    rest = net.state_dict()
-    assert torch.equal(rest.pop("weights"), torch.ones(5))
-    product.load_state_dict(rest)
-    assert torch.equal(net(inputs()), product(inputs()))
+    bprmf = BPRMFNetwork(BPRMFConfig(width=5, tied=False), NODES, SERVICES).eval()
+    state = net.state_dict()
+    assert torch.equal(state.pop("weights"), torch.ones(5))
+    bprmf.load_state_dict(state)
+    assert torch.equal(net(inputs()), bprmf(inputs()))
 
 
-def test_a_weight_of_zero_silences_a_coordinate() -> None:
+def test_zero_weight_removes_a_coordinate() -> None:
     net = network(last=False)
     with torch.no_grad():
         net.weights.zero_()
@@ -79,19 +78,19 @@ def test_a_weight_of_zero_silences_a_coordinate() -> None:
     assert torch.linalg.matrix_rank(product, rtol=1e-4) == 1
 
 
-def test_what_a_node_says_in_a_context_and_as_a_service_are_apart() -> None:
+def test_contexts_and_services_have_separate_tables() -> None:
     net = network(last=False)
     with torch.no_grad():
         net.embed.weight[FIRST_SERVICE:] = 0
     assert torch.equal(net(inputs()), net.last.bias.expand(len(PATHS), -1))
-    assert net.own_services().any()
+    assert net.service_vectors().any()
 
 
 # Negatives
 
 
 def draws(options: dict[str, object], epochs: int) -> list[list[tuple[int, int, list[int]]]]:
-    """For each epoch: the context, the target and the negatives of each pair."""
+    """Return (hash of the context, target, negatives) of each pair in each epoch."""
     learner = create("gmf", {"epochs": epochs, **options})
     assert isinstance(learner, GMF)
     learner._graph = WORLD.data.graph
@@ -99,7 +98,7 @@ def draws(options: dict[str, object], epochs: int) -> list[list[tuple[int, int, 
     sampler = Sampler.of(torch.from_numpy(WORLD.data.graph.popularity), learner.config.sample_alpha)
     net = learner.build(WORLD.data.vocabulary, WORLD.data)
     objective = Objective(net, learner.config, sampler)
-    found = []
+    by_epoch = []
     for number in range(epochs):
         pairs = []
         for batch in batches.epoch(number, 0, Processes()):
@@ -108,32 +107,32 @@ def draws(options: dict[str, object], epochs: int) -> list[list[tuple[int, int, 
             contexts = batch.inputs
             sets = [contexts.nodes[contexts.rows == row].tolist() for row in batch.rows.tolist()]
             last = contexts.last[batch.rows].tolist()
-            who = [hash((*own, f)) for own, f in zip(sets, last, strict=True)]
-            pairs += list(zip(who, batch.columns.tolist(), draw.columns.tolist(), strict=True))
-        found.append(pairs)
-    return found
+            hashes = [hash((*set_, f)) for set_, f in zip(sets, last, strict=True)]
+            pairs += list(zip(hashes, batch.columns.tolist(), draw.columns.tolist(), strict=True))
+        by_epoch.append(pairs)
+    return by_epoch
 
 
-def test_each_target_has_four_negatives_and_is_none_of_them() -> None:
+def test_each_target_has_four_negatives_without_itself() -> None:
     (pairs,) = draws({}, 1)
-    followed: dict[int, set[int]] = {}
+    targets: dict[int, set[int]] = {}
     for context, target, _ in pairs:
-        followed.setdefault(context, set()).add(target)
-    assert max(map(len, followed.values())) > 1
-    assert len(pairs) == sum(map(len, followed.values()))
+        targets.setdefault(context, set()).add(target)
+    assert max(map(len, targets.values())) > 1
+    assert len(pairs) == sum(map(len, targets.values()))
     for _, target, negatives in pairs:
         assert len(negatives) == 4
         assert target not in negatives
 
 
-def test_negatives_are_drawn_anew_in_each_epoch() -> None:
-    one, other = ({(x, y): n for x, y, n in pairs} for pairs in draws({}, 2))
-    assert one.keys() == other.keys()
-    assert sum(one[pair] != other[pair] for pair in one) > 0.9 * len(one)
+def test_negatives_differ_between_epochs() -> None:
+    first, second = ({(x, y): n for x, y, n in pairs} for pairs in draws({}, 2))
+    assert first.keys() == second.keys()
+    assert sum(first[pair] != second[pair] for pair in first) > 0.9 * len(first)
 
 
-def test_negatives_are_drawn_uniformly() -> None:
-    """Among all services but the target: a chi-square of 2,000 draws for one pair."""
+def test_negatives_are_uniform_over_other_services() -> None:
+    """Chi-square statistic of 2,000 draws for one pair."""
     services = len(WORLD.data.vocabulary.services)
     (((_, target, negatives), *_),) = draws({"negatives": 2000}, 1)
     counts = np.bincount(negatives, minlength=services)
@@ -144,11 +143,11 @@ def test_negatives_are_drawn_uniformly() -> None:
     assert squares.sum() < len(others) + 5 * np.sqrt(2 * len(others))
 
 
-# What is learned
+# Training
 
 
-def test_the_best_scores_are_log_odds_less_log_n() -> None:
-    """Of two services one is every negative of the other: s -> log(p / (n q)), q the other's share."""
+def test_optimal_scores_are_log_odds_minus_log_negatives() -> None:
+    """With two services, each is every negative of the other: s -> log(p / (n (1 - p)))."""
     data = TrainingData.of(branching().examples)
     p = np.array([0.75, 0.25])
     assert data.vocabulary.services == ("often", "rarely")

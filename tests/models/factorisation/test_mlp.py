@@ -11,16 +11,16 @@ from tests.models.factorisation.sets import (
     NODES,
     PATHS,
     SERVICES,
+    fill_bias,
     inputs,
-    set_biases,
-    values,
+    parameters_of,
 )
 
 
 def network(**options: object) -> MLPNetwork:
-    """With vectors and biases large enough that every part of the formula shows."""
+    """Return a network whose vectors and biases are large enough that all terms matter."""
     net = MLPNetwork(MLPConfig.model_validate({"width": 8, **options}), NODES, SERVICES).eval()
-    set_biases(net.last.bias)
+    fill_bias(net.last.bias)
     with torch.no_grad():
         for parameter in (net.embed.weight, net.items, net.frontier.weight if net.frontier else None):
             if parameter is not None:
@@ -32,10 +32,10 @@ def network(**options: object) -> MLPNetwork:
 
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_scores_follow_the_formula(last: bool, layers: int) -> None:
-    """A tower over [p ; l ; q], written out for each pair, whole first layer included."""
+def test_scores_follow_formula(last: bool, layers: int) -> None:
+    """The reference computes all layers for each pair, from the concatenation [p ; l ; q]."""
     net = network(last=last, layers=layers)
-    w = values(net)
+    w = parameters_of(net)
     expected = np.empty((len(PATHS), SERVICES))
     for x, path in enumerate(PATHS):
         for y in range(SERVICES):
@@ -48,8 +48,8 @@ def test_scores_follow_the_formula(last: bool, layers: int) -> None:
     np.testing.assert_allclose(net(inputs()).detach(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_each_layer_is_half_as_wide_as_the_one_before() -> None:
-    """With vectors of 32, no last node, and 3 layers: the 64-32-16-8 of the paper."""
+def test_each_layer_has_half_the_width_of_the_one_before() -> None:
+    """With width 32, 3 layers and no last node: the 64-32-16-8 of the paper."""
     net = MLPNetwork(MLPConfig(width=32, layers=3, last=False), NODES, SERVICES)
     shapes = [tuple(layer.weight.shape) for layer in (net.first, *net.rest, net.out)]
     assert shapes == [(32, 64), (16, 32), (8, 16), (1, 8)]
@@ -58,8 +58,8 @@ def test_each_layer_is_half_as_wide_as_the_one_before() -> None:
     assert torch.isfinite(deep(inputs())).all()
 
 
-def test_no_relu_at_the_end() -> None:
-    """Without biases, a tower with the opposite output gives the opposite scores, below 0 too."""
+def test_output_has_no_relu() -> None:
+    """Without biases, the negated output weights give the negated scores."""
     net = network()
     with torch.no_grad():
         net.last.bias.zero_()
@@ -69,8 +69,8 @@ def test_no_relu_at_the_end() -> None:
         assert torch.equal(net(inputs()), -scores)
 
 
-def test_the_first_layer_has_a_relu() -> None:
-    """Doubled inputs without biases double the scores, and opposite ones do not turn their sign."""
+def test_first_layer_has_relu() -> None:
+    """Without biases, doubled weights double the scores, but negated weights do not negate them."""
     net = network(layers=1)
     with torch.no_grad():
         net.last.bias.zero_()
@@ -82,68 +82,66 @@ def test_the_first_layer_has_a_relu() -> None:
         assert not torch.allclose(net(inputs()), -2 * scores, atol=1e-2)
 
 
-def test_more_rows_than_fit_at_once_are_scored_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_pass_size(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     expected = net(inputs(PATHS * 5))
-    for at_once in (1, 2 * SERVICES * 8, 3 * SERVICES * 8 + 1):
-        monkeypatch.setattr(mlp, "AT_ONCE", at_once)
+    for entries in (1, 2 * SERVICES * 8, 3 * SERVICES * 8 + 1):
+        monkeypatch.setattr(mlp, "ENTRIES_PER_PASS", entries)
         torch.testing.assert_close(net(inputs(PATHS * 5)), expected)
 
 
-def test_rows_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first layer of so many pairs as memory has room for, and no more."""
+def test_pass_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     net, sizes = network(), []
-    whole = net.tower
+    original = net.output
 
-    def tower(hidden: torch.Tensor) -> torch.Tensor:
+    def output(hidden: torch.Tensor) -> torch.Tensor:
         sizes.append(hidden.numel())
-        return whole(hidden)
+        return original(hidden)
 
-    monkeypatch.setattr(net, "tower", tower)
-    monkeypatch.setattr(mlp, "AT_ONCE", 2 * SERVICES * 8)
+    monkeypatch.setattr(net, "output", output)
+    monkeypatch.setattr(mlp, "ENTRIES_PER_PASS", 2 * SERVICES * 8)
     net(inputs(PATHS * 5))
     assert sizes == [2 * SERVICES * 8] * 10
 
 
-def test_no_columns_and_no_rows_have_no_scores() -> None:
+def test_empty_rows_and_columns_give_empty_scores() -> None:
     net = network()
     states = net.states(inputs())
     assert net.scores(states, torch.zeros(0, dtype=torch.int64)).shape == (len(PATHS), 0)
     assert net.scores(states[:0]).shape == (0, SERVICES)
 
 
-def test_dropout_falls_on_the_context_alone() -> None:
-    """All of it dropped, a service still has what its own half of the first layer says."""
+def test_dropout_applies_only_to_the_context() -> None:
+    """If everything is dropped, the scores depend only on the service."""
     net = network(dropout=0.999999).train()
     with torch.no_grad():
         scores = net(inputs())
-        own = net.tower(torch.relu(net.match(inputs())[1])[None])[0] + net.last.bias
-    torch.testing.assert_close(scores, own.expand(len(PATHS), -1))
+        service_scores = net.output(torch.relu(net.factors(inputs())[1])[None])[0] + net.last.bias
+    torch.testing.assert_close(scores, service_scores.expand(len(PATHS), -1))
     assert not torch.allclose(net.eval()(inputs()), scores)
 
 
-def test_without_the_last_node_a_set_is_all_that_is_seen() -> None:
-    blind, seeing = network(last=False), network()
-    turned = [[2, 3, 4], [4, 3, 2]]
-    one, other = blind(inputs(turned))
-    assert torch.equal(one, other)
-    one, other = seeing(inputs(turned))
-    assert float((one - other).detach().abs().max()) > 1e-3
+def test_scores_without_last_depend_only_on_the_set() -> None:
+    permuted = [[2, 3, 4], [4, 3, 2]]
+    first, second = network(last=False)(inputs(permuted))
+    assert torch.equal(first, second)
+    first, second = network()(inputs(permuted))
+    assert float((first - second).detach().abs().max()) > 1e-3
 
 
-def test_tables_of_contexts_of_last_nodes_and_of_services_are_apart() -> None:
-    """A node that is also the first service: in a set, as the last, and as what may follow."""
+def test_contexts_last_nodes_and_services_have_separate_tables() -> None:
+    """The same node in a set, as the last node, and as a candidate service."""
     net = network()
     assert net.frontier is not None
     sets = inputs([[FIRST_SERVICE, 5], [5, FIRST_SERVICE], [5]])
-    touched = {
-        net.embed.weight: (FIRST_SERVICE, [True, True, False]),
-        net.frontier.weight: (FIRST_SERVICE, [False, True, False]),
+    changed_rows = {
+        net.embed.weight: [True, True, False],
+        net.frontier.weight: [False, True, False],
     }
     with torch.no_grad():
-        for table, (row, expected) in touched.items():
+        for table, expected in changed_rows.items():
             before = net(sets)
-            table[row] += 1
+            table[FIRST_SERVICE] += 1
             assert (net(sets) != before).any(dim=1).tolist() == expected
         before = net(sets)
         net.items[0] += 1

@@ -1,8 +1,8 @@
-"""A training that waits to be killed: ``python -m tests.training.killed CHECKPOINTS OUT STOP``.
+"""A training to be killed: ``python -m tests.training.killable_job CHECKPOINTS OUT STOP``.
 
-It prints the number of every epoch. After that of epoch STOP it does nothing more until it is killed or
-its input ends; by then the checkpoint of the epoch before is written. One that gets by STOP leaves the
-trained recommender in OUT.
+It prints the number of every epoch. After epoch STOP it waits until it is killed or its input ends; the
+checkpoint of the previous epoch is written by then. If it is not killed, it saves the recommender in
+OUT.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ OPTIONS = {
 
 
 def main(checkpoints: Path, out: Path, stop: int) -> None:
-    def tell(_name: str, epoch: Epoch, _epochs: int) -> None:
+    def print_epoch(_name: str, epoch: Epoch, _epochs: int) -> None:
         print(epoch.epoch, flush=True)
         if epoch.epoch == stop:
             sys.stdin.read()
-            sys.exit(f"nobody killed it in epoch {stop}")
+            sys.exit(f"not killed in epoch {stop}")
 
     data = everything().data
-    with on_cpu(progress=tell, checkpoints=checkpoints, checkpoint_seconds=0):
+    with on_cpu(progress=print_epoch, checkpoints=checkpoints, checkpoint_seconds=0):
         gru(seed=6, **OPTIONS).fit(data).save(out, data.vocabulary)
 
 

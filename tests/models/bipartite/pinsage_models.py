@@ -1,4 +1,4 @@
-"""PinSage, quick to train, and the tables that it starts from."""
+"""PinSage recommenders that are quick to train, and their tables."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SMALL: dict[str, Any] = {"width": 8, "neighbours": 4, "epochs": 3, "learning_rat
 PATHS = [("table_a",), ("table_a", "extract"), ("table_d", "split", "left"), ("hub_source", "hub")]
 
 
-def new(*, seed: int = 0, **options: Any) -> PinSage:
-    found = create("pinsage", {**SMALL, **options}, seed=seed)
-    assert isinstance(found, PinSage)
-    return found
+def make_pinsage(*, seed: int = 0, **options: Any) -> PinSage:
+    model = create("pinsage", {**SMALL, **options}, seed=seed)
+    assert isinstance(model, PinSage)
+    return model
 
 
-def tables(data: TrainingData = DATA, **options: Any) -> Tables:
+def make_tables(data: TrainingData = DATA, **options: Any) -> Tables:
     return Tables.of(data, PinSageConfig(**{**SMALL, **options}), 0)

@@ -1,0 +1,1 @@
+"""The Python interface: ``import dagrec``, and what its functions give back and refuse."""
