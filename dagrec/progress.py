@@ -33,7 +33,7 @@ LINE_INTERVAL = 30.0
 NOTEBOOK_INTERVAL = 0.25
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """A task with its total number of steps and the number of completed ones."""
 

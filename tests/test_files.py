@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from dagrec.files import remove_drafts, replace_file
-from tests.consoles import Done, run_process
+from tests.processes import Completed, run_process
 
 OLD, NEW = b"old", "new: \u00e9\n"
 NOBODY = 65534
@@ -125,15 +125,15 @@ def replace_under_limits(path: Path, content: bytes, limits: dict[str, int]) -> 
         print(error.strerror)
 
 
-def replace_within(path: Path, scratch: Path, content: bytes = b"new", **limits: int) -> Done:
+def replace_within(path: Path, scratch: Path, content: bytes = b"new", **limits: int) -> Completed:
     return run_process(replace_under_limits, (path, content, limits), scratch)
 
 
 @pytest.mark.parametrize("size", [5_000, 2**20], ids=["in a buffer", "beyond a buffer"])
 def test_full_disk_leaves_old_content_and_no_draft(size: int, file: Path, tmp_path: Path) -> None:
     """The system refuses files beyond a size, as a full disk does."""
-    done = replace_within(file, tmp_path, bytes(size), file_size=1_000)
-    assert (done.status, done.out) == (0, "File too large\n"), done.err
+    completed = replace_within(file, tmp_path, bytes(size), file_size=1_000)
+    assert (completed.status, completed.out) == (0, "File too large\n"), completed.err
     assert file.read_bytes() == OLD
     assert names(file.parent) == ["file.json"]
 
@@ -143,8 +143,8 @@ def test_read_only_folder_leaves_old_content_and_no_draft(open_folder: Path, tmp
     file.write_bytes(OLD)
     file.chmod(0o666)
     open_folder.chmod(0o555)
-    done = replace_within(file, tmp_path, user=NOBODY)
-    assert (done.status, done.out) == (0, "Permission denied\n"), done.err
+    completed = replace_within(file, tmp_path, user=NOBODY)
+    assert (completed.status, completed.out) == (0, "Permission denied\n"), completed.err
     assert file.read_bytes() == OLD
     assert names(open_folder) == ["file"]
 

@@ -47,6 +47,13 @@ def require_count(value: object, what: str, minimum: int) -> int:
     return int(value)
 
 
+def require_flag(value: object, what: str) -> bool:
+    """A truth value; raises :class:`ConfigError` for anything else."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{what} must be True or False, found {quoted(value)}")
+    return value
+
+
 def require_known(options: Iterable[str], known: Iterable[str], what: str) -> None:
     """Raise :class:`ConfigError` for an option that is not known, naming the nearest ones."""
     names = list(known)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
-from dagrec.api.arguments import require_count, require_known, require_path
+from dagrec.api.arguments import require_flag, require_known, require_path
 from dagrec.api.contexts import OPTIONS, Context, as_list, is_context, request_values
 from dagrec.api.training import Model as ModelSpec
 from dagrec.api.training import require_candidates, require_dataset, require_model, run_config, running
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import require_examples
-from dagrec.data.scalars import parse_moment
+from dagrec.data.scalars import parse_moment, quoted
 from dagrec.display import Table
 from dagrec.errors import ConfigError, DataError, RequestError, missing_package
 from dagrec.graph.mask import MaskPolicy
@@ -28,6 +29,10 @@ from dagrec.types import Device
 if TYPE_CHECKING:
     import pandas
 
+CALIBRATION_PARTS, CALIBRATION_SHARE = 3, 0.2
+"""Held-out parts from which ``fit`` finds a temperature, and the share of the compositions in each."""
+VERSION = re.compile(r"\w[\w.-]*")
+"""What a version can be called: the name of one folder, and not a hidden one."""
 COLUMNS = ("context", "at", "rank", "service", "probability", "support")
 
 
@@ -76,6 +81,13 @@ class Recommendations(Sequence[Prediction]):
         notes = [note for note in (answer.why,) if note]
         if answer.unknown:
             notes.append(f"unknown to training: {', '.join(answer.unknown)}")
+        if answer.explanation is not None:
+            notes += [
+                f"{step.service}: {step.compositions} compositions after {' > '.join(step.after)}, "
+                f"such as {', '.join(step.examples)}"
+                for step in answer.explanation.steps
+                if step.after
+            ]
         rows = [(p.service, f"{p.probability:.4f}", p.support) for p in self]
         title = f"{answer.model}{place}, mask {answer.mask.value}, {answer.candidates} candidates"
         return Table(title, ("service", "probability", "support"), rows, notes=notes)
@@ -96,7 +108,7 @@ class Model:
     Examples
     --------
     >>> import dagrec
-    >>> model = dagrec.fit(dagrec.from_paths([["clean", "plot"]] * 3), "markov")
+    >>> model = dagrec.fit(dagrec.from_paths([["table_1", "clean", "plot"]] * 3), "markov")
     >>> model.label, model.services
     ('markov', ('clean', 'plot'))
     """
@@ -171,7 +183,7 @@ class Model:
         items: list[Any] = [given] if single else list(given)
         fields = {"k": k, **options}
         answers = [
-            self._recommend(item, fields, "" if single else f"context {number}: ")
+            self._recommend(item, fields, "" if single else f"contexts[{number}]: ")
             for number, item in enumerate(items)
         ]
         if as_dataframe:
@@ -246,8 +258,8 @@ def fit(
     *,
     mask: str | MaskPolicy = MaskPolicy.OBSERVED,
     examples: str | Mapping[str, Any] = "paths",
-    calibrate: int = 0,
-    seed: int = 0,
+    calibrate: bool = False,
+    seed: int | None = None,
     catalogue: Iterable[tuple[str | int, str | int]] | None = None,
     services: Mapping[str | int, str] | None = None,
     device: Device | None = None,
@@ -262,8 +274,7 @@ def fit(
         From :func:`dagrec.read`, ``from_paths``, ``from_dataframe`` or ``from_networkx``.
     model
         A name (``dagrec models`` lists them) or a configured recommender, as
-        ``dagrec.models.GRU4Rec(epochs=20)``, whose own seed counts unless it is 0. ``auto`` blends
-        several, weighed on held-out data.
+        ``dagrec.models.GRU4Rec(epochs=20)``. ``auto`` blends several, weighed on held-out data.
     mask
         Which services may follow a node: ``observed`` (seen in training), ``catalogue``, ``soft`` or
         ``none``.
@@ -271,9 +282,11 @@ def fit(
         ``paths`` learns each step of each path, ``links`` each link once; or a dict of the options of
         examples (``form``, ``count``, ``max_paths``, ``seed``).
     calibrate
-        Held-out parts from which a temperature makes probabilities honest; 0: none, temperature 1.
+        Whether scores are divided by a temperature under which three held-out parts of the data are
+        likeliest; without it the temperature is 1.
     seed
-        Of sampling and training; one seed gives one model.
+        Of sampling and training; one seed gives one model. By default that of a configured
+        recommender, or 0.
     catalogue
         Declared (source key, service key) links, for mask ``catalogue``.
     services
@@ -301,9 +314,9 @@ def fit(
     """
     data = require_dataset(data, "fit: data")
     model = require_model(model, "fit: model")
-    calibrate = require_count(calibrate, "fit: calibrate", 0)
-    if isinstance(model, Recommender):
-        seed = model.seed or seed
+    calibrate = require_flag(calibrate, "fit: calibrate")
+    if seed is None:
+        seed = model.seed if isinstance(model, Recommender) else 0
     config = run_config(model, options, fit, mask=mask, examples=examples, seed=seed)
     (label,) = config.models
     candidates = require_candidates(catalogue, services, config.mask, "fit")
@@ -311,14 +324,14 @@ def fit(
     with running(progress, device) as bars:
         quality = Quality()
         if calibrate:
-            task = bars.add("calibrating", total=calibrate)
-            parts = held_out_parts(extracted, config, candidates, calibrate, 0.2)
+            task = bars.add("calibrating", total=CALIBRATION_PARTS)
+            parts = held_out_parts(extracted, config, candidates, CALIBRATION_PARTS, CALIBRATION_SHARE)
             quality = measure_quality(label, config, parts, lambda _: bars.update(task, advance=1))
         bundle = fit_bundle(data, extracted, config, candidates, {label: quality})
     return Model(bundle)
 
 
-def load(path: str | PathLike[str], model: str | None = None) -> Model:
+def load(path: str | PathLike[str], model: str | None = None, *, version: str | None = None) -> Model:
     """A model that was saved, or the live bundle of a store.
 
     Parameters
@@ -327,13 +340,17 @@ def load(path: str | PathLike[str], model: str | None = None) -> Model:
         A folder that :meth:`Model.save` wrote, or a store that ``dagrec train`` published to.
     model
         Label of a model of the bundle; by default its champion.
+    version
+        Version of a store's bundle; by default the live one.
 
     Raises
     ------
     StoreError
-        For a folder that is neither, or is damaged.
+        For a folder that is neither, or is damaged, for a version that the store does not have, and
+        for any version where the folder is a single bundle.
     ConfigError
-        For a label that the bundle does not have, naming those that it has.
+        For a label that the bundle does not have, naming those that it has, and for what cannot be
+        the name of a version.
 
     Examples
     --------
@@ -349,7 +366,12 @@ def load(path: str | PathLike[str], model: str | None = None) -> Model:
             f"load: model must be the label of a model, found {type(model).__name__}; "
             "leave it out for the champion"
         )
-    return Model(open_bundle(folder), model)
+    if version is not None and not (isinstance(version, str) and VERSION.fullmatch(version)):
+        raise ConfigError(
+            f"load: version must be the name of a bundle in a store, found {quoted(version)}; "
+            "`dagrec bundles` lists them"
+        )
+    return Model(open_bundle(folder, version), model)
 
 
 def _rows(

@@ -115,7 +115,7 @@ def tune(
     share: float = 0.2,
     mask: str | MaskPolicy = MaskPolicy.OBSERVED,
     examples: str | Mapping[str, Any] = "paths",
-    seed: int = 0,
+    seed: int | None = None,
     study: str | PathLike[str] | None = None,
     device: Device | None = None,
     progress: bool = True,
@@ -141,7 +141,8 @@ def tune(
     mask, examples, device, progress
         As for :func:`dagrec.fit`.
     seed
-        Of the parts, of training and of the search; one seed gives one result.
+        Of the parts, of training and of the search; one seed gives one result. By default that of a
+        configured recommender, or 0.
     study
         File in which trials are kept as they finish: the same call resumes an interrupted search.
     **options
@@ -166,8 +167,8 @@ def tune(
     data = require_dataset(data, "tune: data")
     model = require_model(model, "tune: model")
     file = None if study is None else require_path(study, "tune: study")
-    if isinstance(model, Recommender):
-        seed = model.seed or seed
+    if seed is None:
+        seed = model.seed if isinstance(model, Recommender) else 0
     config = run_config(model, options, tune, mask=mask, examples=examples, seed=seed)
     try:
         chosen = TuneOptions(trials=trials, metric=metric, parts=parts, share=share)

@@ -103,7 +103,7 @@ class Dataset:
             ("skipped", sum(self.report.skipped.values())),
         ]
         notes = [f"skipped: {problem}" for problem in self.report.problems[:3]]
-        notes += [f"note: {count:,} {what}" for what, count in self.report.notes.items()]
+        notes += [f"note: {what}: {count:,}" for what, count in self.report.notes.items()]
         counts = [(name, f"{count:,}") for name, count in rows]
         return Table(f"data set of {self.source}", ("", "count"), counts, notes=notes)
 

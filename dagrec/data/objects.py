@@ -44,7 +44,8 @@ def from_paths(
         Node keys from the first to the last of each path: texts or integers.
     services
         Which keys are services, the others being tables or data: a collection of them, or a function
-        of a key; by default all are services.
+        of a key; by default all keys but those that only ever begin a path: nothing shows that they
+        follow anything.
     owners, times
         One of each path: who made it, and when (seconds since 1970, ISO 8601 text, or datetime; UTC
         where it names no zone).
@@ -53,7 +54,7 @@ def from_paths(
     ------
     DataError
         For a path that is empty or no list, a key that is no text, or a time that is none, naming the
-        path by its position (counted from 1), and for more or fewer owners or times than paths.
+        path by its position, and for more or fewer owners or times than paths.
 
     Examples
     --------
@@ -63,15 +64,17 @@ def from_paths(
     2
     """
     report = ReadReport()
-    chosen = _services(services)
-    is_service = chosen.__contains__ if isinstance(chosen, frozenset) else chosen
     items = _list(paths, "paths", "a list of paths")
+    keys_of_paths = [_keys(path, f"paths[{number}]") for number, path in enumerate(items)]
+    chosen = _services(services)
+    if chosen is None:
+        chosen = frozenset(key for keys in keys_of_paths for key in keys[1:])
+    is_service: Callable[[str], bool] = chosen.__contains__ if isinstance(chosen, frozenset) else chosen
     owners = _of_each_path(owners, len(items), "owners")
     times = _of_each_path(times, len(items), "times")
     compositions = []
-    for number, (path, owner, moment) in enumerate(zip(items, owners, times, strict=True), start=1):
-        what = f"path {number}"
-        keys = _keys(path, what)
+    for number, (keys, owner, moment) in enumerate(zip(keys_of_paths, owners, times, strict=True)):
+        what = f"paths[{number}]"
         nodes = [
             Node(str(i), key, "service" if is_service(key) else "data")
             for i, key in enumerate(keys, start=1)
@@ -186,7 +189,7 @@ def from_networkx(
     ------
     DataError
         For an undirected graph, an empty one, a cycle, or an attribute of the wrong type, naming the
-        graph by its position (counted from 1).
+        graph by its position.
     ConfigError
         For another ``on_cycle``.
 
@@ -205,8 +208,8 @@ def from_networkx(
     items = [graphs] if hasattr(graphs, "edges") else _list(graphs, "graphs", "networkx graphs")
     report = ReadReport()
     compositions = []
-    for number, graph in enumerate(items, start=1):
-        what = f"graph {number}"
+    for number, graph in enumerate(items):
+        what = f"graphs[{number}]"
         try:
             composition, dropped = composition_of_graph(graph, on_cycle=on_cycle, id=f"graph-{number}")
         except DataError as error:
@@ -277,7 +280,7 @@ def _keys(path: Any, what: str) -> list[str]:
         raise DataError(
             f"{what}: must hold at least one key, found none; leave it out", rule="no-nodes"
         )
-    return [require_key(key, f"{what}: key {i}") for i, key in enumerate(path, start=1)]
+    return [require_key(key, f"{what}[{i}]") for i, key in enumerate(path)]
 
 
 def _list(values: Any, what: str, kind: str) -> list[Any]:
@@ -344,18 +347,23 @@ def _is_named(column: Any, name: Any) -> bool:
 def _minutes(gap: Any) -> float:
     """A positive number of minutes."""
     number = plain(gap)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+    try:
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        minutes = float(number) if is_number else math.nan
+    except OverflowError:  # an integer beyond all floats
+        minutes = math.inf
+    if not 0 < minutes < math.inf:
         raise ConfigError(
             f"from_dataframe: session_gap must be a positive number of minutes, found {quoted(gap)}; "
             "leave it out for one path an owner"
         )
-    return float(number)
+    return minutes
 
 
-def _services(services: Any) -> frozenset[str] | Callable[[str], bool]:
-    """The keys of the services, or a function that knows them."""
+def _services(services: Any) -> frozenset[str] | Callable[[str], bool] | None:
+    """The keys of the services, or a function of a key; None where nobody says."""
     if services is None:
-        return lambda _: True
+        return None
     if callable(services):
         return services  # type: ignore[no-any-return]
     keys = _list(services, "services", "a list of keys or a function of a key")

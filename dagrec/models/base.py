@@ -214,7 +214,7 @@ class Recommender(ABC):
             model.history = [Epoch(*line) for line in metadata.get("history", ())]
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"{folder}: a stored model must be whole, found {error}; publish the bundle again"
+                f"{folder}: a stored model must be readable, found {error}; publish the bundle again"
             ) from error
         return model.restore(tensors, vocabulary, graph)
 

@@ -63,9 +63,9 @@ class Holder:
         return self.predictor.bundle
 
     def check(self) -> Bundle:
-        """Return the live bundle after its champion has scored test contexts within the last second.
+        """Return the live bundle, after a self-check of its champion at most once a second.
 
-        The check does not run on every call, because health requests need no key and some champions are
+        It is not checked on every call, because health requests need no key and some champions are
         slow. Raises the errors of :func:`self_check`, and :class:`StoreError` before :meth:`load`.
         """
         predictor, now = self.predictor, time.monotonic()

@@ -28,6 +28,8 @@ from dagrec.data.dataset import Dataset, ReadReport
 from dagrec.data.formats.native import to_document
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.errors import ConfigError, DagrecError, DataError, RequestError, StoreError
+from dagrec.evaluation.evaluator import TestPart
+from dagrec.jobs.train import held_out_parts
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import PredictRequest, make_request
 from dagrec.store.bundle import MANIFEST
@@ -126,14 +128,32 @@ def test_fit_with_a_configured_recommender_equals_fit_with_options(data: Dataset
     by_name = dagrec.fit(data, "gru4rec", seed=4, **QUICK)
     check_equal(dagrec.fit(data, dagrec.models.GRU4Rec(**QUICK), seed=4), by_name)
     check_equal(dagrec.fit(data, dagrec.models.GRU4Rec(seed=4, **QUICK)), by_name)
-    check_equal(dagrec.fit(data, dagrec.models.GRU4Rec(seed=4, **QUICK), seed=9), by_name)
     assert by_name.recommender.seed == 4
 
 
+@pytest.mark.parametrize(
+    ("own", "given", "expected"),
+    [(4, None, 4), (4, 9, 9), (4, 0, 0), (None, None, 0), (None, 9, 9), (0, 9, 9), (0, None, 0)],
+)
+def test_a_given_seed_comes_before_that_of_the_recommender(
+    own: int | None, given: int | None, expected: int, data: Dataset
+) -> None:
+    """``own`` None: the model is given by name."""
+    if own is None:
+        fitted = dagrec.fit(data, "gru4rec", seed=given, **QUICK)
+    else:
+        fitted = dagrec.fit(data, dagrec.models.GRU4Rec(seed=own, **QUICK), seed=given)
+    assert fitted.recommender.seed == expected
+    config = fitted.bundle.manifest.config
+    assert config is not None
+    assert (config["seed"], config["examples"]["seed"]) == (expected, expected)
+    check_equal(fitted, dagrec.fit(data, "gru4rec", seed=expected, **QUICK))
+
+
 def test_options_may_be_numbers_of_numpy(data: Dataset) -> None:
-    plain = dagrec.fit(data, "markov", order=2, mu=1.0, calibrate=1, seed=3)
+    plain = dagrec.fit(data, "markov", order=2, mu=1.0, calibrate=True, seed=3)
     same = dagrec.fit(
-        data, "markov", order=np.int64(2), mu=np.float64(1), calibrate=np.int8(1), seed=np.int64(3)
+        data, "markov", order=np.int64(2), mu=np.float64(1), calibrate=True, seed=np.int64(3)
     )
     check_equal(plain, same)
     assert same.bundle.manifest.config == plain.bundle.manifest.config
@@ -157,7 +177,8 @@ def test_fit_leaves_the_configured_recommender_unfitted(data: Dataset) -> None:
 def test_fit_without_a_model_is_auto(data: Dataset) -> None:
     fitted = dagrec.fit(data, dagrec.models.Auto(candidates=("markov", "popularity"), folds=2))
     assert fitted.recommender.name == "auto"
-    assert dagrec.fit.__kwdefaults__["seed"] == 0
+    assert dagrec.fit.__kwdefaults__["seed"] is None
+    assert dagrec.fit.__kwdefaults__["calibrate"] is False
     assert dagrec.fit.__defaults__ == ("auto",)
 
 
@@ -178,7 +199,7 @@ def test_training_leaves_the_random_state_of_the_program_alone(data: Dataset) ->
         return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
 
     before = states()
-    fitted = dagrec.fit(data, "gru4rec", calibrate=1, hidden_dropout=0.3, **QUICK)
+    fitted = dagrec.fit(data, "gru4rec", calibrate=True, hidden_dropout=0.3, **QUICK)
     fitted.recommend(["t"], mask="soft", diversity=0.5)
     dagrec.evaluate(data, "gru4rec", repeats=2, **QUICK)
     dagrec.tune(data, "markov", 2, parts=1)
@@ -241,7 +262,7 @@ def test_fit_calibrates_on_held_out_parts(data: Dataset) -> None:
             graph.nodes[node]["key"] = node[:3]
     data = dagrec.from_networkx(graphs)
     plain = dagrec.fit(data, "ease")
-    calibrated = dagrec.fit(data, "ease", calibrate=2)
+    calibrated = dagrec.fit(data, "ease", calibrate=True)
     assert plain.fitted.temperature == 1.0
     assert calibrated.fitted.temperature != 1.0
     assert "mrr" not in repr(plain)
@@ -249,8 +270,32 @@ def test_fit_calibrates_on_held_out_parts(data: Dataset) -> None:
     check_equal(plain, calibrated)
     context = [data[0].nodes[0].key]
     assert plain.recommend(context).services == calibrated.recommend(context).services
-    again = dagrec.fit(data, "ease", calibrate=2)
+    again = dagrec.fit(data, "ease", calibrate=True)
     assert again.fitted.temperature == calibrated.fitted.temperature
+
+
+def test_fit_calibrates_on_three_parts_of_a_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dagrec.from_paths(CHAINS * 5, services=SERVICES)
+    made: list[list[TestPart]] = []
+
+    def parts(*arguments: Any) -> list[TestPart]:
+        made.append(held_out_parts(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr("dagrec.api.model.held_out_parts", parts)
+    dagrec.fit(data, "markov", calibrate=False)
+    assert made == []
+    dagrec.fit(data, "markov", calibrate=True, seed=3)
+    (found,) = made
+    assert len(found) == 3
+    for part in found:
+        tested, trained = (
+            {example.composition for example in examples}
+            for examples in (part.examples, part.data.examples)
+        )
+        assert len(tested) == 4
+        assert tested | trained == set(range(20))
+        assert not tested & trained
 
 
 def test_a_model_shows_what_it_is(model: dagrec.Model) -> None:
@@ -344,13 +389,17 @@ def test_fit_and_tune_refuse_what_is_no_model(
         ({"examples": {"fom": "links"}}, ("fit", "examples", "'fom'", "did you mean form?")),
         ({"examples": {1: "links"}}, ("fit", "examples", "'1'", "form")),
         ({"examples": {"max_paths": 0}}, ("fit", "examples.max_paths", "found 0")),
-        ({"calibrate": -1}, ("fit", "calibrate", "integer of 0 or more", "found -1")),
-        ({"calibrate": "yes"}, ("fit", "calibrate", "found 'yes'")),
-        ({"calibrate": 1.5}, ("fit", "calibrate", "found 1.5")),
+        ({"calibrate": 1}, ("fit", "calibrate", "True or False", "found 1")),
+        ({"calibrate": 0}, ("fit", "calibrate", "True or False", "found 0")),
+        ({"calibrate": -1}, ("fit", "calibrate", "True or False", "found -1")),
+        ({"calibrate": None}, ("fit", "calibrate", "True or False", "found None")),
+        ({"calibrate": np.True_}, ("fit", "calibrate", "True or False", "found")),
+        ({"calibrate": "yes"}, ("fit", "calibrate", "True or False", "found 'yes'")),
+        ({"calibrate": 1.5}, ("fit", "calibrate", "True or False", "found 1.5")),
         ({"seed": -1}, ("fit", "seed", "from 0 to", "found -1")),
         ({"seed": 2**40}, ("fit", "seed", "from 0 to", f"found {2**40}")),
         ({"seed": "x"}, ("fit", "seed", "valid integer", "found 'x'")),
-        ({"seed": None}, ("fit", "seed", "found None")),
+        ({"seed": 1.5}, ("fit", "seed", "valid integer", "found 1.5")),
         ({"device": "gpu"}, ("device", "auto, cpu or cuda", "found 'gpu'")),
         ({"device": 0}, ("device", "found 0")),
         ({"catalogue": 5}, ("fit: catalogue", "(source, service)", "found 5")),
@@ -382,7 +431,7 @@ def test_fit_takes_no_options_beside_a_configured_recommender(data: Dataset) -> 
 
 def test_fit_cannot_calibrate_on_a_single_example() -> None:
     with pytest.raises(DataError) as error:
-        dagrec.fit(dagrec.from_paths([["a", "b"]]), "markov", calibrate=1)
+        dagrec.fit(dagrec.from_paths([["a", "b"]]), "markov", calibrate=True)
     assert says(error, "two", "found 1")
 
 
@@ -553,6 +602,38 @@ def test_recommend_explains_where_asked(model: dagrec.Model) -> None:
     assert {step.service for step in explanation.steps} == {"b", "c"}
 
 
+def test_an_explained_answer_shows_the_evidence_of_each_service(model: dagrec.Model) -> None:
+    answer = model.recommend(["a"], explain=True)
+    lines = [
+        "c: 6 compositions after a, such as path-2, path-3, path-6",
+        "b: 3 compositions after a, such as path-0, path-4, path-8",
+    ]
+    assert repr(answer).splitlines()[-2:] == lines
+    assert all(f"<div>{line}</div>" in answer._repr_html_() for line in lines)
+    plain = model.recommend(["a"])
+    assert repr(plain).splitlines() == repr(answer).splitlines()[:-2]
+
+    longer = repr(model.recommend(["nobody", "u", "a"], explain=True)).splitlines()
+    assert longer[-2:] == [
+        "c: 3 compositions after u > a, such as path-2, path-6, path-10",
+        "b: 3 compositions after a, such as path-0, path-4, path-8",
+    ]
+
+    several = model.recommend([["t"], ["a"]], explain=True)
+    assert [repr(each).splitlines()[-2:] for each in several][1] == lines
+
+
+def test_an_explained_answer_says_nothing_of_a_service_that_never_followed(
+    model: dagrec.Model,
+) -> None:
+    answer = model.recommend(["a"], mask="soft", explain=True)
+    assert answer.services[-1] == "a"
+    text = repr(answer)
+    assert "\nc: 6 compositions" in text
+    assert "\na: " not in text
+    assert "such as" not in repr(model.recommend(["nobody"], explain=True))
+
+
 def test_recommend_takes_times_of_every_kind(
     model: dagrec.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -611,14 +692,14 @@ def test_answers_show_themselves_escaped() -> None:
         (5, ("a context", "found int")),
         ("a", ("a context", "found 'a'", "write ['a']")),
         (b"ab", ("a context", "found bytes")),
-        ((key for key in "ab"), ("context 0", "found 'a'")),
-        ({"a"}, ("context 0", "found 'a'")),
-        (pd.DataFrame({"a": [1]}), ("context 0", "found 'a'")),
-        ([["t"], "a"], ("context 1", "found 'a'")),
-        ([["t"], None], ("context 1", "found None")),
-        ([["t"], 5, ["t"]], ("context 1", "found 5")),
-        (["t", ["a"]], ("context 0", "found 't'")),
-        ([["t", 1.5]], ("context 0", "path.1", "valid string", "found 1.5")),
+        ((key for key in "ab"), ("contexts[0]: ", "found 'a'")),
+        ({"a"}, ("contexts[0]: ", "found 'a'")),
+        (pd.DataFrame({"a": [1]}), ("contexts[0]: ", "found 'a'")),
+        ([["t"], "a"], ("contexts[1]: ", "found 'a'")),
+        ([["t"], None], ("contexts[1]: ", "found None")),
+        ([["t"], 5, ["t"]], ("contexts[1]: ", "found 5")),
+        (["t", ["a"]], ("contexts[0]: ", "found 't'")),
+        ([["t", 1.5]], ("contexts[0]: ", "path.1", "valid string", "found 1.5")),
         ([True], ("path: key 0", "text or an integer", "found true")),
         ([""], ("path.0", "at least 1 character", "found ''")),
         (["\ud800"], ("path.0", "unicode")),
@@ -634,7 +715,7 @@ def test_answers_show_themselves_escaped() -> None:
         (nx.Graph([(1, 2)]), ("directed networkx graph", "found Graph", "networkx.DiGraph")),
         (nx.DiGraph(), ("node", "found none")),
         (nx.DiGraph([("a", "b"), ("b", "a")]), ("'b' -> 'a'", "cycle")),
-        ([["t"], nx.DiGraph([("a", "a")])], ("context 1", "cycle")),
+        ([["t"], nx.DiGraph([("a", "a")])], ("contexts[1]: ", "cycle")),
         (nx.star_graph(40, create_using=nx.DiGraph), ("open ends", "32", "found 40")),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, tuple) else "",
@@ -739,7 +820,7 @@ def test_a_loaded_model_answers_as_the_saved_one(saved: Path, model: dagrec.Mode
 
 
 def test_a_network_is_loaded_with_its_history_and_temperature(data: Dataset, tmp_path: Path) -> None:
-    fitted = dagrec.fit(data, "gru4rec", calibrate=1, mask="soft", **QUICK)
+    fitted = dagrec.fit(data, "gru4rec", calibrate=True, mask="soft", **QUICK)
     fitted.save(tmp_path / "network")
     loaded = dagrec.load(tmp_path / "network")
     check_equal(loaded, fitted)
@@ -864,6 +945,62 @@ def test_load_reads_the_live_bundle_of_a_store_and_any_model_of_it(store: Path) 
     assert dagrec.load(version, "markov").bundle.version == version.name
 
 
+def test_load_reads_any_version_of_a_store(store: Path, data: Dataset, tmp_path: Path) -> None:
+    from dagrec.config import load_config
+    from dagrec.jobs.train import train
+    from dagrec.store.store import Store
+
+    folder = tmp_path / "store"
+    shutil.copytree(store, folder)
+    (first,) = Store(folder).versions()
+    train(data, Store(folder), load_config(models=["markov"]), measure=0)
+    (_, second) = Store(folder).versions()
+    assert dagrec.load(folder).bundle.version == second
+    assert dagrec.load(folder, version=None).bundle.version == second
+    assert dagrec.load(str(folder), version=second).bundle.version == second
+    early = dagrec.load(folder, "popularity", version=first)
+    assert (early.bundle.version, early.label) == (first, "popularity")
+    check_equal(early, dagrec.load(store, "popularity"))
+    with pytest.raises(ConfigError) as error:
+        dagrec.load(folder, "popularity", version=second)
+    assert says(error, "markov", "found 'popularity'")
+    with pytest.raises(TypeError):
+        dagrec.load(folder, "popularity", first)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["", ".", "..", "../bundles", "a/b", "/", "a\0b", "\ud800", 5, True, ["x"], b"x", Path("x")],
+    ids=repr,
+)
+def test_load_refuses_what_is_no_version(version: Any, store: Path, saved: Path) -> None:
+    for place in (store, saved):
+        with pytest.raises(ConfigError) as error:
+            dagrec.load(place, version=version)
+        assert says(error, "load: version", "name of a bundle", "found", "`dagrec bundles`")
+
+
+def test_load_takes_no_way_around_the_versions(store: Path) -> None:
+    version = next((store / "bundles").iterdir())
+    for way in (f"../bundles/{version.name}", f"./{version.name}", f"{version.name}/", str(version)):
+        with pytest.raises(ConfigError) as error:
+            dagrec.load(store, version=way)
+        assert says(error, "load: version", "found", way[:20])
+
+
+def test_load_refuses_a_version_that_is_not_there_or_of_a_single_bundle(
+    store: Path, saved: Path
+) -> None:
+    with pytest.raises(StoreError) as error:
+        dagrec.load(store, version="20200101T000000000000-00000000")
+    assert says(error, str(store), "20200101T000000000000-00000000")
+    bundle = next((store / "bundles").iterdir())
+    for place in (saved, bundle):
+        with pytest.raises(StoreError) as error:
+            dagrec.load(place, version=bundle.name)
+        assert says(error, str(place), "a version needs a store", "found a single bundle", "omit")
+
+
 @pytest.mark.parametrize(
     ("label", "parts"),
     [
@@ -904,9 +1041,9 @@ def test_a_saved_model_is_a_bundle_for_the_command_line(saved: Path, command: Co
 def test_a_model_of_read_data_equals_one_of_the_command_line(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     file.write_text(dump(World(WorldOptions(compositions=60)).draw()))
-    command("train", file, "--store", tmp_path / "store", "--model", "markov", "--measure", "2")
+    command("train", file, "--store", tmp_path / "store", "--model", "markov", "--measure", "3")
     trained = dagrec.load(tmp_path / "store")
-    fitted = dagrec.fit(dagrec.read(file), "markov", calibrate=2)
+    fitted = dagrec.fit(dagrec.read(file), "markov", calibrate=True)
     check_equal(trained, fitted)
     assert fitted.fitted.temperature == trained.fitted.temperature
     mine, theirs = (each.bundle.manifest.models["markov"] for each in (fitted, trained))

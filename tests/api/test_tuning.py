@@ -83,6 +83,22 @@ def test_a_recommenders_own_seed_counts(data: Dataset) -> None:
     assert own.recommender.seed == 7
 
 
+@pytest.mark.parametrize("given", [0, 9])
+def test_a_given_seed_comes_before_that_of_the_recommender(given: int, data: Dataset) -> None:
+    by_name = dagrec.tune(data, "markov", 3, parts=1, seed=given)
+    own = dagrec.tune(data, dagrec.models.Markov(seed=7), 3, parts=1, seed=given)
+    assert own.result == by_name.result
+    assert own.recommender.seed == own.result.config.seed == given
+
+
+def test_without_any_seed_it_is_0(data: Dataset) -> None:
+    zero = dagrec.tune(data, "markov", 3, parts=1, seed=0)
+    for model in ("markov", dagrec.models.Markov()):
+        assert dagrec.tune(data, model, 3, parts=1).result == zero.result
+        assert dagrec.tune(data, model, 3, parts=1, seed=None).result == zero.result
+    assert zero.recommender.seed == 0
+
+
 def test_a_mask_and_examples_are_those_of_fit(data: Dataset) -> None:
     tuning = dagrec.tune(data, "markov", 1, parts=1, mask="soft", examples="links", metric="nll")
     config = tuning.result.config

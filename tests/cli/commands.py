@@ -1,4 +1,4 @@
-"""What tests of commands share: where things are, small files, and how a refusal looks."""
+"""Paths, options, small files and checks for tests of commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.consoles import Done
+from tests.processes import Completed
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data" / "compositions.json"
@@ -16,18 +16,18 @@ DAGREC = Path(sys.executable).with_name("dagrec")
 SMALL = ["--model", "markov", "--model", "popularity"]
 NETWORK = ["--model", "gru4rec", "--set", "gru4rec.epochs=2", "--set", "gru4rec.hidden=8"]
 A_NODE = '{"id": "t"}, {"id": "a", "mid": 1}'
-Run = Callable[..., Done]
+Run = Callable[..., Completed]
 
 
-def check_refused(done: Done, status: int, *texts: str) -> None:
-    """The exit status, nothing on standard output, and one clear line with these texts."""
-    assert done.status == status, done
-    assert done.out == ""
-    assert done.err.startswith("dagrec: ")
-    assert done.err.count("\n") == 1, done.err
-    assert not re.search(r"\{[a-z_.]+\}", done.err), "a literal brace: an f-prefix is missing"
+def assert_fails(completed: Completed, status: int, *texts: str) -> None:
+    """Check the exit status, empty standard output, and one error line with these texts."""
+    assert completed.status == status, completed
+    assert completed.out == ""
+    assert completed.err.startswith("dagrec: ")
+    assert completed.err.count("\n") == 1, completed.err
+    assert not re.search(r"\{[a-z_.]+\}", completed.err), "a literal brace: an f-prefix is missing"
     for text in texts:
-        assert text in done.err
+        assert text in completed.err
 
 
 def native(nodes: str = A_NODE, links: str = '{"source": "t", "target": "a"}') -> str:

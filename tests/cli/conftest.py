@@ -1,4 +1,4 @@
-"""Commands in processes of their own, and a store that one of them has made."""
+"""Fixtures that run commands, and their data."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.cli.commands import (
     SMALL,
     Run,
 )
-from tests.consoles import Done, command
+from tests.processes import Completed, command
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Done]:
-    """Runs a command in a process of its own, in an empty folder."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Completed]:
+    """A function that runs a command in a new process and an empty folder."""
 
-    def run(*arguments: str | Path) -> Done:
+    def run(*arguments: str | Path) -> Completed:
         return command(*arguments, folder=tmp_path_factory.mktemp("command"))
 
-    run("--help")  # starts the process that all others are forked from
+    run("--help")  # starts the fork server
     return run
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eighty compositions of the known world: what takes seconds takes less on them."""
+    """A file of eighty synthetic compositions."""
     file = tmp_path_factory.mktemp("small") / "compositions.json"
     file.write_text(dump(World(WorldOptions(compositions=80)).draw()))
     return file
@@ -39,10 +39,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that `dagrec train` has made."""
+    """A store with a bundle that was trained by ``dagrec train``."""
     folder = tmp_path_factory.mktemp("cli") / "store"
-    done = run("train", DATA, "--store", folder, *SMALL, *NETWORK, "--measure", "1", "--json")
-    assert done.status == 0, done.err
-    result = json.loads(done.out)
+    completed = run("train", DATA, "--store", folder, *SMALL, *NETWORK, "--measure", "1", "--json")
+    assert completed.status == 0, completed.err
+    result = json.loads(completed.out)
     assert set(result["models"]) == {"markov", "popularity", "gru4rec"}
     return folder

@@ -1,4 +1,4 @@
-"""Files that commands read: what is wrong with them, and how large they may be."""
+"""Malformed and large data files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 from dagrec.data.formats import FORMATS
-from tests.cli.commands import (
-    Run,
-    check_refused,
-    native,
-)
+from tests.cli.commands import Run, assert_fails, native
 
 MALFORMED: dict[str, tuple[str | bytes, list[str]]] = {
     "empty": ("", ["found it empty"]),
@@ -32,7 +28,10 @@ MALFORMED: dict[str, tuple[str | bytes, list[str]]] = {
     "no links": ('{"nodes": [{"id": 1}]}', ["needs 'links'"]),
     "no nodes": ('{"nodes": [], "links": []}', ["at least one node"]),
     "id used twice": (native('{"id": 1}, {"id": "1"}', ""), ["node '1'", "found it twice"]),
-    "dangling link": (native(links='{"source": "t", "target": "x"}'), ["'t' -> 'x'", "which does not exist"]),
+    "dangling link": (
+        native(links='{"source": "t", "target": "x"}'),
+        ["'t' -> 'x'", "which does not exist"],
+    ),
     "no source": (native(links='{"target": "a"}'), ["link 1: source", "found nothing"]),
     "cycle": (native(links='{"source": "a", "target": "a"}'), ["closes a cycle", "--on-cycle break"]),
     "NaN": (native('{"id": NaN}', ""), ["must be finite", "found NaN"]),
@@ -42,67 +41,65 @@ MALFORMED: dict[str, tuple[str | bytes, list[str]]] = {
     "deep": ("[" * 100_000, ["nested too deeply"]),
     "deep inside": (native('{"id": ' + "[" * 990 + "]" * 990 + "}", ""), ["composition"]),
     "bad time": (native('{"id": 1, "start_time": "noon"}', ""), ["start_time", "ISO 8601", "noon"]),
-    "nothing to learn": (native(links=""), []),
+    "no examples": (native(links=""), []),
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MALFORMED if kind != "nothing to learn"])
-def test_a_malformed_file_is_one_clear_line_and_status_1(kind: str, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in MALFORMED if kind != "no examples"])
+def test_malformed_file_gives_one_error_line_and_status_1(kind: str, run: Run, tmp_path: Path) -> None:
     content, texts = MALFORMED[kind]
     file = tmp_path / "data.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    done = run("inspect", file)
-    check_refused(done, 1, str(file), *texts)
-    assert done.seconds < 5
+    completed = run("inspect", file)
+    assert_fails(completed, 1, str(file), *texts)
+    assert completed.seconds < 5
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "bench"])
-def test_data_without_anything_to_learn_are_refused(command: str, run: Run, tmp_path: Path) -> None:
+def test_data_without_examples_fail(command: str, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     file.write_text(native(links=""))
-    more = ["--store", tmp_path / "store"] if command == "train" else []
-    done = run(command, file, "--model", "markov", *more)
-    check_refused(done, 1, "training needs compositions in which a service follows a node")
+    options = ["--store", tmp_path / "store"] if command == "train" else []
+    completed = run(command, file, "--model", "markov", *options)
+    assert_fails(completed, 1, "training needs compositions in which a service follows a node")
     assert not (tmp_path / "store").exists()
 
 
-def test_a_file_of_100_mb_is_refused_by_its_size_and_read_within_seconds_when_allowed(
-    run: Run, tmp_path: Path
-) -> None:
+def test_file_size_is_limited(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     with file.open("wb") as sparse:
         sparse.truncate(100_000_000)
-    done = run("inspect", file)
-    check_refused(done, 1, str(file), "a file may have 64 MB, found 100.0 MB", "--max-mb")
-    assert done.seconds < 2
-    done = run("inspect", file, "--max-mb", "200")
-    check_refused(done, 1, str(file), "known format")
-    assert done.seconds < 10
+    completed = run("inspect", file)
+    assert_fails(completed, 1, str(file), "a file may have 64 MB, found 100.0 MB", "--max-mb")
+    assert completed.seconds < 2
+    completed = run("inspect", file, "--max-mb", "200")
+    assert_fails(completed, 1, str(file), "known format")
+    assert completed.seconds < 10
 
 
-def test_one_very_long_line_is_refused_within_seconds(run: Run, tmp_path: Path) -> None:
+def test_very_long_line_fails_within_seconds(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     file.write_bytes(b'{"nodes": "' + b"a" * 50_000_000)
-    done = run("inspect", file)
-    check_refused(done, 1, str(file), "not JSON at line 1")
-    assert done.seconds < 10
+    completed = run("inspect", file)
+    assert_fails(completed, 1, str(file), "not JSON at line 1")
+    assert completed.seconds < 10
 
 
-@pytest.mark.parametrize("place", ["nowhere.json", "empty folder", "/dev/null"])
-def test_a_place_without_data_is_refused(place: str, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["missing.json", "empty folder", "/dev/null"])
+def test_path_without_data_fails(place: str, run: Run, tmp_path: Path) -> None:
     path = tmp_path / place
     if place == "empty folder":
         path.mkdir()
-    check_refused(run("inspect", path), 1, str(path), "found n")
+    assert_fails(run("inspect", path), 1, str(path), "found n")
 
 
-def test_skipping_goes_on_and_counts(run: Run, tmp_path: Path) -> None:
+def test_on_error_skip_counts_skipped_compositions(run: Run, tmp_path: Path) -> None:
     lines = [native()[1:-1], "{", native(links='{"source": "t", "target": "x"}')[1:-1], native()[1:-1]]
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join(lines))
     result = json.loads(run("inspect", file, "--on-error", "skip", "--json").out)
     assert (result["compositions"], result["skipped"]) == (2, 2)
     assert result["skipped_by_rule"] == {"dangling-link": 1, "not-json": 1}
-    shown = run("inspect", file, "--on-error", "skip")
-    assert shown.status == 0
-    assert [line.startswith("skipped: ") for line in shown.err.splitlines()] == [True, True]
+    completed = run("inspect", file, "--on-error", "skip")
+    assert completed.status == 0
+    assert [line.startswith("skipped: ") for line in completed.err.splitlines()] == [True, True]

@@ -10,7 +10,7 @@ import pytest
 
 import dagrec
 from dagrec.config import load_config
-from tests.cli.commands import Run, check_refused
+from tests.cli.commands import Run, assert_fails
 
 QUICK = ("--trials", "4", "--parts", "1")
 
@@ -97,7 +97,7 @@ def test_tune_keeps_how_the_data_are_read(run: Run, tmp_path: Path) -> None:
 def test_tune_refuses_in_one_line(
     options: tuple[str, ...], status: int, texts: tuple[str, ...], run: Run, small: Path
 ) -> None:
-    check_refused(run("tune", small, *options, *QUICK), status, *texts)
+    assert_fails(run("tune", small, *options, *QUICK), status, *texts)
 
 
 @pytest.mark.parametrize("option", ["--trials=0", "--trials=10001", "--parts=51", "--share=1"])

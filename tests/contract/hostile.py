@@ -39,7 +39,7 @@ NAMES = (
 FIELDS: dict[str, tuple[Json, ...]] = {
     "at": ("n0", "n1", 0, -1, "nowhere", True, 10**30, "\ud800"),
     "k": (1, 1000, 0, 1001, -5, 2.0, 2.5, "3", 10**400, True, float("nan")),
-    "model": ("markov", "gru4rec", "nobody", "", "../markov", "__class__", 0),
+    "model": ("markov", "gru4rec", "unknown", "", "../markov", "__class__", 0),
     "models": ("all", ["markov"], ["markov"] * 100, ["markov"] * 101, [], "every", ["markov", None]),
     "mask": ("observed", "soft", "none", "catalogue", "hard", ""),
     "time": (0, -1e12, 1e13, "2024-02-30", "2024-01-01T00:00:00Z", float("inf"), "", True),

@@ -18,7 +18,7 @@ from dagrec.data.formats import FORMATS
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.experiment import ALL_PROTOCOLS
 from dagrec.models.registry import MODELS
-from tests.consoles import command, python
+from tests.processes import command, python
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -68,10 +68,10 @@ def check_console(page: str, folder: Path, less: Mapping[str, Sequence[str]]) ->
         program, *arguments = shlex.split(line)
         assert program == "dagrec", f"{line}: only dagrec's own commands stand in console blocks"
         arguments += [option for words in less if words in line for option in less[words]]
-        done = command(*arguments, folder=folder)
-        assert done.status == 0, f"{line}\n{done.err}"
-        assert "Traceback" not in done.err
-        assert done.out, f"{line}: shows nothing"
+        completed = command(*arguments, folder=folder)
+        assert completed.status == 0, f"{line}\n{completed.err}"
+        assert "Traceback" not in completed.err
+        assert completed.out, f"{line}: shows nothing"
 
 
 def test_readme_commands_run_in_order(copy: Path) -> None:
@@ -97,9 +97,9 @@ def test_documented_commands_run_as_written(copy: Path) -> None:
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS)
 def test_documented_python_runs(block: str, copy: Path) -> None:
-    done = python(block, folder=copy)
-    assert done.status == 0, done.err
-    assert done.out
+    completed = python(block, folder=copy)
+    assert completed.status == 0, completed.err
+    assert completed.out
 
 
 def test_readme_is_short_and_shows_python_and_console() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -46,8 +47,36 @@ def test_from_paths_makes_a_chain_of_each_path() -> None:
     data = dagrec.from_paths([["table_1", "clean", "plot", "clean"], (7, "plot")])
     assert keys(data) == [["table_1", "clean", "plot", "clean"], ["7", "plot"]]
     assert data[0].links == (("1", "2"), ("2", "3"), ("3", "4"))
-    assert [composition.id for composition in data] == ["path-1", "path-2"]
-    assert all(node.is_service for composition in data for node in composition.nodes)
+    assert [composition.id for composition in data] == ["path-0", "path-1"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        ([["table_1", "clean", "plot", "clean"], (7, "plot")], {"clean", "plot"}),
+        ([["a", "b"], ["b", "c"]], {"b", "c"}),
+        ([["b", "c"], ["a", "b"]], {"b", "c"}),
+        ([["a", "a"]], {"a"}),
+        ([["a"], ["b"]], set()),
+        ([[1, 2], ["2", "3"], ["3", 1.0]], {"1", "2", "3"}),
+    ],
+    ids=["tables", "begins later", "begins earlier", "follows itself", "alone", "numbers"],
+)
+def test_from_paths_takes_for_services_what_follows_another_key(paths: Any, expected: set[str]) -> None:
+    data = dagrec.from_paths(paths)
+    nodes = [node for composition in data for node in composition.nodes]
+    assert {node.key for node in nodes if node.is_service} == expected
+    assert all(node.kind == ("service" if node.key in expected else "data") for node in nodes)
+    assert data.report.notes == {}
+
+
+@pytest.mark.parametrize("services", [["table", "new"], lambda key: key in ("table", "new"), []])
+def test_from_paths_asks_nobody_else_where_services_are_given(services: Any) -> None:
+    paths = [["table", "clean", "plot"], ["new"]]
+    data = dagrec.from_paths(paths, services=services)
+    kinds = {node.key: node.kind for composition in data for node in composition.nodes}
+    begins = "data" if services == [] else "service"
+    assert kinds == {"table": begins, "clean": "data", "plot": "data", "new": begins}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +107,7 @@ def test_from_paths_knows_services_from_data(services: Any) -> None:
 def test_from_paths_counts_services_that_no_path_has() -> None:
     data = dagrec.from_paths([["a", "b"]], services=["b", "clena", "plto"])
     assert data.report.notes == {"services that no path has": 2}
-    assert "note: 2 services that no path has" in repr(data)
+    assert repr(data).splitlines()[-1] == "note: services that no path has: 2"
 
 
 def test_from_paths_lets_errors_of_a_users_own_function_through() -> None:
@@ -134,23 +163,23 @@ def test_from_paths_takes_owners_and_times_from_any_iterable() -> None:
         ("abc", ("paths", 'found "abc"')),
         ({"a": ["b"]}, ("paths", "found dict")),
         ([], ("at least one composition", "found none", "give it some")),
-        ([["a"], []], ("path 2", "at least one key", "found none", "leave it out")),
-        ([["a"], None], ("path 2", "list of node keys", "found nothing", "write ['a', 'b']")),
-        (["ab"], ("path 1", "list of node keys", 'found "ab"')),
-        ([b"ab"], ("path 1", "found bytes")),
-        ([{"a", "b"}], ("path 1", "found set")),
-        ([np.array("a")], ("path 1", 'found "a"')),
-        ([["a", None]], ("path 1: key 2", "text or an integer", "found nothing", "fill it in")),
-        ([["a", float("nan")]], ("path 1: key 2", "found nothing")),
-        ([["a", pd.NA]], ("path 1: key 2", "found nothing")),
-        ([["a", ""]], ("path 1: key 2", "non-empty", 'found ""')),
-        ([[1.5]], ("path 1: key 1", "found 1.5", "write it as text")),
-        ([[True]], ("path 1: key 1", "found true")),
-        ([[["a"]]], ("path 1: key 1", "found list")),
-        ([np.array([["a"], ["b"]])], ("path 1: key 1", "found list")),
-        ([["\ud800"]], ("path 1: key 1", "\\ud800")),
-        ([[10**5000]], ("path 1: key 1", "found an integer of")),
-        ([10**5000], ("path 1", "found an integer of")),
+        ([["a"], []], ("paths[1]", "at least one key", "found none", "leave it out")),
+        ([["a"], None], ("paths[1]", "list of node keys", "found nothing", "write ['a', 'b']")),
+        (["ab"], ("paths[0]", "list of node keys", 'found "ab"')),
+        ([b"ab"], ("paths[0]", "found bytes")),
+        ([{"a", "b"}], ("paths[0]", "found set")),
+        ([np.array("a")], ("paths[0]", 'found "a"')),
+        ([["a", None]], ("paths[0][1]", "text or an integer", "found nothing", "fill it in")),
+        ([["a", float("nan")]], ("paths[0][1]", "found nothing")),
+        ([["a", pd.NA]], ("paths[0][1]", "found nothing")),
+        ([["a", ""]], ("paths[0][1]", "non-empty", 'found ""')),
+        ([[1.5]], ("paths[0][0]", "found 1.5", "write it as text")),
+        ([[True]], ("paths[0][0]", "found true")),
+        ([[["a"]]], ("paths[0][0]", "found list")),
+        ([np.array([["a"], ["b"]])], ("paths[0][0]", "found list")),
+        ([["\ud800"]], ("paths[0][0]", "\\ud800")),
+        ([[10**5000]], ("paths[0][0]", "found an integer of")),
+        ([10**5000], ("paths[0]", "found an integer of")),
     ],
 )
 def test_from_paths_refuses_what_is_no_path(paths: Any, parts: tuple[str, ...]) -> None:
@@ -167,15 +196,15 @@ def test_from_paths_refuses_what_is_no_path(paths: Any, parts: tuple[str, ...]) 
         ({"owners": "xy"}, ("owners", "list", 'found "xy"')),
         ({"owners": 5}, ("owners", "list", "found 5")),
         ({"owners": {"a": 1, "b": 2}}, ("owners", "found dict")),
-        ({"owners": ["ann", 1.5]}, ("path 2: owner", "found 1.5")),
+        ({"owners": ["ann", 1.5]}, ("paths[1]: owner", "found 1.5")),
         ({"times": [1]}, ("times", "each of 2 paths", "found 1")),
         ({"times": 5}, ("times", "list", "found 5")),
-        ({"times": ["x", 1]}, ("path 1: time", "ISO 8601", 'found "x"', "correct it")),
-        ({"times": [1, True]}, ("path 2: time", "found true")),
-        ({"times": [float("inf"), 1]}, ("path 1: time", "found Infinity")),
-        ({"times": [10**5000, 1]}, ("path 1: time", "found an integer of")),
-        ({"times": [np.array([1, 2]), 1]}, ("path 1: time", "found ndarray")),
-        ({"times": [timedelta(1), 1]}, ("path 1: time", "found timedelta")),
+        ({"times": ["x", 1]}, ("paths[0]: time", "ISO 8601", 'found "x"', "correct it")),
+        ({"times": [1, True]}, ("paths[1]: time", "found true")),
+        ({"times": [float("inf"), 1]}, ("paths[0]: time", "found Infinity")),
+        ({"times": [10**5000, 1]}, ("paths[0]: time", "found an integer of")),
+        ({"times": [np.array([1, 2]), 1]}, ("paths[0]: time", "found ndarray")),
+        ({"times": [timedelta(1), 1]}, ("paths[0]: time", "found timedelta")),
         ({"services": "ab"}, ("services", "list of keys or a function", 'found "ab"')),
         ({"services": 5}, ("services", "found 5")),
         ({"services": [["a"]]}, ("services: a key", "found list")),
@@ -329,6 +358,9 @@ def test_from_dataframe_refuses_what_is_no_log(frame: Any, parts: tuple[str, ...
         ({"session_gap": "3", "time": "at"}, ("session_gap", "positive", "found '3'")),
         ({"session_gap": float("nan"), "time": "at"}, ("session_gap", "found nan")),
         ({"session_gap": True, "time": "at"}, ("session_gap", "found True")),
+        ({"session_gap": math.inf, "time": "at"}, ("session_gap", "positive", "found inf")),
+        ({"session_gap": 10**400, "time": "at"}, ("session_gap", "positive", "found 1000")),
+        ({"session_gap": 10**5000, "time": "at"}, ("session_gap", "positive", "found int too long")),
     ],
 )
 def test_from_dataframe_refuses_wrong_options(options: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -366,7 +398,7 @@ def test_from_networkx_reads_attributes_of_nodes_and_graph() -> None:
 
 def test_from_networkx_names_graphs_by_their_name_or_position() -> None:
     graphs = [graph(), graph(name="mine"), graph(id=0, name="other"), graph(name="")]
-    assert [c.id for c in dagrec.from_networkx(iter(graphs))] == ["graph-1", "mine", "0", "graph-4"]
+    assert [c.id for c in dagrec.from_networkx(iter(graphs))] == ["graph-0", "mine", "0", "graph-3"]
 
 
 def test_from_networkx_takes_nodes_of_any_kind() -> None:
@@ -388,7 +420,7 @@ def test_from_networkx_breaks_or_skips_cycles_and_counts_them() -> None:
     skipped = dagrec.from_networkx([circle, graph()], on_cycle="skip")
     assert keys(skipped) == [["a", "b"]]
     assert skipped.report.skipped == {"cycle": 1}
-    assert "graph 1" in skipped.report.problems[0]
+    assert "graphs[0]" in skipped.report.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -398,26 +430,29 @@ def test_from_networkx_breaks_or_skips_cycles_and_counts_them() -> None:
         (5, ("graphs", "networkx", "found 5")),
         ("abc", ("graphs", 'found "abc"')),
         ([], ("at least one composition", "found none")),
-        ([graph(), None], ("graph 2", "directed networkx graph", "found NoneType", "DiGraph")),
-        (nx.Graph([(1, 2)]), ("graph 1", "directed networkx graph", "found Graph", "networkx.DiGraph")),
-        ([graph(), nx.DiGraph()], ("graph 2", "at least one node", "found none")),
+        ([graph(), None], ("graphs[1]", "directed networkx graph", "found NoneType", "DiGraph")),
+        (
+            nx.Graph([(1, 2)]),
+            ("graphs[0]", "directed networkx graph", "found Graph", "networkx.DiGraph"),
+        ),
+        ([graph(), nx.DiGraph()], ("graphs[1]", "at least one node", "found none")),
         (
             nx.DiGraph([("a", "b"), ("b", "a")]),
-            ("graph 1", "'b' -> 'a'", "cycle"),
+            ("graphs[0]", "'b' -> 'a'", "cycle"),
         ),
-        (nx.DiGraph([("a", "a")]), ("graph 1", "'a' -> 'a'", "cycle")),
-        (nx.DiGraph([(1, "1")]), ("graph 1", "node '1'", "found it twice", "rename one")),
-        (nx.DiGraph([("", "a")]), ("graph 1", "a node", "non-empty", 'found ""')),
-        (nx.DiGraph([("\ud800", "a")]), ("graph 1", "a node", "\\ud800")),
-        (graph({"key": 1.5}), ("graph 1", "node 'a': key", "found 1.5")),
-        (graph({"key": ""}), ("graph 1", "node 'a': key", 'found ""')),
-        (graph({"kind": 3}), ("graph 1", "node 'a': kind", "must be text", "found 3")),
-        (graph({"text": ["x"]}), ("graph 1", "node 'a': text", "must be text", "found list")),
-        (graph({"time": "noon"}), ("graph 1", "node 'a': time", 'found "noon"')),
-        (graph(owner=1.5), ("graph 1", "owner", "found 1.5")),
-        (graph(time="noon"), ("graph 1", "time", 'found "noon"')),
-        (graph(id=[1]), ("graph 1", "id", "found list")),
-        (graph(name=np.array([1, 2])), ("graph 1", "id", "found ndarray")),
+        (nx.DiGraph([("a", "a")]), ("graphs[0]", "'a' -> 'a'", "cycle")),
+        (nx.DiGraph([(1, "1")]), ("graphs[0]", "node '1'", "found it twice", "rename one")),
+        (nx.DiGraph([("", "a")]), ("graphs[0]", "a node", "non-empty", 'found ""')),
+        (nx.DiGraph([("\ud800", "a")]), ("graphs[0]", "a node", "\\ud800")),
+        (graph({"key": 1.5}), ("graphs[0]", "node 'a': key", "found 1.5")),
+        (graph({"key": ""}), ("graphs[0]", "node 'a': key", 'found ""')),
+        (graph({"kind": 3}), ("graphs[0]", "node 'a': kind", "must be text", "found 3")),
+        (graph({"text": ["x"]}), ("graphs[0]", "node 'a': text", "must be text", "found list")),
+        (graph({"time": "noon"}), ("graphs[0]", "node 'a': time", 'found "noon"')),
+        (graph(owner=1.5), ("graphs[0]", "owner", "found 1.5")),
+        (graph(time="noon"), ("graphs[0]", "time", 'found "noon"')),
+        (graph(id=[1]), ("graphs[0]", "id", "found list")),
+        (graph(name=np.array([1, 2])), ("graphs[0]", "id", "found ndarray")),
     ],
 )
 def test_from_networkx_refuses_what_is_no_composition(graphs: Any, parts: tuple[str, ...]) -> None:
@@ -429,7 +464,7 @@ def test_from_networkx_refuses_what_is_no_composition(graphs: Any, parts: tuple[
 def test_from_networkx_says_what_was_skipped_where_nothing_is_left() -> None:
     with pytest.raises(DataError) as error:
         dagrec.from_networkx([nx.DiGraph([("a", "a")])] * 2, on_cycle="skip")
-    assert says(error, "at least one composition", "2 skipped", "graph 1", "cycle")
+    assert says(error, "at least one composition", "2 skipped", "graphs[0]", "cycle")
 
 
 @pytest.mark.parametrize("on_cycle", ["brek", None, 5, ["skip"]])

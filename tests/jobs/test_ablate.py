@@ -45,8 +45,8 @@ def study_file(folder: Path, repeats: int = 3, text: str = STUDY) -> Path:
 
 
 def command(study: Path, out: Path, processes: int = 1) -> list[str]:
-    words = ["ablate", str(DATA), "--config", str(study), "--out", str(out)]
-    return [sys.executable, "-m", "dagrec.cli", *words, "--processes", str(processes)]
+    arguments = ["ablate", str(DATA), "--config", str(study), "--out", str(out)]
+    return [sys.executable, "-m", "dagrec.cli", *arguments, "--processes", str(processes)]
 
 
 def without_seconds(out: Path) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def without_seconds(out: Path) -> dict[str, Any]:
     return result
 
 
-def test_variants_differ_from_the_base_in_what_they_say_only(tmp_path: Path) -> None:
+def test_variants_are_merged_into_base(tmp_path: Path) -> None:
     study = load_study(study_file(tmp_path))
     assert {name: run.models[name] for name, run in study.runs.items()} == {
         "order 8": {"recommender": "markov", "mu": 5.0},
@@ -66,7 +66,7 @@ def test_variants_differ_from_the_base_in_what_they_say_only(tmp_path: Path) -> 
     assert [run.mask.value for run in study.runs.values()] == ["observed", "observed", "none"]
 
 
-def test_variants_are_measured_on_the_same_splits(tmp_path: Path) -> None:
+def test_variants_are_evaluated_on_same_splits(tmp_path: Path) -> None:
     result = ablate(read(DATA), load_study(study_file(tmp_path)), tmp_path / "out")
     again = ablate(read(DATA), load_study(study_file(tmp_path)), tmp_path / "other")
     assert result["splits"] == again["splits"]
@@ -76,7 +76,7 @@ def test_variants_are_measured_on_the_same_splits(tmp_path: Path) -> None:
     assert result["models"]["no mask"]["metrics"]["ceiling"]["mean"] > 0.95
 
 
-def test_processes_do_not_change_the_result(tmp_path: Path) -> None:
+def test_result_does_not_depend_on_processes(tmp_path: Path) -> None:
     study = study_file(tmp_path)
     for processes in (1, 2):
         out = tmp_path / str(processes)
@@ -87,28 +87,28 @@ def test_processes_do_not_change_the_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "moment", [0.0, *(pytest.param(t / 10, marks=pytest.mark.slow) for t in range(1, 11))]
 )
-def test_killed_and_started_again_it_ends_with_the_same_result(tmp_path: Path, moment: float) -> None:
+def test_killed_study_is_resumed_with_same_result(tmp_path: Path, moment: float) -> None:
     study = study_file(tmp_path, repeats=10)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(study, whole), check=True, capture_output=True, timeout=120)
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    subprocess.run(command(study, uninterrupted), check=True, capture_output=True, timeout=120)
     process = subprocess.Popen(
-        command(study, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(study, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    runs = broken / "runs"
+    runs = killed / "runs"
     deadline = time.monotonic() + 60
     while not list(runs.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(moment)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {file: file.stat().st_mtime_ns for file in runs.glob("*.json")}
-    assert kept
-    subprocess.run(command(study, broken), check=True, capture_output=True, timeout=120)
-    assert without_seconds(broken) == without_seconds(whole)
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "finished runs were measured again"
+    finished = {file: file.stat().st_mtime_ns for file in runs.glob("*.json")}
+    assert finished
+    subprocess.run(command(study, killed), check=True, capture_output=True, timeout=120)
+    assert without_seconds(killed) == without_seconds(uninterrupted)
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished, "runs were repeated"
 
 
-def test_a_damaged_run_is_measured_again(tmp_path: Path) -> None:
+def test_damaged_run_is_repeated(tmp_path: Path) -> None:
     study = load_study(study_file(tmp_path))
     first = ablate(read(DATA), study, tmp_path / "out")
     run = next((tmp_path / "out" / "runs").glob("*.json"))
@@ -119,7 +119,7 @@ def test_a_damaged_run_is_measured_again(tmp_path: Path) -> None:
     ]
 
 
-def test_a_changed_plan_or_variant_never_meets_old_runs(tmp_path: Path) -> None:
+def test_changed_plan_or_variant_does_not_reuse_runs(tmp_path: Path) -> None:
     out = tmp_path / "out"
     ablate(read(DATA), load_study(study_file(tmp_path)), out)
     first = len(list((out / "runs").glob("*.json")))
@@ -129,10 +129,10 @@ def test_a_changed_plan_or_variant_never_meets_old_runs(tmp_path: Path) -> None:
     assert (first, second, len(list((out / "runs").glob("*.json")))) == (9, 18, 27)
 
 
-def test_results_tables_and_pictures_are_written(tmp_path: Path) -> None:
+def test_results_tables_and_plots_are_written(tmp_path: Path) -> None:
     result = ablate(read(DATA), load_study(study_file(tmp_path)), tmp_path / "out")
-    written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert written == {"runs", "results.json", "table.md", "accuracy.png", "ndcg.png", "macro_f1.png"}
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"runs", "results.json", "table.md", "accuracy.png", "ndcg.png", "macro_f1.png"}
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     lines = table(result).splitlines()
     assert len(lines) == 2 + len(result["models"])
@@ -144,21 +144,21 @@ def test_results_tables_and_pictures_are_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ("base.model.colour=1", "colour"),
-        ("base.model.recommender=nobody", "nobody"),
+        ("base.model.recommender=unknown", "unknown"),
         ("plan.repeats=0", "repeats"),
         ("plan.protocol=guess", "protocol"),
         ("base.colour=1", "colour"),
         ("colour=1", "colour"),
     ],
 )
-def test_what_does_not_exist_is_named(tmp_path: Path, change: str, message: str) -> None:
+def test_unknown_key_or_value_is_named(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_study(study_file(tmp_path), [change])
 
 
-def test_variants_must_read_the_same_examples(tmp_path: Path) -> None:
+def test_variants_must_have_same_examples(tmp_path: Path) -> None:
     text = STUDY + '\n[variants."links"]\nexamples.form = "links"\n'
-    with pytest.raises(ConfigError, match="same examples"):
+    with pytest.raises(ConfigError, match="same read, examples and seed"):
         load_study(study_file(tmp_path, text=text))
 
 

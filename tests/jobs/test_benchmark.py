@@ -19,21 +19,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return read(file)
 
 
-def test_fitting_and_answering_of_each_model_are_timed(data: Dataset) -> None:
-    told: list[str] = []
+def test_fit_and_score_are_timed_for_each_model(data: Dataset) -> None:
+    labels: list[str] = []
     small = ["gru4rec.epochs=2", "gru4rec.hidden=8", "gru4rec.embedding=8", "gru4rec.layers=1"]
     config = load_config(models=["popularity", "gru4rec"], overrides=small)
-    result = benchmark(data, config, advance=told.append)
-    assert told == ["popularity", "gru4rec"]
+    result = benchmark(data, config, advance=labels.append)
+    assert labels == ["popularity", "gru4rec"]
     for name, epochs in (("popularity", 0), ("gru4rec", 2)):
-        found = result["models"][name]
-        assert found["fit_seconds"] > 0
-        assert 0 < found["microseconds_in_batch"] < found["microseconds_alone"]
-        assert found["epochs"] == epochs
-        assert found["parameters"] > 0
+        times = result["models"][name]
+        assert times["fit_seconds"] > 0
+        assert 0 < times["microseconds_in_batch"] < times["microseconds_alone"]
+        assert times["epochs"] == epochs
+        assert times["parameters"] > 0
     assert json.loads(json.dumps(result)) == result
 
 
-def test_there_must_be_a_model(data: Dataset) -> None:
+def test_benchmark_needs_a_model(data: Dataset) -> None:
     with pytest.raises(ConfigError, match="there must be a model to time, found none"):
         benchmark(data, load_config())

@@ -19,11 +19,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from dagrec.jobs.doctor import CORE, check, doctor, memory, status
-from tests.consoles import Done, command, python
+from tests.processes import Completed, command, python
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ABSENT = "dagrec-test-nobody-has-this"
+ABSENT = "dagrec-test-does-not-exist"
 OTHER_SYSTEM = "linux" if sys.platform == "win32" else "win32"
 PIP = f"{shlex.quote(sys.executable)} -m pip install "
 
@@ -32,7 +32,7 @@ PIP = f"{shlex.quote(sys.executable)} -m pip install "
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found", "expected"),
+    ("specifier", "installed", "expected"),
     [
         ("", "0.0.1", "ok"),
         ("", "1.0rc1", "ok"),
@@ -66,11 +66,11 @@ PIP = f"{shlex.quote(sys.executable)} -m pip install "
         ("~=2.13", "3.0", "too new"),
     ],
 )
-def test_versions_are_held_against_the_bounds(wanted: str, found: str | None, expected: str) -> None:
-    assert status(SpecifierSet(wanted), found) == expected
+def test_status_of_installed_version(specifier: str, installed: str | None, expected: str) -> None:
+    assert status(SpecifierSet(specifier), installed) == expected
 
 
-def test_parts_are_checked_one_by_one_and_told_how_to_complete_them() -> None:
+def test_check_lists_packages_and_install_command_of_each_part() -> None:
     texts = [
         "numpy>=1.26",
         "rich>=13",
@@ -95,30 +95,30 @@ def test_parts_are_checked_one_by_one_and_told_how_to_complete_them() -> None:
     assert parts["serve"]["packages"] == []
 
 
-def test_no_requirements_are_a_complete_core() -> None:
+def test_core_without_requirements_is_complete() -> None:
     assert check([], [], {}) == {CORE: {"complete": True, "command": None, "packages": []}}
 
 
 # This installation
 
 
-def test_every_dependency_of_the_project_is_looked_up() -> None:
+def test_doctor_checks_every_dependency_of_project() -> None:
     result = doctor()
-    wanted = {CORE: PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
-    assert list(result["parts"]) == list(wanted)
-    for part, texts in wanted.items():
+    expected = {CORE: PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    assert list(result["parts"]) == list(expected)
+    for part, texts in expected.items():
         rows = result["parts"][part]["packages"]
-        expected = [Requirement(text) for text in texts]
-        here = [r.name for r in expected if r.marker is None or r.marker.evaluate()]
-        assert [row["package"] for row in rows] == here
+        requirements = [Requirement(text) for text in texts]
+        names = [r.name for r in requirements if r.marker is None or r.marker.evaluate()]
+        assert [row["package"] for row in rows] == names
         for row in rows:
-            assert row["status"] == "ok", f"{row}: the tests run where everything is installed"
+            assert row["status"] == "ok", f"{row}: the tests need all packages"
             assert row["found"] == metadata.version(row["package"])
         assert result["parts"][part]["complete"]
     assert result["dagrec"] == PROJECT["version"]
 
 
-def test_the_machine_is_described() -> None:
+def test_doctor_describes_machine() -> None:
     result = doctor()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["python"] == sys.version.split()[0]
@@ -134,13 +134,13 @@ def test_the_machine_is_described() -> None:
     assert all(gpu["about"] and gpu["memory"] > 0 for gpu in gpus)
 
 
-def test_memory_is_told_with_and_without_the_kernels_account(tmp_path: Path) -> None:
-    account = tmp_path / "meminfo"
-    account.write_text("MemTotal:       2000 kB\nMemFree:    1 kB\nMemAvailable:   1500 kB\nPages: 7\n")
-    assert memory(account) == (2000 * 1024, 1500 * 1024)
-    account.write_text("Pages: 7\n")
-    assert memory(account) == (None, None)
-    total, free = memory(tmp_path / "nowhere")
+def test_memory_with_and_without_meminfo(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       2000 kB\nMemFree:    1 kB\nMemAvailable:   1500 kB\nPages: 7\n")
+    assert memory(meminfo) == (2000 * 1024, 1500 * 1024)
+    meminfo.write_text("Pages: 7\n")
+    assert memory(meminfo) == (None, None)
+    total, free = memory(tmp_path / "missing")
     assert total
     assert free
     assert 0 < free <= total
@@ -152,18 +152,18 @@ def test_memory_is_told_with_and_without_the_kernels_account(tmp_path: Path) -> 
 
 
 def install(folder: Path, requirements: Sequence[str]) -> None:
-    """dagrec in a folder, with metadata that require this."""
+    """Install dagrec in a folder, with metadata that contain these requirements."""
     (folder / "dagrec").symlink_to(ROOT / "dagrec")
-    about = folder / "dagrec-7.0.dist-info"
-    about.mkdir()
+    dist_info = folder / "dagrec-7.0.dist-info"
+    dist_info.mkdir()
     lines = ["Metadata-Version: 2.1", "Name: dagrec", "Version: 7.0"]
     lines += [f"Provides-Extra: {extra}" for extra in PROJECT["optional-dependencies"]]
     lines += [f"Requires-Dist: {text}" for text in requirements]
-    (about / "METADATA").write_text("\n".join(lines) + "\n")
+    (dist_info / "METADATA").write_text("\n".join(lines) + "\n")
 
 
-def elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
-    """The job in an interpreter that has this folder, packaging and the standard library."""
+def doctor_in(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the job with only this folder, packaging and the standard library."""
     (folder / "packaging").symlink_to(Path(packaging.__file__).parent)
     code = (
         f"import sys; sys.path.append({str(folder)!r})\n"
@@ -173,11 +173,11 @@ def elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=folder)
 
 
-def test_where_nothing_is_installed_all_is_missing(tmp_path: Path) -> None:
+def test_all_packages_are_missing_without_site_packages(tmp_path: Path) -> None:
     install(tmp_path, metadata.requires("dagrec") or [])
-    done = elsewhere(tmp_path)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    completed = doctor_in(tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    result = json.loads(completed.stdout)
     assert result["dagrec"] == "7.0"
     assert (result["devices"], result["threads"]) == ([], None)
     assert "No module named 'torch'" in result["torch_problem"]
@@ -187,36 +187,36 @@ def test_where_nothing_is_installed_all_is_missing(tmp_path: Path) -> None:
     assert result["parts"]["train"]["command"] == f"{PIP}'lightgbm>=4' 'scikit-learn>=1.5' 'torch>=2.3'"
 
 
-def test_a_torch_that_lacks_a_library_is_told_and_no_crash(tmp_path: Path) -> None:
+def test_torch_without_shared_library_is_reported(tmp_path: Path) -> None:
     install(tmp_path, [])
     (tmp_path / "torch.py").write_text("raise OSError('libgomp.so.1: cannot open shared object file')")
-    done = elsewhere(tmp_path)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    completed = doctor_in(tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    result = json.loads(completed.stdout)
     assert result["devices"] == []
     assert "libgomp.so.1" in result["torch_problem"]
 
 
-def test_a_folder_that_is_not_installed_is_refused(tmp_path: Path) -> None:
+def test_doctor_needs_installed_package(tmp_path: Path) -> None:
     (tmp_path / "dagrec").symlink_to(ROOT / "dagrec")
-    done = elsewhere(tmp_path)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert "DagrecError: dagrec: must be installed" in last
+    completed = doctor_in(tmp_path)
+    assert completed.returncode == 1
+    last = completed.stderr.splitlines()[-1]
+    assert "DagrecError: dagrec: must be an installed package" in last
     assert "pip install -e ." in last
 
 
 # The command
 
 
-def shown(done: Done) -> str:
-    return re.sub(r" +", " ", done.out)
+def squeeze(completed: Completed) -> str:
+    return re.sub(r" +", " ", completed.out)
 
 
-def test_the_command_shows_the_machine_and_every_package(tmp_path: Path) -> None:
-    done = command("doctor", folder=tmp_path)
-    assert (done.status, done.err) == (0, "")
-    text = shown(done)
+def test_command_shows_machine_and_packages(tmp_path: Path) -> None:
+    completed = command("doctor", folder=tmp_path)
+    assert (completed.status, completed.err) == (0, "")
+    text = squeeze(completed)
     assert f"python {sys.version.split()[0]}" in text
     assert re.search(r"memory free \d+\.\d GB", text)
     assert re.search(r"^cpu .* GB (yes|no|-)$", text, re.MULTILINE)
@@ -225,39 +225,37 @@ def test_the_command_shows_the_machine_and_every_package(tmp_path: Path) -> None
         assert re.search(rf"^{part} ", text, re.MULTILINE)
 
 
-def test_the_command_writes_json_alone(tmp_path: Path) -> None:
-    done = command("doctor", "--json", folder=tmp_path)
-    assert (done.status, done.err) == (0, "")
-    result = json.loads(done.out)
-    here: Mapping[str, Any] = doctor()
-    assert result.keys() == here.keys()
-    assert result["parts"] == here["parts"]
+def test_command_prints_only_json(tmp_path: Path) -> None:
+    completed = command("doctor", "--json", folder=tmp_path)
+    assert (completed.status, completed.err) == (0, "")
+    result = json.loads(completed.out)
+    expected: Mapping[str, Any] = doctor()
+    assert result.keys() == expected.keys()
+    assert result["parts"] == expected["parts"]
 
 
-def command_elsewhere(folder: Path, requirements: Sequence[str], *arguments: str) -> Done:
-    """The command with metadata of another dagrec in front of the real ones."""
+def command_with_requirements(folder: Path, requirements: Sequence[str], *arguments: str) -> Completed:
+    """Run the command with metadata that contain these requirements."""
     install(folder, requirements)
     (folder / "dagrec").unlink()
     code = f"import sys; sys.path.insert(0, {str(folder)!r}); sys.argv = {['dagrec', *arguments]!r}\n"
     return python(f"{code}from dagrec.cli import main; main()", folder=folder)
 
 
-def test_a_missing_extra_is_a_note(tmp_path: Path) -> None:
+def test_missing_extra_is_a_note(tmp_path: Path) -> None:
     requirements = ["numpy>=1", f'{ABSENT}>=1; extra == "viz"']
-    done = command_elsewhere(tmp_path, requirements, "doctor")
-    assert done.status == 0
-    assert f"viz {ABSENT} >=1 - missing" in shown(done)
-    assert done.err == f"note: viz is not complete; {PIP}'{ABSENT}>=1'\n"
+    completed = command_with_requirements(tmp_path, requirements, "doctor")
+    assert completed.status == 0
+    assert f"viz {ABSENT} >=1 - missing" in squeeze(completed)
+    assert completed.err == f"note: viz is incomplete; {PIP}'{ABSENT}>=1'\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]], ids=str)
-def test_an_incomplete_core_is_shown_and_fails_the_command(
-    arguments: Sequence[str], tmp_path: Path
-) -> None:
-    done = command_elsewhere(tmp_path, ["numpy>=99"], "doctor", *arguments)
-    assert done.status == 1
-    assert done.err == f"dagrec: the core is not complete; {PIP}'numpy>=99'\n"
+def test_incomplete_core_fails_the_command(arguments: Sequence[str], tmp_path: Path) -> None:
+    completed = command_with_requirements(tmp_path, ["numpy>=99"], "doctor", *arguments)
+    assert completed.status == 1
+    assert completed.err == f"dagrec: the core is incomplete; {PIP}'numpy>=99'\n"
     if arguments:
-        assert json.loads(done.out)["parts"][CORE]["packages"][0]["status"] == "too old"
+        assert json.loads(completed.out)["parts"][CORE]["packages"][0]["status"] == "too old"
     else:
-        assert re.search(r"core numpy >=99 \S+ too old", shown(done))
+        assert re.search(r"core numpy >=99 \S+ too old", squeeze(completed))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,108 +27,105 @@ WORLD = everything().data
 QUICK = ["gru4rec.epochs=2", "gru4rec.hidden=4", "gru4rec.embedding=4"]
 
 
-def bundle_of(store: Path, champion: str, *names: str) -> Bundle:
+def publish(store: Path, champion: str, *names: str) -> Bundle:
     options: dict[str, dict[str, object]] = {
         name: {} if name == "markov" else {"epochs": 2} for name in names
     }
     models = {name: Fitted(create(name, options[name]).fit(WORLD), WORLD.graph) for name in names}
     evidence = Evidence.of(WORLD.examples, WORLD.vocabulary)
-    data = {"fingerprint": "of the data"}
+    data = {"fingerprint": "data fingerprint"}
     Store(store).publish(Bundle.of(models, evidence, champion=champion, data=data, config={}))
     return Store(store).load()
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return bundle_of(tmp_path_factory.mktemp("store"), "lightgcn", "markov", "lightgcn", "gru4rec")
+    return publish(tmp_path_factory.mktemp("store"), "lightgcn", "markov", "lightgcn", "gru4rec")
 
 
-def test_the_file_holds_plain_arrays_of_all_that_is_known(bundle: Bundle, tmp_path: Path) -> None:
+def test_file_contains_arrays_of_all_nodes(bundle: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "new" / "vectors"
     Embeddings.of(bundle, "gru4rec").write(file)
-    words = WORLD.vocabulary
-    with np.load(file, allow_pickle=False) as found:
-        assert found["keys"].tolist() == [*words.services, *words.others]
-        assert found["kinds"].tolist() == ["service"] * len(words.services) + ["other"] * len(
-            words.others
+    vocabulary = WORLD.vocabulary
+    with np.load(file, allow_pickle=False) as arrays:
+        assert arrays["keys"].tolist() == [*vocabulary.services, *vocabulary.others]
+        assert arrays["kinds"].tolist() == ["service"] * len(vocabulary.services) + ["other"] * len(
+            vocabulary.others
         )
         vectors = bundle.models["gru4rec"].recommender.embeddings()
-        assert np.array_equal(found["nodes"], vectors["nodes"])
-        assert np.array_equal(found["services"], vectors["services"])
-        assert str(found["model"]) == str(found["recommender"]) == "gru4rec"
-        assert str(found["version"]) == bundle.version
-        assert str(found["data_fingerprint"]) == "of the data"
-        assert str(found["vocabulary_fingerprint"]) == words.fingerprint
-        assert str(found["graph_fingerprint"]) == WORLD.graph.fingerprint
+        assert np.array_equal(arrays["nodes"], vectors["nodes"])
+        assert np.array_equal(arrays["services"], vectors["services"])
+        assert str(arrays["model"]) == str(arrays["recommender"]) == "gru4rec"
+        assert str(arrays["version"]) == bundle.version
+        assert str(arrays["data_fingerprint"]) == "data fingerprint"
+        assert str(arrays["vocabulary_fingerprint"]) == vocabulary.fingerprint
+        assert str(arrays["graph_fingerprint"]) == WORLD.graph.fingerprint
     assert zipfile.is_zipfile(file)
     assert [path.name for path in file.parent.iterdir()] == ["vectors"]
 
 
-def test_counts_are_examples_that_end_or_continue_at_a_node(bundle: Bundle) -> None:
-    found = Embeddings.of(bundle, None)
+def test_counts_are_examples_with_node_as_last_or_target(bundle: Bundle) -> None:
+    embeddings = Embeddings.of(bundle, None)
     expected = {
         key: sum((e.context.path[-1] == key) + (e.target == key) for e in WORLD.examples)
-        for key in found.keys
+        for key in embeddings.keys
     }
-    assert dict(zip(found.keys, found.counts, strict=True)) == expected
+    assert dict(zip(embeddings.keys, embeddings.counts, strict=True)) == expected
 
 
-def test_the_champion_is_meant_where_no_model_is_named(bundle: Bundle) -> None:
+def test_model_defaults_to_champion(bundle: Bundle) -> None:
     assert Embeddings.of(bundle, None).model == "lightgcn"
 
 
-def test_a_model_without_vectors_is_refused_and_those_with_them_named(bundle: Bundle) -> None:
+def test_model_without_embeddings_is_rejected_with_alternatives(bundle: Bundle) -> None:
     with pytest.raises(ConfigError) as error:
         Embeddings.of(bundle, "markov")
-    assert says(error, "'markov'", "no embeddings", "one of lightgcn, gru4rec")
+    assert says(error, "'markov'", "must have embeddings", "one of lightgcn, gru4rec")
 
 
-def test_where_no_model_has_vectors_the_way_out_is_named(tmp_path: Path) -> None:
+def test_bundle_without_embeddings_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        Embeddings.of(bundle_of(tmp_path, "markov", "markov"), None)
-    assert says(error, "'markov'", "trained by gradient")
+        Embeddings.of(publish(tmp_path, "markov", "markov"), None)
+    assert says(error, "'markov'", "by gradient descent")
 
 
-def test_a_picture_shows_the_most_frequent_nodes(bundle: Bundle) -> None:
-    found = Embeddings.of(bundle, "lightgcn")
-    few, everyone = found.points(5), found.points()
-    assert few.total == everyone.total == len(found.keys) == len(everyone.keys)
-    assert sorted(few.counts) == sorted(found.counts)[-5:]
-    places = [found.keys.index(key) for key in few.keys]
-    assert found.nodes is not None
-    assert np.array_equal(few.vectors, found.nodes[places])
-    assert few.kinds == tuple(found.kinds[place] for place in places)
+def test_points_are_the_most_frequent_nodes(bundle: Bundle) -> None:
+    embeddings = Embeddings.of(bundle, "lightgcn")
+    some, all_ = embeddings.points(5), embeddings.points()
+    assert some.total == all_.total == len(embeddings.keys) == len(all_.keys)
+    assert sorted(some.counts) == sorted(embeddings.counts)[-5:]
+    rows = [embeddings.keys.index(key) for key in some.keys]
+    assert embeddings.nodes is not None
+    assert np.array_equal(some.vectors, embeddings.nodes[rows])
+    assert some.kinds == tuple(embeddings.kinds[row] for row in rows)
 
 
-def test_a_model_of_services_alone_shows_these(bundle: Bundle) -> None:
-    whole = Embeddings.of(bundle, "gru4rec")
-    found = Embeddings(**{**vars(whole), "nodes": None})
-    assert found.services is not None
-    assert found.points().keys == WORLD.vocabulary.services
-    assert np.array_equal(found.points().vectors, found.services)
-    assert "nodes" not in found.arrays()
-    assert found.summary()["nodes"] is None
+def test_points_are_services_if_nodes_have_no_vectors(bundle: Bundle) -> None:
+    embeddings = replace(Embeddings.of(bundle, "gru4rec"), nodes=None)
+    assert embeddings.services is not None
+    assert embeddings.points().keys == WORLD.vocabulary.services
+    assert np.array_equal(embeddings.points().vectors, embeddings.services)
+    assert "nodes" not in embeddings.arrays()
+    assert embeddings.summary()["nodes"] is None
 
 
-def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(
-    bundle: Bundle, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    for place in (tmp_path / "file" / "vectors.npz", tmp_path):
+def test_write_error_names_path_and_leaves_no_files(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    for path in (tmp_path / "file" / "vectors.npz", tmp_path):
         with pytest.raises(DagrecError) as error:
-            Embeddings.of(bundle, None).write(place)
-        assert says(error, str(place), "cannot be written", "choose another place")
+            Embeddings.of(bundle, None).write(path)
+        assert says(error, str(path), "cannot be written", "choose another place")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_summary_has_the_mean_cosine_of_the_services(bundle: Bundle) -> None:
-    found = Embeddings.of(bundle, "gru4rec")
-    assert found.services is not None
-    assert found.summary()["service_cosine"] == mean_cosine(found.services)
-    assert found.summary()["services"] == list(found.services.shape)
+def test_summary_has_mean_cosine_of_services(bundle: Bundle) -> None:
+    embeddings = Embeddings.of(bundle, "gru4rec")
+    assert embeddings.services is not None
+    assert embeddings.summary()["service_cosine"] == mean_cosine(embeddings.services)
+    assert embeddings.summary()["services"] == list(embeddings.services.shape)
 
 
-def test_an_evaluation_has_the_mean_cosine_of_models_with_vectors() -> None:
+def test_evaluation_has_mean_cosine_of_services() -> None:
     config = load_config(models=["popularity", "gru4rec"], overrides=QUICK)
     result = evaluate(read(DATA), config, Plan(repeats=2))
     assert result["models"]["popularity"]["service_cosine"] is None

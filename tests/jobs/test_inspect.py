@@ -11,14 +11,14 @@ from dagrec.jobs.inspect import inspect
 
 
 def chain(*mids: int, owner: str | None = None, time: int | None = None) -> dict[str, Any]:
-    """A table, and services one after another."""
+    """A chain of a table and services."""
     nodes: list[dict[str, Any]] = [{"id": "t"}, *({"id": f"{i}", "mid": m} for i, m in enumerate(mids))]
     links = [{"source": a["id"], "target": b["id"]} for a, b in pairwise(nodes)]
     return {"nodes": nodes, "links": links, "owner": owner, "time": time}
 
 
 def diamonds(count: int) -> dict[str, Any]:
-    """That many diamonds in a row: 2 ** count paths, each with 2 * count services but the first."""
+    """A chain of ``count`` diamonds: 2 ** count paths, each with 2 * count links."""
     nodes: list[dict[str, Any]] = [{"id": "end-1", "mid": 1}]
     links = []
     for i in range(count):
@@ -29,15 +29,17 @@ def diamonds(count: int) -> dict[str, Any]:
     return {"nodes": nodes, "links": links}
 
 
-def counted(folder: Path, *documents: Any, **options: Any) -> dict[str, Any]:
+def inspect_documents(folder: Path, *documents: Any, **options: Any) -> dict[str, Any]:
     file = folder / "data.json"
     file.write_text(json.dumps(list(documents)))
-    reading = {name: options.pop(name) for name in list(options) if name in ReadOptions.model_fields}
-    return inspect(read(file, ReadOptions(**reading)), ExampleOptions(**options))
+    read_options = {
+        name: options.pop(name) for name in list(options) if name in ReadOptions.model_fields
+    }
+    return inspect(read(file, ReadOptions(**read_options)), ExampleOptions(**options))
 
 
-def test_a_chain_of_n_services_has_one_path_and_n_pairs(tmp_path: Path) -> None:
-    result = counted(tmp_path, chain(1, 2, 3), chain(2, 1))
+def test_counts_of_chains(tmp_path: Path) -> None:
+    result = inspect_documents(tmp_path, chain(1, 2, 3), chain(2, 1))
     expected = {
         "compositions": 2,
         "paths": 2,
@@ -56,9 +58,9 @@ def test_a_chain_of_n_services_has_one_path_and_n_pairs(tmp_path: Path) -> None:
     assert {name: result[name] for name in expected} == expected
 
 
-def test_paths_are_counted_exactly_and_sampled_when_there_are_too_many(tmp_path: Path) -> None:
+def test_paths_are_counted_exactly_and_sampled(tmp_path: Path) -> None:
     n = 60
-    result = counted(tmp_path, diamonds(n), max_paths=10)
+    result = inspect_documents(tmp_path, diamonds(n), max_paths=10)
     assert result["paths"] == 2**n
     assert result["pairs"] == 2**n * 2 * n
     assert result["paths_taken"] == 10
@@ -66,62 +68,61 @@ def test_paths_are_counted_exactly_and_sampled_when_there_are_too_many(tmp_path:
     assert result["examples"] == 10 * 2 * n
 
 
-def test_targets_count_services_that_something_feeds(tmp_path: Path) -> None:
-    """A service that begins a composition is a service, and no target."""
-    result = counted(tmp_path, diamonds(1) | {"links": []}, chain(7))
+def test_service_without_parents_is_not_a_target(tmp_path: Path) -> None:
+    result = inspect_documents(tmp_path, diamonds(1) | {"links": []}, chain(7))
     assert (result["services"], result["targets"], result["pairs"]) == (2, 1, 1)
     assert result["most_frequent_targets"] == {"service_7": 1}
 
 
-def test_cycles_are_counted_whatever_is_done_with_them(tmp_path: Path) -> None:
+def test_cycles_are_counted_if_broken_or_skipped(tmp_path: Path) -> None:
     cycle = chain(1, 2)
     cycle["links"].append({"source": "1", "target": "0"})
-    broken = counted(tmp_path, cycle, chain(3), on_cycle="break")
+    broken = inspect_documents(tmp_path, cycle, chain(3), on_cycle="break")
     assert (broken["compositions"], broken["cycles"], broken["links_dropped_for_cycles"]) == (2, 1, 1)
-    skipped = counted(tmp_path, cycle, chain(3), on_cycle="skip")
+    skipped = inspect_documents(tmp_path, cycle, chain(3), on_cycle="skip")
     assert (skipped["compositions"], skipped["cycles"], skipped["skipped"]) == (1, 1, 1)
     assert skipped["skipped_by_rule"] == {"cycle": 1}
     assert "closes a cycle" in skipped["problems"][0]
 
 
-def test_duplicates_are_compositions_with_the_same_keys_linked_the_same_way(tmp_path: Path) -> None:
+def test_duplicates_have_same_keys_and_links(tmp_path: Path) -> None:
     other_ids = json.loads(json.dumps(chain(1, 2)).replace('"0"', '"first"'))
-    assert counted(tmp_path, chain(1, 2), other_ids, chain(2, 1))["duplicates"] == 1
+    assert inspect_documents(tmp_path, chain(1, 2), other_ids, chain(2, 1))["duplicates"] == 1
 
 
-def test_owners_and_times_are_those_of_the_compositions(tmp_path: Path) -> None:
+def test_owners_and_times(tmp_path: Path) -> None:
     documents = [
         chain(1, owner="a", time=5),
         chain(1, owner="b", time=9),
         chain(1, owner="a"),
         chain(1),
     ]
-    result = counted(tmp_path, *documents)
+    result = inspect_documents(tmp_path, *documents)
     assert (result["owners"], result["first_time"], result["last_time"]) == (2, 5.0, 9.0)
-    nothing = counted(tmp_path, chain(1))
-    assert (nothing["owners"], nothing["first_time"], nothing["last_time"]) == (0, None, None)
+    result = inspect_documents(tmp_path, chain(1))
+    assert (result["owners"], result["first_time"], result["last_time"]) == (0, None, None)
 
 
-def test_a_folder_is_counted_by_file_and_format(tmp_path: Path) -> None:
+def test_folder_is_counted_by_file_and_format(tmp_path: Path) -> None:
     for name in ("b.json", "a.json"):
         (tmp_path / name).write_text(json.dumps(chain(1)))
-    (tmp_path / "notes.txt").write_text("left alone")
+    (tmp_path / "notes.txt").write_text("ignored")
     workflow = {"nodes": [{"name": "x", "type": "t.x"}, {"name": "y", "type": "t.y"}]}
     workflow |= {"connections": {"x": {"main": [[{"node": "y"}]]}}}
     (tmp_path / "c.json").write_text(json.dumps(workflow))
-    told: list[int] = []
-    result = inspect(read(tmp_path, advance=told.append), ExampleOptions())
+    counts: list[int] = []
+    result = inspect(read(tmp_path, advance=counts.append), ExampleOptions())
     assert (result["files"], result["ignored_files"]) == (3, 1)
     assert result["formats"] == {"native": 2, "n8n": 1}
-    assert sum(told) == result["compositions"] == 3
+    assert sum(counts) == result["compositions"] == 3
 
 
-def test_equal_data_have_equal_fingerprints(tmp_path: Path) -> None:
-    first = counted(tmp_path, chain(1, 2))
-    assert counted(tmp_path, chain(1, 2))["fingerprint"] == first["fingerprint"]
-    assert counted(tmp_path, chain(1, 3))["fingerprint"] != first["fingerprint"]
+def test_fingerprint_depends_on_data(tmp_path: Path) -> None:
+    first = inspect_documents(tmp_path, chain(1, 2))
+    assert inspect_documents(tmp_path, chain(1, 2))["fingerprint"] == first["fingerprint"]
+    assert inspect_documents(tmp_path, chain(1, 3))["fingerprint"] != first["fingerprint"]
 
 
-def test_every_count_can_be_written_as_json(tmp_path: Path) -> None:
-    result = counted(tmp_path, chain(1, owner="a", time=1))
+def test_result_is_json(tmp_path: Path) -> None:
+    result = inspect_documents(tmp_path, chain(1, owner="a", time=1))
     assert json.loads(json.dumps(result, allow_nan=False)) == result

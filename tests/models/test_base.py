@@ -149,7 +149,7 @@ def test_load_rejects_damaged_tensors(saved: Path, content: bytes | None) -> Non
         file.write_bytes(content)
     with pytest.raises(StoreError) as error:
         load(saved)
-    assert says(error, str(saved), "must be whole", "publish the bundle again")
+    assert says(error, str(saved), "must be readable", "publish the bundle again")
 
 
 @pytest.mark.parametrize(("prior", "shape"), [(None, "none"), (np.zeros(99), "(99,)")])

@@ -199,7 +199,7 @@ def test_invalid_composition_is_rejected_with_message(page: Browser, text: str) 
 def test_file_of_200_unknown_nodes_is_loaded_and_extended(page: Browser, tmp_path: Path) -> None:
     nodes = [{"id": i, "key": f"strange_{i}", "text": "kept"} for i in range(200)]
     links = [{"source": (i - 1) // 2, "target": i} for i in range(1, 200)]
-    document = {"owner": "somebody", "nodes": nodes, "links": links}
+    document = {"owner": "ann", "nodes": nodes, "links": links}
     path = tmp_path / "large.json"
     path.write_text(json.dumps(document))
     page.click("#open")

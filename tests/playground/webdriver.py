@@ -120,7 +120,7 @@ class Browser:
         self._act({"type": "key", "id": "keyboard", "actions": actions})
 
     def drag(self, *points: tuple[float, float]) -> None:
-        """Press the mouse at the first point, move over the others, and release. One point is a click."""
+        """Press the mouse at the first point, move over the others, release; one point is a click."""
         moves = [
             {"type": "pointerMove", "duration": 60, "x": round(x), "y": round(y)} for x, y in points
         ]

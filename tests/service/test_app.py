@@ -42,7 +42,9 @@ def assert_startup_error(done: subprocess.CompletedProcess[str], status: int, *t
 
 def test_serve_rejects_empty_store(tmp_path: Path) -> None:
     done = run_serve("--store", tmp_path)
-    assert_startup_error(done, 1, f"{tmp_path}: a store must contain a published bundle", "dagrec train")
+    assert_startup_error(
+        done, 1, f"{tmp_path}: a store must contain a published bundle", "dagrec train"
+    )
 
 
 def test_serve_rejects_damaged_bundle(small_store: Store) -> None:

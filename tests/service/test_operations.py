@@ -276,7 +276,7 @@ def test_model_and_bundle_details_equal_manifest(client: httpx2.Client, bundle: 
             bundle.manifest.vocabulary,
             bundle.manifest.graph,
         )
-    response = client.get("/models/nobody")
+    response = client.get("/models/unknown")
     assert response.status_code == 404
     assert "model must be one of" in response.json()["detail"]
     details = client.get("/bundle").json()

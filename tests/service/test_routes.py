@@ -86,7 +86,7 @@ def test_predict_with_all_models_equals_library(
 
 
 def test_batch_equals_library_in_order(client: httpx2.Client, bundle: Bundle) -> None:
-    requests = [*REQUESTS.values(), FORK, {"path": [], "model": "nobody"}]
+    requests = [*REQUESTS.values(), FORK, {"path": [], "model": "unknown"}]
     response = client.post("/predict/batch", json={"requests": requests})
     assert response.status_code == 200
     *answers, last = response.json()["answers"]

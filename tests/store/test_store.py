@@ -24,7 +24,7 @@ from dagrec.models.fitted import Fitted
 from dagrec.store.bundle import MANIFEST, Bundle, load_bundle
 from dagrec.store.store import DRAFT_PREFIX, Store
 from dagrec.training.data import TrainingData
-from tests.consoles import PROCESSES
+from tests.processes import PROCESSES
 
 
 def synthetic_bundle(seed: int) -> Bundle:

@@ -21,7 +21,7 @@ async def live() -> Health:
 
 @router.get("/health/ready", responses=problems())
 async def ready(holder: HolderDep) -> Health:
-    """A bundle is loaded, and its champion scores test contexts.
+    """A bundle is loaded, and its champion passes the self-check.
 
     `refused` describes a newer bundle that was refused: the service keeps the current one.
     """

@@ -147,7 +147,7 @@ async def server_live() -> ServerLive:
 
 @router.get("/health/ready", responses=_errors())
 async def server_ready(holder: HolderDep) -> ServerReady:
-    """A bundle is loaded, and its champion scores test contexts."""
+    """A bundle is loaded, and its champion passes the self-check."""
     await health.ready(holder)
     return ServerReady(ready=True)
 

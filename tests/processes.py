@@ -1,6 +1,6 @@
-"""Real processes at little cost: they are forked from one that has imported everything already.
+"""Run commands and scripts in processes that are forked from one with all imports.
 
-Starting an interpreter with dagrec takes a second, with torch three; a fork takes milliseconds.
+A fork takes milliseconds; starting an interpreter and importing torch takes three seconds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from dagrec import cli
 
 PROCESSES = multiprocessing.get_context("forkserver")
-# torch._dynamo, too: torch imports it when the first optimiser is made.
+# torch imports torch._dynamo with the first optimiser.
 PROCESSES.set_forkserver_preload(["pytest", "torch._dynamo", "dagrec.cli", "dagrec.jobs.evaluate"])
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a finished process left; ``status`` is negative where it had to be killed."""
+class Completed:
+    """The exit status and output of a process. ``status`` is negative if it was killed."""
 
     status: int | None
     out: str
@@ -30,31 +30,31 @@ class Done:
     seconds: float
 
 
-def run_process(body: Callable[..., None], arguments: Sequence[object], folder: Path) -> Done:
-    """Call ``body`` in a process of its own, working in ``folder``; it may take a minute."""
+def run_process(body: Callable[..., None], arguments: Sequence[object], folder: Path) -> Completed:
+    """Call ``body`` in a new process in ``folder``. It is killed after a minute."""
     outputs = [folder / ".stdout", folder / ".stderr"]
     start = time.perf_counter()
-    process = PROCESSES.Process(target=_redirected, args=(body, arguments, folder, outputs))
+    process = PROCESSES.Process(target=_run_redirected, args=(body, arguments, folder, outputs))
     process.start()
     process.join(60)
     process.kill()
     process.join()
     seconds = time.perf_counter() - start
     out, err = (file.read_bytes().decode() for file in outputs)
-    return Done(process.exitcode, out, err, seconds)
+    return Completed(process.exitcode, out, err, seconds)
 
 
-def command(*arguments: str | Path, folder: Path) -> Done:
-    """The console command."""
-    return run_process(_command, [str(argument) for argument in arguments], folder)
+def command(*arguments: str | Path, folder: Path) -> Completed:
+    """Run the command ``dagrec`` with arguments."""
+    return run_process(_run_command, [str(argument) for argument in arguments], folder)
 
 
-def python(code: str, folder: Path) -> Done:
-    """A script."""
-    return run_process(_python, [code], folder)
+def python(code: str, folder: Path) -> Completed:
+    """Run a Python script."""
+    return run_process(_run_script, [code], folder)
 
 
-def _redirected(
+def _run_redirected(
     body: Callable[..., None], arguments: Sequence[object], folder: Path, outputs: Sequence[Path]
 ) -> None:
     os.chdir(folder)
@@ -63,10 +63,10 @@ def _redirected(
     body(*arguments)
 
 
-def _command(*arguments: str) -> None:
+def _run_command(*arguments: str) -> None:
     sys.argv = ["dagrec", *arguments]
     cli.main()
 
 
-def _python(code: str) -> None:
+def _run_script(code: str) -> None:
     exec(compile(code, "script", "exec"), {"__name__": "__main__"})
