@@ -1,4 +1,4 @@
-"""Fixtures of every room."""
+"""Fixtures for tests of all packages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Before torch is imported: networks this small gain nothing from more threads, and on a busy machine
-# threads that wait for each other cost many times what they save.
+# Set before torch is imported. Small networks are not faster with more threads, and on a busy machine
+# they are much slower, because threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -28,47 +28,47 @@ ROOT = Path(__file__).parents[1]
 QUIET_CPU = Runtime("cpu", 1, progress=None)
 REAL = ROOT.parent / "shared" / "data"
 
-# The same cases in every run: a test fails for everybody or for nobody.
+# The same examples in every run, so that failures are reproducible.
 settings.register_profile("dagrec", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("dagrec")
 
 
 @pytest.fixture(scope="session")
 def bundled() -> Sequence[Composition]:
-    """The compositions that the project brings along."""
+    """The compositions in data/compositions.json."""
     return read(ROOT / "data" / "compositions.json").compositions
 
 
 @pytest.fixture(scope="session")
 def geoportal() -> Sequence[Composition]:
-    """Real compositions, which developers have beside their checkout and users do not."""
+    """Real compositions, which are not part of the repository."""
     file = REAL / "geoportal" / "compositions.json"
     if not file.exists():
-        pytest.skip(f"the real compositions of {file} are not part of the project")
+        pytest.skip(f"{file} is not part of the repository")
     return read(file).compositions
 
 
 @pytest.fixture(scope="session", params=["bundled", "geoportal"])
 def examples(request: pytest.FixtureRequest) -> tuple[Example, ...]:
-    """All examples of the project's own compositions, then of the real ones."""
+    """All examples of the bundled compositions, then of the real ones."""
     return extract(request.getfixturevalue(request.param))[0]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_cpu() -> Iterator[None]:
-    """Everything is trained on the CPU, and nothing shows its progress."""
+    """Train on the CPU, without progress."""
     with use_runtime(QUIET_CPU):
         yield
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with one bundle: every recommender on the bundled compositions, and a catalogue."""
+    """A store with one bundle of every recommender, trained on the bundled compositions."""
     from tests.contract.recommenders import quick_options
 
     config = load_config(changes={"models": {name: quick_options(name, 1) for name in MODELS}})
     catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
-    store = Store(tmp_path_factory.mktemp("every") / "store")
+    store = Store(tmp_path_factory.mktemp("all") / "store")
     data = ROOT / "data" / "compositions.json"
     train(read(data), store, config, Candidates(catalogue), measure=0)
     return store
@@ -76,7 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def bundle(store: Store) -> Bundle:
-    """That bundle."""
+    """The bundle in ``store``."""
     return store.load()
 
 

@@ -34,12 +34,12 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-def test_nothing_given_is_all_defaults() -> None:
+def test_load_config_without_arguments_has_defaults() -> None:
     assert load_config() == RunConfig()
     assert RunConfig().models == {}
 
 
-def test_a_file_is_a_run(file: Path) -> None:
+def test_load_config_from_file(file: Path) -> None:
     config = load_config(file)
     assert (config.seed, config.mask, config.examples.max_paths) == (3, MaskPolicy.SOFT, 7)
     assert list(config.models) == ["markov", "wide"]
@@ -48,7 +48,7 @@ def test_a_file_is_a_run(file: Path) -> None:
     assert config.recommender("wide", seed=9).seed == 9
 
 
-def test_changes_win_over_the_file_and_overrides_over_both(file: Path) -> None:
+def test_precedence_of_file_changes_and_overrides(file: Path) -> None:
     changes: dict[str, Any] = {"seed": 4, "mask": None, "examples": {"max_paths": 8, "seed": None}}
     config = load_config(file, changes=changes)
     assert (config.seed, config.mask, config.examples.max_paths) == (4, MaskPolicy.SOFT, 8)
@@ -56,12 +56,12 @@ def test_changes_win_over_the_file_and_overrides_over_both(file: Path) -> None:
     assert (config.seed, config.examples.max_paths) == (5, 9)
 
 
-def test_models_choose_labels_of_the_file_and_add_recommenders(file: Path) -> None:
+def test_models_select_labels_and_add_recommenders(file: Path) -> None:
     config = load_config(file, models=["popularity", "wide"])
     assert config.models == {"popularity": {}, "wide": {"recommender": "gru4rec", "hidden": 256}}
 
 
-def test_a_key_that_begins_with_a_label_belongs_to_its_model(file: Path) -> None:
+def test_override_with_label_prefix(file: Path) -> None:
     config = load_config(file, overrides=["wide.epochs=4", "models.markov.mu=2.5"])
     assert config.models["wide"]["epochs"] == 4
     assert config.models["markov"] == {"order": 2, "mu": 2.5}
@@ -84,25 +84,27 @@ def test_a_key_that_begins_with_a_label_belongs_to_its_model(file: Path) -> None
         (" x = 1 ", 1),
     ],
 )
-def test_a_value_is_toml_and_a_bare_word_is_a_text(text: str, value: object) -> None:
+def test_override_value_is_toml_or_string(text: str, value: object) -> None:
     values: dict[str, Any] = {}
     override(values, text)
     assert values == {"x": value}
 
 
-def test_every_mask_can_be_named_by_an_override() -> None:
+def test_override_mask() -> None:
     for mask in MaskPolicy:
         assert load_config(overrides=[f"mask={mask.value}"]).mask is mask
 
 
 @pytest.mark.parametrize("text", ["x", "", "=1", ".x=1", "x.=1", "x..y=1"])
-def test_what_is_no_override_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"an override must be key=value, found .*; e\.g\."):
+def test_invalid_override_is_rejected(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"an override must be key=value, found .*; write for example"
+    ):
         override({}, text)
 
 
-def test_a_value_has_no_keys_below_it() -> None:
-    with pytest.raises(ConfigError, match="seed is a value, and has no keys below it"):
+def test_value_in_place_of_table_is_rejected() -> None:
+    with pytest.raises(ConfigError, match="seed must be a table, found the value 3"):
         load_config(changes={"seed": 3}, overrides=["seed.x=1"])
     with pytest.raises(ConfigError, match=r"examples must be a table, found 5; write \[examples\]"):
         merge({"examples": 5}, {"examples": {"seed": 1}})
@@ -121,14 +123,14 @@ def test_a_value_has_no_keys_below_it() -> None:
         (["markov.ordre=3"], ["models.markov", "ordre", "Extra inputs are not permitted"]),
         (["markov.mu=nan"], ["models.markov", "mu", "finite"]),
         (["markov.mu=inf"], ["models.markov", "mu", "finite"]),
-        (["markov.recommender=nobody"], ["models.markov", "no recommender 'nobody'", *MODELS]),
+        (["markov.recommender=unknown"], ["models.markov", "no recommender 'unknown'", *MODELS]),
         (["markov.recommender=5"], ["models.markov", "5"]),
         (["models=5"], ["models", "5"]),
         (["models.markov=5"], ["markov", "5"]),
     ],
     ids=lambda value: " ".join(value) if "=" in value[0] else "",
 )
-def test_a_wrong_key_or_value_is_named(overrides: list[str], texts: list[str]) -> None:
+def test_invalid_key_or_value_is_named(overrides: list[str], texts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(models=["markov"], overrides=overrides)
     for text in texts:
@@ -141,13 +143,13 @@ def test_a_wrong_key_or_value_is_named(overrides: list[str], texts: list[str]) -
         (b"seed = ", ["must be TOML", "correct it"]),
         (b"\xff", ["must be TOML", "0xff"]),
         (b"sead = 1", ["sead", "Extra inputs are not permitted"]),
-        (b"[models.nobody]", ["models.nobody", "no recommender 'nobody'"]),
+        (b"[models.unknown]", ["models.unknown", "no recommender 'unknown'"]),
         (b"[examples]\nform = 5", ["examples.form", "found 5"]),
         (b"models = 5", ["models must be a table of labels, found 5"]),
         (b"[[models]]\norder = 1", ["models must be a table of labels"]),
     ],
 )
-def test_a_wrong_file_is_named(content: bytes, texts: list[str], tmp_path: Path) -> None:
+def test_invalid_file_error_has_details(content: bytes, texts: list[str], tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -156,30 +158,30 @@ def test_a_wrong_file_is_named(content: bytes, texts: list[str], tmp_path: Path)
         assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"[models.nobody]", b"sead = 1"])
-def test_every_error_of_a_file_names_the_file(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"[models.unknown]", b"sead = 1"])
+def test_invalid_file_error_names_file(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"run\.toml"):
         load_config(file)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
-        read_toml(tmp_path / "none.toml")
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml: cannot be read: No such file"):
+        read_toml(tmp_path / "missing.toml")
 
 
-def test_a_run_can_be_written_and_read_again(file: Path) -> None:
+def test_config_round_trips_through_json(file: Path) -> None:
     config = load_config(file)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-def test_a_run_is_frozen() -> None:
+def test_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().seed = 3
 
 
-def test_options_without_a_file_take_overrides_too() -> None:
+def test_make_options_with_overrides() -> None:
     options = make_options(WorldOptions, ["compositions=5", "predictability=1"])
     assert (options.compositions, options.predictability) == (5, 1)
     with pytest.raises(ConfigError, match=r"options: predictability: .*less than or equal to 1"):
@@ -187,6 +189,6 @@ def test_options_without_a_file_take_overrides_too() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_recommender_has_a_configuration_of_its_own(name: str) -> None:
+def test_recommender_config_has_defaults(name: str) -> None:
     config = load_config(models=[name])
     assert config.recommender(name).config == recommender_class(name).Config()

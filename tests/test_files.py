@@ -18,6 +18,7 @@ from tests.processes import Completed, run_process
 
 OLD, NEW = b"old", "new: \u00e9\n"
 NOBODY = 65534
+"""The id of an unprivileged user."""
 
 
 def names(folder: Path) -> list[str]:
@@ -35,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that other users may enter, unlike those of pytest."""
+    """A folder that other users can enter, unlike those of pytest."""
     folder = Path(tempfile.mkdtemp(prefix="dagrec-test-"))
     folder.chmod(0o755)
     yield folder
@@ -86,12 +87,12 @@ def test_replace_file_replaces_symbolic_link_to_itself(tmp_path: Path) -> None:
 def test_replace_file_writes_fifo_in_place(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    found: list[bytes] = []
-    reader = Thread(target=lambda: found.append(fifo.read_bytes()))
+    contents: list[bytes] = []
+    reader = Thread(target=lambda: contents.append(fifo.read_bytes()))
     reader.start()
     replace_file(fifo, NEW)
     reader.join(10)
-    assert found == [NEW.encode()]
+    assert contents == [NEW.encode()]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert names(tmp_path) == ["fifo"]
 
@@ -105,7 +106,7 @@ def test_replace_file_writes_to_dev_fd_of_open_pipe() -> None:
         assert pipe.read() == NEW.encode()
 
 
-def test_replace_file_refuses_folder(tmp_path: Path) -> None:
+def test_replace_file_rejects_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError):
         replace_file(tmp_path / "folder", NEW)
@@ -114,10 +115,10 @@ def test_replace_file_refuses_folder(tmp_path: Path) -> None:
 
 
 def replace_under_limits(path: Path, content: bytes, limits: dict[str, int]) -> None:
-    """Replace a file under limits of the system, and print the error."""
+    """Replace a file under operating system limits, and print the error."""
     if "file_size" in limits:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_size"], limits["file_size"]))
-    if "user" in limits and os.geteuid() == 0:  # root may write everywhere
+    if "user" in limits and os.geteuid() == 0:  # root can write everywhere
         os.setuid(limits["user"])
     try:
         replace_file(path, content)
@@ -125,14 +126,14 @@ def replace_under_limits(path: Path, content: bytes, limits: dict[str, int]) -> 
         print(error.strerror)
 
 
-def replace_within(path: Path, scratch: Path, content: bytes = b"new", **limits: int) -> Completed:
+def replace_with_limits(path: Path, scratch: Path, content: bytes = b"new", **limits: int) -> Completed:
     return run_process(replace_under_limits, (path, content, limits), scratch)
 
 
 @pytest.mark.parametrize("size", [5_000, 2**20], ids=["in a buffer", "beyond a buffer"])
 def test_full_disk_leaves_old_content_and_no_draft(size: int, file: Path, tmp_path: Path) -> None:
-    """The system refuses files beyond a size, as a full disk does."""
-    completed = replace_within(file, tmp_path, bytes(size), file_size=1_000)
+    """A limit of the file size simulates a full disk."""
+    completed = replace_with_limits(file, tmp_path, bytes(size), file_size=1_000)
     assert (completed.status, completed.out) == (0, "File too large\n"), completed.err
     assert file.read_bytes() == OLD
     assert names(file.parent) == ["file.json"]
@@ -143,7 +144,7 @@ def test_read_only_folder_leaves_old_content_and_no_draft(open_folder: Path, tmp
     file.write_bytes(OLD)
     file.chmod(0o666)
     open_folder.chmod(0o555)
-    completed = replace_within(file, tmp_path, user=NOBODY)
+    completed = replace_with_limits(file, tmp_path, user=NOBODY)
     assert (completed.status, completed.out) == (0, "Permission denied\n"), completed.err
     assert file.read_bytes() == OLD
     assert names(open_folder) == ["file"]
@@ -165,18 +166,18 @@ def test_interrupted_writing_leaves_old_content_and_no_draft(
 
 def test_remove_drafts_takes_glob_characters_literally(tmp_path: Path) -> None:
     file = tmp_path / "run [1]*?.json"
-    kept = [file.name, "run [1]*?.json-7", ".run 1xy.json-7", ".run [1]xy.json-7", ".other-7"]
-    for name in (*kept, f".{file.name}-7", f".{file.name}-123456"):
+    other_names = [file.name, "run [1]*?.json-7", ".run 1xy.json-7", ".run [1]xy.json-7", ".other-7"]
+    for name in (*other_names, f".{file.name}-7", f".{file.name}-123456"):
         (tmp_path / name).write_text("content")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / f".{file.name}-7").write_text("content")
     remove_drafts(file)
-    assert names(tmp_path) == sorted([*kept, "below"])
+    assert names(tmp_path) == sorted([*other_names, "below"])
     assert names(tmp_path / "below") == [f".{file.name}-7"]
 
 
 def test_remove_drafts_ignores_missing_folder_and_folders(tmp_path: Path) -> None:
-    remove_drafts(tmp_path / "nowhere" / "file")
+    remove_drafts(tmp_path / "missing" / "file")
     (tmp_path / ".file-7").mkdir()
     remove_drafts(tmp_path / "file")
-    assert names(tmp_path) == [".file-7"], "a folder is no draft"
+    assert names(tmp_path) == [".file-7"], "folders must not be removed"

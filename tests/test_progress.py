@@ -70,9 +70,9 @@ def on_terminal(work: Callable[[], None]) -> str:
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines written to standard error since the last call; standard output must be empty."""
-    found = capsys.readouterr()
-    assert found.out == ""
-    return found.err.splitlines()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
 
 
 def test_pipe_gets_one_line_per_interval(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

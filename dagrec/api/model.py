@@ -80,7 +80,7 @@ class Recommendations(Sequence[Prediction]):
         place = "" if answer.at is None else f" after node {answer.at}"
         notes = [note for note in (answer.why,) if note]
         if answer.unknown:
-            notes.append(f"unknown to training: {', '.join(answer.unknown)}")
+            notes.append(f"not in the training data: {', '.join(answer.unknown)}")
         if answer.explanation is not None:
             notes += [
                 f"{step.service}: {step.compositions} compositions after {' > '.join(step.after)}, "

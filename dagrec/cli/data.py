@@ -37,12 +37,16 @@ def inspect(
 
 def generate(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    options: opts.Set = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a parameter of the generator, such as predictability=0.8; can be repeated.",
+        ),
+    ] = None,
 ) -> None:
-    """Generate synthetic compositions, and show the best accuracy that is possible on them.
-
-    Parameters of the generator are set with --set, for example --set predictability=0.8.
-    """
+    """Generate synthetic compositions, and show the best accuracy that is possible on them."""
     from dagrec.data.synthetic import World, WorldOptions, dump
 
     world = World(make_options(WorldOptions, options or ()))

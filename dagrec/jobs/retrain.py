@@ -156,11 +156,11 @@ def _attempt(job: Job, fingerprint: str, live: Bundle | None, *, dry_run: bool) 
         examples=len(examples),
         skipped=dict(job.data.report.skipped),
     )
-    if reasons := _reasons_of_size(job, live):
+    if reasons := _check_size(job, live):
         return report.model_copy(update={"reasons": reasons})
     quality, comparison = _compare(job, examples, live, work)
     report = report.model_copy(update={"quality": quality, "comparison": comparison})
-    if reasons := _reasons_of_quality(job, comparison):
+    if reasons := _check_quality(job, comparison):
         return report.model_copy(update={"reasons": reasons})
     if dry_run:
         return report.model_copy(update={"status": "would be published"})
@@ -169,8 +169,8 @@ def _attempt(job: Job, fingerprint: str, live: Bundle | None, *, dry_run: bool) 
     return report.model_copy(update={"status": "published", "version": version, "removed": removed})
 
 
-def _reasons_of_size(job: Job, live: Bundle | None) -> list[str]:
-    """Why the data are too small to be published, if they are."""
+def _check_size(job: Job, live: Bundle | None) -> list[str]:
+    """The reasons to refuse the data because of their size."""
     before = 0 if live is None else int(live.manifest.data.get("compositions", 0))
     now, max_shrink = len(job.data), job.options.max_shrink
     if now >= before * (1 - max_shrink):
@@ -220,8 +220,8 @@ def _compare(
     return quality, compare(part.examples, challenger, champion, popularity, config.seed)
 
 
-def _reasons_of_quality(job: Job, comparison: Comparison) -> list[str]:
-    """Why the challenger is too bad to be published, if it is."""
+def _check_quality(job: Job, comparison: Comparison) -> list[str]:
+    """The reasons to refuse the challenger because of its metrics."""
     reasons = []
     label = comparison.challenger.label
     low, high = comparison.above_popularity

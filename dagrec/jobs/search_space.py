@@ -1,8 +1,9 @@
-"""Which values of each hyperparameter are worth trying.
+"""The search space of each hyperparameter.
 
-A hyperparameter has the same meaning wherever it occurs, so one table serves all recommenders; what is
-not in it keeps its value. Ranges are around a recommender's default where that differs from one to the
-next, and always hold it. A hyperparameter that is unset by default may stay so.
+A hyperparameter has the same meaning in all recommenders, so they share one table. Hyperparameters that
+are not in the table keep their values. Every space contains the default of the recommender; if defaults
+differ between recommenders, the space is a range around the default. A hyperparameter whose default is
+null can stay null.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two ends, or the default beyond them; an integer where both are."""
+    """A number between two ends, extended to the default; an integer if both ends are integers."""
 
     low: float
     high: float
@@ -46,7 +47,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Around:
-    """A number between default / factor and default x factor, on a logarithmic scale."""
+    """A number between default / factor and default * factor, on a logarithmic scale."""
 
     factor: float
 
@@ -119,22 +120,22 @@ SPACE: dict[str, Choice | Range | Around] = {
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 SET = "_is_set"
-"""Ends the name of the choice whether a hyperparameter is set that by default is not."""
+"""Suffix of the choice whether a hyperparameter is set whose default is null."""
 
 
 def tunable(name: str, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Choice | Range | Around]:
-    """The hyperparameters of a recommender that are searched beside ``fixed`` ones: ranges."""
+    """The search spaces of a recommender's hyperparameters, except for ``fixed`` ones."""
     fields = recommender_class(name).Config.model_fields
-    found = {key: SPACE[key] for key in fields if key in SPACE and key not in fixed}
+    spaces = {key: SPACE[key] for key in fields if key in SPACE and key not in fixed}
     if "loss" in fields and fixed.get("loss", fields["loss"].default) != "ce":
-        found.pop("label_smoothing", None)  # which is an option of ce alone
+        spaces.pop("label_smoothing", None)  # an option of the loss "ce"
     if "alphas" in fields and isinstance(fixed.get("alphas", fields["alphas"].default), list | tuple):
-        found.pop("layers", None)  # of which each has its own
-    return found
+        spaces.pop("layers", None)  # there is one layer for each of the alphas
+    return spaces
 
 
 def defaults(name: str, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
-    """The default values of what is searched, as :func:`suggest` asks a trial for them."""
+    """The values of a trial for which :func:`suggest` returns the defaults."""
     fields = recommender_class(name).Config.model_fields
     values = {key: fields[key].default for key in tunable(name, fixed)}
     unset = {key + SET: False for key, value in values.items() if value is None}
@@ -142,13 +143,13 @@ def defaults(name: str, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
 
 
 def suggest(trial: optuna.Trial, name: str, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
-    """Hyperparameters of a recommender for one trial, ``fixed`` ones included."""
+    """Suggest the hyperparameters of a recommender for a trial, and add the ``fixed`` ones."""
     fields = recommender_class(name).Config.model_fields
-    chosen: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, space in tunable(name, fixed).items():
         default = fields[key].default
         if default is None and not trial.suggest_categorical(key + SET, (False, True)):
-            chosen[key] = None
+            values[key] = None
         else:
-            chosen[key] = space.suggest(trial, key, default)
-    return {**chosen, **fixed}
+            values[key] = space.suggest(trial, key, default)
+    return {**values, **fixed}

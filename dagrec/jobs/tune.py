@@ -1,9 +1,9 @@
-"""Search a recommender's hyperparameters, choosing on held-out parts of the training data alone.
+"""Tune the hyperparameters of a recommender on held-out parts of the training data.
 
-Optuna proposes values (tree-structured Parzen estimator; Bergstra et al. 2011), the first being the
-recommender's defaults. Every trial is measured on the same held-out compositions, and one that is
-clearly worse than the median after some of them is given up. Trials are kept in a file as they finish:
-the same command resumes an interrupted search, and ends where an uninterrupted one would.
+Optuna suggests values by the tree-structured Parzen estimator (Bergstra et al. 2011); the first trial
+has the default values. All trials are evaluated on the same held-out parts, and a trial that is worse
+than the median after some of them is pruned. Finished trials are stored in a file, from which an
+interrupted search is resumed with the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -44,28 +44,30 @@ if TYPE_CHECKING:
 
 MAX_TRIALS = 10_000
 OPTIONS, FAILED = "options", "failed"
-"""What is kept of each trial beside Optuna's own values."""
+"""Attributes of Optuna's trials: the hyperparameters, and why a trial failed."""
 LOWER_IS_BETTER = ("mean_rank", "nll", "brier", "ece")
 Advance = Callable[[int, float | None], None]
 """Called after each trial with the number of finished trials and the best value so far."""
 
 
 class TuneOptions(Options):
-    """How the search is done."""
+    """The options of a search."""
 
     trials: int = Field(
-        50, ge=1, le=MAX_TRIALS, description="settings that are tried, the defaults first"
+        50, ge=1, le=MAX_TRIALS, description="number of trials; the first one has the defaults"
     )
-    metric: str = Field("mrr", description="what is improved on the held-out parts")
-    parts: int = Field(3, ge=1, le=50, description="held-out parts of the compositions")
-    share: float = Field(0.2, gt=0, lt=1, description="of the compositions in each held-out part")
+    metric: str = Field("mrr", description="metric to optimise on the held-out parts")
+    parts: int = Field(3, ge=1, le=50, description="number of held-out parts")
+    share: float = Field(
+        0.2, gt=0, lt=1, description="fraction of the compositions in each held-out part"
+    )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting and its value: the mean of the metric over the held-out parts.
+    """The hyperparameters of a trial, and the mean of the metric over the held-out parts.
 
-    ``value`` is None where the trial was given up early, or training failed (``failed`` says why).
+    ``value`` is None if the trial was pruned, or failed for the reason ``failed``.
     """
 
     number: int
@@ -76,7 +78,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The trials of a search, in their order, and what they were measured on."""
+    """The trials of a search in order, and the configuration and data that they were evaluated on."""
 
     model: str
     options: TuneOptions
@@ -86,7 +88,7 @@ class TuneResult:
 
     @property
     def best(self) -> Trial:
-        """The trial with the best value. Raises :class:`ConfigError` where none has one."""
+        """The trial with the best value. Raises :class:`ConfigError` if no trial has a value."""
         finished = [trial for trial in self.trials if trial.value is not None]
         if not finished:
             reasons = sorted({trial.failed for trial in self.trials if trial.failed})
@@ -100,7 +102,7 @@ class TuneResult:
         return self.trials[0].value if self.trials else None
 
     def summary(self) -> dict[str, Any]:
-        """As it goes into JSON."""
+        """Return the result as it is written to JSON."""
         return {
             "model": self.model,
             "data": self.data,
@@ -112,13 +114,13 @@ class TuneResult:
         }
 
     def to_toml(self) -> str:
-        """The best setting as a file that ``dagrec train --config`` takes."""
+        """The best hyperparameters as a TOML file for ``dagrec train --config``."""
         best, about = self.best, self.options
         fields = recommender_class(self.model).Config.model_fields
         unset = {key for key, value in best.options.items() if value is None}
         lines = [
             f"# {self.model}: {about.metric} {best.value:.4f} on {about.parts} held-out parts",
-            f"# ({_shown(self.default_value)} with the defaults), best of {len(self.trials)} trials",
+            f"# ({_format(self.default_value)} with the defaults), best of {len(self.trials)} trials",
             _comment(f"data: {self.data['path']}, fingerprint {self.data['fingerprint']}"),
             *(
                 f"# TOML has no null: add --set {self.model}.{key}=null"
@@ -144,25 +146,25 @@ def tune(
     study: Path | None = None,
     advance: Advance | None = None,
 ) -> TuneResult:
-    """Search the hyperparameters of the one model of ``config``; those that it sets stay as they are.
+    """Tune the hyperparameters of the one model of ``config``, except for those that it sets.
 
-    ``study`` is the file in which trials are kept. Raises :class:`ConfigError` for a metric that does
-    not exist, a recommender without hyperparameters, and where Optuna is not installed, and
-    :class:`DagrecError` for a study file that cannot be used.
+    ``study`` is a file for the trials. Raises :class:`ConfigError` for an unknown metric, for a
+    recommender without hyperparameters and if Optuna is not installed, and :class:`DagrecError` for a
+    study file that cannot be used.
     """
     (label,) = config.models
     name, fixed = recommender_name(label, config.models[label]), dict(config.models[label])
     fixed.pop(RECOMMENDER, None)
     if options.metric not in METRICS:
-        nearest = did_you_mean(options.metric, METRICS) or f"; there are {', '.join(METRICS)}"
-        raise ConfigError(f"no metric {options.metric!r}{nearest}")
+        suggestion = did_you_mean(options.metric, METRICS) or f"; there are {', '.join(METRICS)}"
+        raise ConfigError(f"no metric {options.metric!r}{suggestion}")
     if not tunable(name, fixed):
         raise ConfigError(
-            f"recommender {name!r} has no hyperparameter to search; choose another one, or train it"
+            f"recommender {name!r} has no hyperparameters to tune; choose another one, or train it"
         )
     if config.mask is MaskPolicy.CATALOGUE:
         raise ConfigError(
-            "tune: mask must be observed, soft or none, found 'catalogue'; a search takes no catalogue"
+            "tune: mask must be observed, soft or none, found 'catalogue'; choose another mask"
         )
     try:
         import optuna
@@ -172,24 +174,24 @@ def tune(
     parts = held_out_parts(examples, config, Candidates(), options.parts, options.share)
     with _quiet_optuna(), _study_errors(study):
         search = _study(_study_name(data, config, options, name, fixed), options, study)
-        while (done := len(_finished(search))) < options.trials:
-            # A sampler of its own for each trial: a resumed search goes on as it would have.
-            seed = config.seed * MAX_TRIALS + done
+        while (num_trials := len(_finished(search))) < options.trials:
+            # Each trial has its own sampler, so that a resumed search continues in the same way.
+            seed = config.seed * MAX_TRIALS + num_trials
             search.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
-            if not done and not _is_waiting(search):
+            if not num_trials and not _is_waiting(search):
                 search.enqueue_trial(defaults(name, fixed))
             trial = search.ask()
-            chosen = suggest(trial, name, fixed)
-            trial.set_user_attr(OPTIONS, chosen)
-            _run(search, trial, name, chosen, config, parts, options)
+            hyperparameters = suggest(trial, name, fixed)
+            trial.set_user_attr(OPTIONS, hyperparameters)
+            _run(search, trial, name, hyperparameters, config, parts, options)
             if advance:
                 values = [
                     each.value for each in map(_trial, _finished(search)) if each.value is not None
                 ]
                 best = min if options.metric in LOWER_IS_BETTER else max
-                advance(done + 1, best(values) if values else None)
+                advance(num_trials + 1, best(values) if values else None)
         finished = _finished(search)[: options.trials]
-    # Numbered anew: a trial in which a process was killed has used up a number.
+    # Optuna also numbers the trials of killed processes, so the finished ones are numbered again.
     trials = tuple(replace(_trial(trial), number=number) for number, trial in enumerate(finished))
     return TuneResult(name, options, config, data.about(examples), trials)
 
@@ -198,20 +200,20 @@ def _run(
     search: optuna.Study,
     trial: optuna.Trial,
     name: str,
-    chosen: dict[str, Any],
+    hyperparameters: dict[str, Any],
     config: RunConfig,
     parts: list[TestPart],
     options: TuneOptions,
 ) -> None:
-    """Measure one setting on the parts, and finish its trial."""
+    """Evaluate hyperparameters on the held-out parts, and finish the trial."""
     from optuna.trial import TrialState
 
     values: list[float] = []
     for number, part in enumerate(parts):
         try:
-            model = create(name, chosen, seed=config.seed + number).fit(part.data)
+            model = create(name, hyperparameters, seed=config.seed + number).fit(part.data)
             outcome = part.outcome(part.fitted(model).probabilities)
-        except (ConfigError, NumericalError) as error:  # values that do not fit each other, or learn
+        except (ConfigError, NumericalError) as error:  # incompatible values, or training diverged
             trial.set_user_attr(FAILED, str(error))
             search.tell(trial, state=TrialState.FAIL)
             return
@@ -230,27 +232,27 @@ def _run(
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Optuna logs nothing inside, and what it did before afterwards."""
+    """Silence Optuna's log inside the block."""
     import optuna
 
-    before = optuna.logging.get_verbosity()
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         yield
     finally:
-        optuna.logging.set_verbosity(before)
+        optuna.logging.set_verbosity(verbosity)
 
 
 @contextmanager
 def _study_errors(file: Path | None) -> Iterator[None]:
-    """Errors of the file with the trials as :class:`DagrecError`."""
+    """Raise errors of the study file as :class:`DagrecError`."""
     try:
         yield
     except OSError as error:
         if file is None:
             raise
         raise DagrecError(
-            f"{file}: the trials cannot be kept there: {error.strerror}; choose another study"
+            f"{file}: the trials cannot be stored: {error.strerror}; choose another study"
         ) from error
 
 
@@ -273,39 +275,39 @@ def _study(name: str, options: TuneOptions, file: Path | None) -> optuna.Study:
 
 
 def _require_journal(file: Path) -> None:
-    """Raise :class:`DagrecError` for a file of anything else than trials, which is left as it is."""
+    """Raise :class:`DagrecError` if a file has no trials. Remove an incomplete last line."""
     content = file.read_bytes() if file.exists() else b""
-    whole, _, cut_off = content.rpartition(b"\n")
+    complete, _, incomplete = content.rpartition(b"\n")
     try:
-        good = all("op_code" in json.loads(line) for line in whole.splitlines())
+        is_journal = all("op_code" in json.loads(line) for line in complete.splitlines())
     except (ValueError, TypeError):
-        good = False
-    if good and whole and cut_off:  # by what ended the last process
+        is_journal = False
+    if is_journal and complete and incomplete:  # the last process was killed while it wrote a line
         with file.open("r+b") as journal:
-            journal.truncate(len(whole) + 1)
-    elif not good or cut_off:
+            journal.truncate(len(complete) + 1)
+    elif not is_journal or incomplete:
         raise DagrecError(
-            f"{file}: a study must be a file with the trials of earlier searches, found another file; "
-            "choose another study"
+            f"{file}: a study must contain trials of earlier searches, found other content; choose "
+            "another study"
         )
 
 
 def _study_name(
     data: Dataset, config: RunConfig, options: TuneOptions, name: str, fixed: dict[str, Any]
 ) -> str:
-    """A hash of everything that decides the value of a trial: other searches share the file."""
-    decides = {
+    """The name of a search in its file: a hash of everything that determines the value of a trial."""
+    inputs = {
         "data": data.fingerprint,
         "config": config.model_dump(mode="json"),
         "options": options.model_dump(mode="json", exclude={"trials"}),
         "space": {key: repr(space) for key, space in tunable(name, fixed).items()},
     }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return f"{name}-{digest[:16]}"
 
 
 def _finished(search: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that were ended, in their order; one that a killed process left open is done again."""
+    """The finished trials in order, without those of killed processes, which are repeated."""
     return [trial for trial in search.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
@@ -320,7 +322,7 @@ def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
     return Trial(trial.number, attributes[OPTIONS], value, attributes.get(FAILED))
 
 
-def _shown(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "not finished" if value is None else f"{value:.4f}"
 
 
@@ -330,7 +332,7 @@ def _toml_table(name: str, values: dict[str, Any]) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML: what JSON writes the same, and tables."""
+    """Format a value as TOML, which equals JSON except for tables."""
     if isinstance(value, dict):
         pairs = (f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items())
         return f"{{{', '.join(pairs)}}}"

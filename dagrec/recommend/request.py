@@ -193,7 +193,9 @@ def _read_composition(document: dict[str, Any], field: str) -> Composition:
     for name, limit in (("nodes", MAX_NODES), ("links", MAX_LINKS)):
         items = inner.get(name) if isinstance(inner, dict) else None
         if isinstance(items, list) and len(items) > limit:
-            raise RequestError(f"{field}: at most {limit} {name} are allowed, found {len(items)}; send fewer")
+            raise RequestError(
+                f"{field}: at most {limit} {name} are allowed, found {len(items)}; send fewer"
+            )
     try:
         return read_composition(document)
     except DataError as error:
@@ -216,7 +218,9 @@ def _history_calls(request: PredictRequest, vocabulary: Vocabulary) -> list[Call
         composition = _read_composition(item.composition, f"history.{i}")
         num_links += len(composition.links)
         if num_links > MAX_LINKS:
-            raise RequestError(f"history: at most {MAX_LINKS} links are allowed in all, found more; send fewer")
+            raise RequestError(
+                f"history: at most {MAX_LINKS} links are allowed in all, found more; send fewer"
+            )
         calls += _composition_calls(composition, item.time)
     if all(call.time is not None for call in calls):
         calls.sort(key=lambda call: call.time or 0.0)

@@ -185,7 +185,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         fitted.recommender.save(folder / "models" / label, vocabulary)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in paths:
-        path.chmod(0o644)  # safetensors lets nobody but their owner read them
+        path.chmod(0o644)  # only the owner can read the files that safetensors writes
     files = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
     manifest = bundle.manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -570,10 +570,10 @@ def test_recommend_names_unknown_nodes(model: dagrec.Model) -> None:
     answer = model.recommend(["t", "nobody", "knows"])
     assert answer.answer.unknown == ["nobody", "knows"]
     assert answer.answer.strategy == "back-off"
-    assert "unknown to training: nobody, knows" in repr(answer)
+    assert "not in the training data: nobody, knows" in repr(answer)
     assert answer.answer.why
     assert answer.answer.why in repr(answer)
-    assert "unknown to training: nobody, knows" in answer._repr_html_()
+    assert "not in the training data: nobody, knows" in answer._repr_html_()
     assert "unknown" not in repr(model.recommend(["t", "a"]))
 
 

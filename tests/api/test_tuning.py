@@ -217,7 +217,7 @@ def test_hyperparameters_that_are_tables_come_back_from_toml(data: Dataset) -> N
         ({"parts": 0}, ("tune", "parts", "found 0")),
         ({"share": 2}, ("tune", "share", "less than 1", "found 2")),
         ({"mask": "sof"}, ("tune", "mask", "'soft'", "found 'sof'")),
-        ({"mask": "catalogue"}, ("tune", "mask", "found 'catalogue'", "takes no catalogue")),
+        ({"mask": "catalogue"}, ("tune", "mask", "found 'catalogue'", "choose another mask")),
         ({"examples": 5}, ("tune: examples", "found int")),
         ({"seed": -1}, ("tune", "seed", "from 0 to", "found -1")),
         ({"study": 5}, ("tune: study", "text or a path", "found int")),
@@ -227,7 +227,7 @@ def test_hyperparameters_that_are_tables_come_back_from_toml(data: Dataset) -> N
         ({"ordr": 2}, ("tune", "'ordr'", "did you mean order?")),
         ({"tirals": 2}, ("tune", "'tirals'", "did you mean trials")),
         ({"order": 0}, ("markov", "order", "found 0")),
-        ({"order": 2, "mu": 1.0}, ("'markov'", "no hyperparameter to search", "choose another one")),
+        ({"order": 2, "mu": 1.0}, ("'markov'", "no hyperparameters to tune", "choose another one")),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, dict) else "",
 )
@@ -244,7 +244,7 @@ def test_tune_refuses_a_recommender_without_hyperparameters(data: Dataset) -> No
     for model in ("popularity", dagrec.models.Popularity()):
         with pytest.raises(ConfigError) as error:
             dagrec.tune(data, model)
-        assert says(error, "'popularity'", "no hyperparameter to search")
+        assert says(error, "'popularity'", "no hyperparameters to tune")
 
 
 def test_tune_needs_two_compositions_with_examples() -> None:

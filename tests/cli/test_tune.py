@@ -83,13 +83,13 @@ def test_tune_keeps_how_the_data_are_read(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "status", "texts"),
     [
-        (("--model", "popularity"), 2, ("'popularity'", "no hyperparameter to search")),
+        (("--model", "popularity"), 2, ("'popularity'", "no hyperparameters to tune")),
         (("--model", "makrov"), 2, ("no recommender 'makrov'", "did you mean markov?")),
         (("--model", "all"), 2, ("one recommender", "found 'all'")),
         (("--model", "markov", "--metric", "mr"), 2, ("no metric 'mr'", "did you mean mrr?")),
         (("--model", "markov", "--mask", "catalogue"), 2, ("mask", "found 'catalogue'")),
         (("--model", "markov", "--set", "markov.ordr=2"), 2, ("ordr", "did you mean order?")),
-        (("--model", "markov", "--study", "/proc/nowhere/x"), 1, ("the trials cannot be kept there",)),
+        (("--model", "markov", "--study", "/proc/nowhere/x"), 1, ("the trials cannot be stored",)),
         (("--model", "markov", "--study", __file__), 1, ("trials of earlier searches",)),
     ],
     ids=lambda value: " ".join(value[1:]) if isinstance(value, tuple) else "",

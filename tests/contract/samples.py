@@ -1,4 +1,4 @@
-"""One small composition in every format, and what tests do with documents and files."""
+"""A small composition in every format, and helpers for documents and files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TOOLSHED = "toolshed.g2.bx.psu.edu/repos/devteam/cutter/cut/1.0"
 NOON = "2024-05-01T12:00:00"
 
 
-# An input feeds a cut, and both feed a join. `number` is the type of the ids, where a writer can choose
-# it; `back` adds a link join -> cut, and `broken` breaks one rule.
+# The composition has the links input -> cut, input -> join and cut -> join. `number` is the type of the
+# ids if the format allows several; `back` adds the link join -> cut; `broken` violates one rule.
 
 
 def native(id_: str, *, number: type = str, back: bool = False, broken: bool = False) -> Json:
@@ -95,7 +95,7 @@ def galaxy_tsv(id_: str, *, back: bool = False, broken: bool = False) -> str:
 
 
 def calls(id_: str, *, broken: bool = False) -> str:
-    """A call log knows paths only: input, cut, join."""
+    """A call log has only paths: input, cut, join."""
     if broken:
         return f"{id_};input;yesterday\n"
     return "".join(f"{id_};{key};2024-05-0{i}\n" for i, key in enumerate(("input", "cut", "join"), 1))
@@ -103,40 +103,42 @@ def calls(id_: str, *, broken: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """A format's composition, and what must be read from it."""
+    """The composition in one format, and the expected result of reading it.
+
+    nodes: (id, key, kind); rule: the rule that the broken document violates; place, value: the position
+    and the value in the error message if it is the second document of a file; header: first line of a
+    file that is not JSON.
+    """
 
     name: str
     document: Callable[..., Json]
     nodes: tuple[tuple[str, str, str], ...]
-    """(id, key, kind)."""
     links: frozenset[tuple[str, str]]
     rule: str
-    """The rule that the broken document breaks."""
     place: str
-    """Where it does, as the second document of a file."""
-    found: str
-    """The value that the message then shows."""
+    value: str
     header: str = ""
-    """First line of a file that is not JSON."""
 
     def text(self, *documents: Json) -> str:
-        """A file of these documents."""
+        """The content of a file with these documents."""
         return self.header + "".join(documents) if FORMATS[self.name].rows else json.dumps(documents)
 
-    def named(self, name: str) -> str:
-        """The name of a file of this kind, with the ending that folders need."""
+    def file_name(self, name: str) -> str:
+        """The name of a file in this format, with the extension that is needed in a folder."""
         return f"{name}.{'tsv' if FORMATS[self.name].rows else 'json'}"
 
 
-def sample(document: Callable[..., Json], nodes: str, links: str, *broken: str, **more: str) -> Sample:
-    """Nodes are written ``id:key:kind``, links ``source>target``."""
+def sample(
+    document: Callable[..., Json], nodes: str, links: str, *broken: str, header: str = ""
+) -> Sample:
+    """Make a sample from nodes like ``id:key:kind``, links like ``source>target``, and other fields."""
     return Sample(
         document.__name__.replace("_", "-"),
         document,
         tuple((id_, key, kind) for id_, key, kind in (word.split(":") for word in nodes.split())),
         frozenset((a, b) for a, b in (word.split(">") for word in links.split())),
         *broken,
-        **more,
+        header=header,
     )
 
 
@@ -219,16 +221,16 @@ DOCUMENTS = {name: SAMPLES[name].document("7") for name in JSON_FORMATS} | {
 }
 
 
-def put(folder: Path, text: str | bytes, name: str = "file.txt") -> Path:
-    """A file with this content; the name says nothing about the format."""
+def write(folder: Path, text: str | bytes, name: str = "file.txt") -> Path:
+    """Write a file, whose default name does not depend on the format, and return its path."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
 
 
-def failure(path: Path, options: ReadOptions | None = None) -> DataError:
-    """The error of reading, whose text names the path and can be shown to a person."""
+def read_error(path: Path, options: ReadOptions | None = None) -> DataError:
+    """The error of reading a path. Its message must contain the path and be printable."""
     with pytest.raises(DataError) as caught:
         read(path, options)
     assert says(caught, str(path))
@@ -237,17 +239,17 @@ def failure(path: Path, options: ReadOptions | None = None) -> DataError:
 
 
 def names(dataset: Dataset) -> list[str]:
-    """Ids of the compositions, of a call log the owners in them."""
+    """The ids of the compositions, or the owners in the ids for a call log."""
     return [composition.id.partition("-")[0] for composition in dataset.compositions]
 
 
-def places(document: Json, here: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
-    """Every place of a document below its root."""
+def places(document: Json, prefix: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
+    """The keys and indices that lead to each value in a document."""
     if isinstance(document, dict | list):
         items = document.items() if isinstance(document, dict) else enumerate(document)
         for step, value in items:
-            yield (*here, step)
-            yield from places(value, (*here, step))
+            yield (*prefix, step)
+            yield from places(value, (*prefix, step))
 
 
 def value_at(document: Json, place: tuple[Step, ...]) -> Json:
@@ -257,7 +259,7 @@ def value_at(document: Json, place: tuple[Step, ...]) -> Json:
 
 
 def replaced(document: Json, place: tuple[Step, ...], value: Json) -> Json:
-    """A copy with another value at a place; its last step may be a new name in an object."""
+    """A copy with another value at a place, which can also be a new key of an object."""
     if not place:
         return value
     result = copy.deepcopy(document)
@@ -266,15 +268,15 @@ def replaced(document: Json, place: tuple[Step, ...], value: Json) -> Json:
 
 
 def renamed(document: Json, place: tuple[Step, ...], name: str) -> Json:
-    """A copy in which an object's value at a place has another name."""
+    """A copy in which the value at a place of an object has another key."""
     result = copy.deepcopy(document)
     target = value_at(result, place[:-1])
     target[name] = target.pop(place[-1])
     return result
 
 
-def holds_together(composition: Composition) -> bool:
-    """Acyclic, every link resolved, every id once, and no text that cannot be stored."""
+def is_valid(composition: Composition) -> bool:
+    """Whether a composition is acyclic, with unique ids, resolved links and valid Unicode."""
     ids = {node.id for node in composition.nodes}
     texts = [composition.id, composition.owner or ""]
     texts += [text for n in composition.nodes for text in (n.id, n.key, n.kind, n.text or "")]

@@ -1,4 +1,4 @@
-"""Every run that is shipped loads, and every key in it is known."""
+"""The files in configs/ are valid."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def load(file: Path, overrides: tuple[str, ...] = ()) -> object:
     return load_study(file, overrides) if file in STUDIES else load_config(file, overrides=overrides)
 
 
-def tables(values: dict[str, Any], above: str = "") -> Iterator[str]:
-    """The dotted path of every table below these values; those with names in quotes are left out."""
+def tables(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted paths of all nested tables, except for those whose names need quotes."""
     for key, value in values.items():
         if isinstance(value, dict) and key.replace("-", "").replace("_", "").isalnum():
-            yield above + key
-            yield from tables(value, f"{above}{key}.")
+            yield prefix + key
+            yield from tables(value, f"{prefix}{key}.")
 
 
 def test_there_are_runs_and_studies() -> None:
@@ -37,12 +37,12 @@ def test_there_are_runs_and_studies() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_shipped_configuration_loads(file: Path) -> None:
+def test_config_loads(file: Path) -> None:
     assert load(file)
 
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
-def test_every_model_of_a_shipped_run_can_be_made(file: Path) -> None:
+def test_models_of_config_can_be_created(file: Path) -> None:
     config = load_config(file)
     assert config.models
     for label in config.models:
@@ -50,8 +50,7 @@ def test_every_model_of_a_shipped_run_can_be_made(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_no_table_takes_a_key_that_does_not_exist(file: Path) -> None:
-    """So every key that stands there means something."""
+def test_unknown_keys_are_rejected_in_every_table(file: Path) -> None:
     for table in tables(tomllib.loads(file.read_text())):
         if table in ("models", "base.models", "variants"):
             continue
@@ -60,7 +59,7 @@ def test_no_table_takes_a_key_that_does_not_exist(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_shipped_configuration_says_what_it_is_and_how_to_run_it(file: Path) -> None:
+def test_config_has_comment_with_command(file: Path) -> None:
     text = file.read_text()
     assert text.startswith("# ")
     assert f"--config configs/{file.name}" in text

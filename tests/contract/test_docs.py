@@ -1,4 +1,4 @@
-"""What the documents promise is true: their code runs, and what they name exists."""
+"""Commands and code in the documentation run, and everything that it names exists."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ MAX_README_LINES = 130
 
 
 def blocks(text: str, language: str) -> Sequence[str]:
-    """The fenced blocks of a page in a language."""
+    """The fenced code blocks of a page in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def console_lines(text: str) -> Sequence[str]:
-    """The commands of a page: in console blocks, after a dollar sign."""
+    """The commands of a page: lines of console blocks that start with a dollar sign."""
     lines = [line for block in blocks(text, "console") for line in block.splitlines()]
     return [line[2:] for line in lines if line.startswith("$ ")]
 
@@ -53,32 +53,34 @@ PYTHON_BLOCKS = [
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with the files that the documented commands start from."""
+    """A folder with copies of data/ and configs/."""
     for name in ("data", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-def check_console(page: str, folder: Path, less: Mapping[str, Sequence[str]]) -> None:
-    """Run the commands of a page in order; ``less`` adds options to lines that contain its keys."""
+def check_console(page: str, folder: Path, extra_options: Mapping[str, Sequence[str]]) -> None:
+    """Run the commands of a page; ``extra_options`` are added to lines that contain their keys."""
     lines = console_lines(PAGES[page])
     assert lines
-    assert all(any(words in line for line in lines) for words in less)
+    assert all(any(text in line for line in lines) for text in extra_options)
     for line in lines:
         program, *arguments = shlex.split(line)
-        assert program == "dagrec", f"{line}: only dagrec's own commands stand in console blocks"
-        arguments += [option for words in less if words in line for option in less[words]]
+        assert program == "dagrec", f"{line}: console blocks may only contain dagrec commands"
+        for text, options in extra_options.items():
+            if text in line:
+                arguments += options
         completed = command(*arguments, folder=folder)
         assert completed.status == 0, f"{line}\n{completed.err}"
         assert "Traceback" not in completed.err
-        assert completed.out, f"{line}: shows nothing"
+        assert completed.out, f"{line}: no output"
 
 
 def test_readme_commands_run_in_order(copy: Path) -> None:
     check_console("README.md", copy, {})
 
 
-LESS = {
+FASTER = {
     "--protocol prequential": ["--test-share", "0.02"],
     " ablate ": ["--set", "plan.repeats=2"],
     " tune ": ["--trials", "2"],
@@ -86,8 +88,7 @@ LESS = {
 
 
 def test_documented_commands_run_in_order(copy: Path) -> None:
-    """With less to measure; the slow test runs them as they are written."""
-    check_console("commands.md", copy, LESS)
+    check_console("commands.md", copy, FASTER)
 
 
 @pytest.mark.slow
@@ -108,7 +109,7 @@ def test_readme_is_short_and_shows_python_and_console() -> None:
     assert blocks(README, "console")
 
 
-def test_docs_hold_no_placeholder() -> None:
+def test_docs_have_no_placeholders() -> None:
     assert not re.findall(r"@[A-Z]+@", DOCS)
 
 
@@ -119,18 +120,18 @@ def test_every_command_is_documented(name: str) -> None:
 
 def test_documented_commands_and_options_exist() -> None:
     fences = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL))
-    named = set(re.findall(r"^(?:\$ )?dagrec ([a-z-]+)", fences, re.MULTILINE))
-    named |= set(re.findall(r"`dagrec ([a-z][a-z-]*)", DOCS))
-    assert named <= set(COMMANDS)
-    options = {option for c in COMMANDS.values() for p in c.params for option in p.opts}
-    options |= {option for c in COMMANDS.values() for p in c.params for option in p.secondary_opts}
-    options |= {"--help", "--version", "--install-completion"}
+    commands = set(re.findall(r"^(?:\$ )?dagrec ([a-z-]+)", fences, re.MULTILINE))
+    commands |= set(re.findall(r"`dagrec ([a-z][a-z-]*)", DOCS))
+    assert commands <= set(COMMANDS)
+    existing = {option for c in COMMANDS.values() for p in c.params for option in p.opts}
+    existing |= {option for c in COMMANDS.values() for p in c.params for option in p.secondary_opts}
+    existing |= {"--help", "--version", "--install-completion"}
     text = "\n".join(
         line for line in DOCS.splitlines() if not re.search(r"docker|pip|curl|torchrun|kube", line)
     )
-    found = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
-    assert found
-    assert found <= options
+    options = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
+    assert options
+    assert options <= existing
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_every_registered_name_is_documented(page: str, name: str) -> None:
     assert f"`{name}`" in PAGES[page].replace("`--test FILE`", "`test-file`")
 
 
-def test_every_file_that_the_readme_names_exists() -> None:
+def test_files_in_readme_exist() -> None:
     named = re.findall(
         r"(?<![\w/.-])((?:configs|data|dagrec|scripts|service|tests)/[\w./*-]*\w)", README
     )
@@ -157,43 +158,43 @@ def test_every_file_that_the_readme_names_exists() -> None:
     assert not missing
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+def test_documented_make_targets_exist() -> None:
     texts = DOCS + (ROOT / ".ci" / "run").read_text() + (ROOT / "data" / "README.md").read_text()
     named = set(re.findall(r"(?:^|[`$(]|&& |=1 )make ([a-z-]+)", texts, re.MULTILINE))
     assert {"demo", "test"} <= named <= TARGETS
     assert set(MAKEFILE.partition(".PHONY:")[2].splitlines()[0].split()) == TARGETS
 
 
-def test_every_script_that_the_makefile_runs_exists() -> None:
+def test_scripts_in_makefile_exist() -> None:
     named = re.findall(r"[\w/]+\.(?:py|json|toml)\b", MAKEFILE)
     assert named
     assert all((ROOT / name).is_file() for name in named)
 
 
-def test_the_dockerfile_copies_what_exists() -> None:
+def test_files_in_dockerfile_exist() -> None:
     lines = re.findall(r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert lines
     for line in lines:
         for source in line.split()[:-1]:
-            assert (ROOT / source).exists(), f"COPY {line}: {source} is not there"
+            assert (ROOT / source).exists(), f"COPY {line}: {source} does not exist"
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert not {source for line in lines for source in line.split()[:-1]} & set(ignored)
 
 
-def test_constraints_pin_every_dependency_and_name_no_place_to_get_it_from() -> None:
+def test_constraints_pin_every_dependency_without_sources() -> None:
     text = (ROOT / "constraints.txt").read_text()
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     pins = dict(line.split("==") for line in lines)
     assert pins["torch"] == "2.13.0"
-    for place in ("+cpu", "+cu", "://", " @ ", "--", "-f "):
-        assert place not in text
+    for source in ("+cpu", "+cu", "://", " @ ", "--", "-f "):
+        assert source not in text
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [name for extra in project["optional-dependencies"].values() for name in extra]
-    wanted = {re.split(r"[^\w.-]", name)[0] for name in [*project["dependencies"], *extras]}
-    assert wanted <= set(pins)
+    required = {re.split(r"[^\w.-]", name)[0] for name in [*project["dependencies"], *extras]}
+    assert required <= set(pins)
 
 
-def test_the_changelog_begins_with_the_version_of_the_project() -> None:
+def test_changelog_starts_with_current_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest

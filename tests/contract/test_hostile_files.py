@@ -1,4 +1,4 @@
-"""Whatever a file or a request holds: it becomes compositions that hold together, or a DataError."""
+"""Arbitrary files and documents give valid compositions or a DataError."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.contract.samples import (
     JSON_FORMATS,
     SAMPLES,
     Json,
-    holds_together,
+    is_valid,
     places,
     value_at,
 )
@@ -34,7 +34,7 @@ NAMES = sorted(
 )
 WORDS = ["1", "2", "0", "out", "data_input", "subworkflow", "tool", "n8n.stickyNote", "2020-01-01"]
 TEXT = st.text(st.characters(), max_size=8)
-"""Of any characters, lone surrogates included."""
+"""Strings of any characters, including lone surrogates."""
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | TEXT
 VALUES = st.recursive(
     ATOMS,
@@ -50,21 +50,21 @@ OPTIONS = st.builds(
     session_gap=st.sampled_from([None, 1.0]),
     time_column=st.sampled_from([None, "time", "absent"]),
 )
-many = settings(
+more_examples = settings(
     max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
 @st.composite
 def mutants(draw: st.DrawFn) -> Json:
-    """A valid document after a few edits: values replaced, removed, added, or moved elsewhere."""
+    """A valid document in which a few values are replaced, removed, added or copied."""
     valid = [SAMPLES[name].document("7", back=True) for name in JSON_FORMATS]
     document = copy.deepcopy(draw(st.sampled_from([*valid, *DOCUMENTS.values()])))
     for _ in range(draw(st.integers(1, 4))):
-        found = list(places(document))
-        if not found:
+        all_places = list(places(document))
+        if not all_places:
             break
-        *path, last = draw(st.sampled_from(found))
+        *path, last = draw(st.sampled_from(all_places))
         target = value_at(document, tuple(path))
         edit = draw(st.sampled_from(["replace", "remove", "copy", "add"]))
         if edit == "replace":
@@ -72,7 +72,7 @@ def mutants(draw: st.DrawFn) -> Json:
         elif edit == "remove":
             del target[last]
         elif edit == "copy":
-            target[last] = copy.deepcopy(value_at(document, draw(st.sampled_from(found))))
+            target[last] = copy.deepcopy(value_at(document, draw(st.sampled_from(all_places))))
         elif isinstance(target, dict):
             target[draw(st.sampled_from(NAMES) | TEXT)] = draw(VALUES)
         else:
@@ -81,33 +81,31 @@ def mutants(draw: st.DrawFn) -> Json:
 
 
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hostile") / "file.json"
 
 
-def read_or_refuse(file: Path, options: ReadOptions) -> bool:
-    """Whether what is read holds together, or else the refusal has a rule and a text to show."""
+def is_read_or_rejected(file: Path, options: ReadOptions) -> bool:
+    """Whether the compositions are valid, or the error has a rule and a printable message."""
     try:
-        return all(map(holds_together, read(file, options).compositions))
+        return all(map(is_valid, read(file, options).compositions))
     except DataError as error:
         return bool(error.rule and str(error).encode())
 
 
-@many
+@more_examples
 @given(documents=st.lists(VALUES | mutants(), max_size=3), lines=st.booleans(), options=OPTIONS)
-def test_no_json_file_escapes(
-    documents: list[Json], lines: bool, options: ReadOptions, scratch: Path
-) -> None:
+def test_json_files(documents: list[Json], lines: bool, options: ReadOptions, file: Path) -> None:
     texts = [json.dumps(document) for document in documents]
-    scratch.write_text("\n".join(texts) if lines else f"[{','.join(texts)}]")
-    assert read_or_refuse(scratch, options)
+    file.write_text("\n".join(texts) if lines else f"[{','.join(texts)}]")
+    assert is_read_or_rejected(file, options)
 
 
-@many
+@more_examples
 @given(document=VALUES | mutants(), options=OPTIONS)
-def test_no_parsed_json_escapes(document: Json, options: ReadOptions) -> None:
+def test_parsed_json(document: Json, options: ReadOptions) -> None:
     try:
-        assert holds_together(read_composition(document, options))
+        assert is_valid(read_composition(document, options))
     except DataError as error:
         assert error.rule and str(error).encode()  # noqa: PT017, PT018
 
@@ -115,26 +113,26 @@ def test_no_parsed_json_escapes(document: Json, options: ReadOptions) -> None:
 CUTS = st.tuples(st.integers(0, 2000), st.integers(0, 40), st.binary(max_size=6))
 
 
-@many
+@more_examples
 @given(name=st.sampled_from(sorted(SAMPLES)), cuts=st.lists(CUTS, max_size=5), options=OPTIONS)
-def test_no_cut_or_overwritten_file_escapes(
-    name: str, cuts: list[tuple[int, int, bytes]], options: ReadOptions, scratch: Path
+def test_corrupted_files(
+    name: str, cuts: list[tuple[int, int, bytes]], options: ReadOptions, file: Path
 ) -> None:
     sample = SAMPLES[name]
     content = sample.text(sample.document("7"), sample.document("8")).encode()
-    for start, length, instead in cuts:
+    for start, length, replacement in cuts:
         start %= len(content) + 1
-        content = content[:start] + instead + content[start + length :]
-    scratch.write_bytes(content)
-    assert read_or_refuse(scratch, options)
+        content = content[:start] + replacement + content[start + length :]
+    file.write_bytes(content)
+    assert is_read_or_rejected(file, options)
 
 
-@many
+@more_examples
 @given(
     header=st.sampled_from(["", "owner,service,time\n", "user\tmid\tts\n"]),
     cells=st.text(st.sampled_from('\t\n\r,;"\\ 12a/é\0\x1c\x85\u2028\ufeff')),
     options=OPTIONS,
 )
-def test_no_table_escapes(header: str, cells: str, options: ReadOptions, scratch: Path) -> None:
-    scratch.write_bytes((header + cells).encode())
-    assert read_or_refuse(scratch, options)
+def test_tables(header: str, cells: str, options: ReadOptions, file: Path) -> None:
+    file.write_bytes((header + cells).encode())
+    assert is_read_or_rejected(file, options)

@@ -24,7 +24,7 @@ from dagrec.recommend.request import MAX_NODES, MAX_OPEN_ENDS, make_request
 from dagrec.store.bundle import Bundle
 from dagrec.store.store import Store
 from tests.contract import hostile
-from tests.contract.samples import holds_together
+from tests.contract.samples import is_valid
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 MAX_SECONDS = 2.0
@@ -50,12 +50,12 @@ def check_reader(seed: int, scratch: Path) -> str:
     random = Random(f"composition {seed}")
     document = hostile.composition(random)
     try:
-        assert holds_together(read_composition(document))
+        assert is_valid(read_composition(document))
     except DataError as error:
         assert error.rule and str(error).encode()  # noqa: PT017, PT018
     scratch.write_bytes(hostile.body(random, document))
     try:
-        assert all(map(holds_together, read(scratch).compositions))
+        assert all(map(is_valid, read(scratch).compositions))
     except DataError as error:
         assert error.rule and str(error).encode()  # noqa: PT017, PT018
         return error.rule

@@ -1,4 +1,4 @@
-"""What is wrong in a file is named: the file, the position, the field, the rule and the value found."""
+"""Error messages of readers name the file, the position, the field, the rule and the value."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from dagrec.data.formats import FORMATS, ReadOptions, read
 from dagrec.errors import ConfigError, DataError
-from tests.contract.samples import SAMPLES, Json, failure, names, put, replaced
+from tests.contract.samples import SAMPLES, Json, names, read_error, replaced, write
 
 OBJECT, ARRAY, ID, TEXT = "an object", "an array", "a non-empty string or an integer", "a string"
 TIME = "ISO 8601 or seconds since 1970"
 
-# (place, value, rule, what the message says) of the second document of a file.
+# (place, value, rule, part of the message) for the second document of a file.
 NATIVE: list[tuple[str, Json, str, str]] = [
     ("", 5, "wrong-type", f"a composition must be {OBJECT}, found 5"),
     ("composition", [], "wrong-type", f"composition must be {OBJECT}, found an array of 0"),
@@ -110,15 +110,15 @@ GA: list[tuple[str, Json, str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("format_", "place", "value", "rule", "says"),
+    ("format_", "place", "value", "rule", "message"),
     [
         pytest.param(name, *row, id=f"{name} {row[0]} {i}")
         for name, rows in (("native", NATIVE), ("n8n", N8N), ("galaxy-ga", GA))
         for i, row in enumerate(rows)
     ],
 )
-def test_wrong_value_of_a_field_is_named(
-    format_: str, place: str, value: Json, rule: str, says: str, tmp_path: Path
+def test_invalid_field_value_is_named(
+    format_: str, place: str, value: Json, rule: str, message: str, tmp_path: Path
 ) -> None:
     document = SAMPLES[format_].document("7")
     steps: list[str | int] = []
@@ -128,11 +128,11 @@ def test_wrong_value_of_a_field_is_named(
         here = here[steps[-1]] if isinstance(here, list) else here.get(step)
     text = json.dumps([document, replaced(document, tuple(steps), value)])
     # JSON has no infinity, but a number too large for a float is read as one.
-    file = put(tmp_path, text.replace("Infinity", "1e999"))
-    error = failure(file)
+    file = write(tmp_path, text.replace("Infinity", "1e999"))
+    error = read_error(file)
     assert error.rule == rule
     assert str(error).startswith(f"{file}: composition 2: ")
-    assert says in str(error)
+    assert message in str(error)
 
 
 GOOD = "7\t2024-05-01\t1\tcut\t1\t2\tjoin\t1"
@@ -140,7 +140,7 @@ COLUMNS = "line 2: a row needs at least 8 tab-separated columns"
 
 
 @pytest.mark.parametrize(
-    ("row", "rule", "says"),
+    ("row", "rule", "message"),
     [
         ("7\t2024-05-01\t1\tcut\t1\t2\tjoin", "bad-row", COLUMNS),
         ("\t2024-05-01\t1\tcut\t1\t2\tjoin\t1", "bad-row", COLUMNS),
@@ -158,20 +158,20 @@ COLUMNS = "line 2: a row needs at least 8 tab-separated columns"
         ),
     ],
 )
-def test_wrong_row_of_galaxy_connections_is_named(
-    row: str, rule: str, says: str, tmp_path: Path
+def test_invalid_row_of_galaxy_connections_is_named(
+    row: str, rule: str, message: str, tmp_path: Path
 ) -> None:
-    file = put(tmp_path, "\n".join([GOOD, row, GOOD.replace("7", "8", 1)]))
-    error = failure(file)
+    file = write(tmp_path, "\n".join([GOOD, row, GOOD.replace("7", "8", 1)]))
+    error = read_error(file)
     assert error.rule == rule
-    assert says in str(error)
+    assert message in str(error)
     dataset = read(file, ReadOptions(on_error="skip"))
     assert dict(dataset.report.skipped) == {rule: 1}
     assert dataset.compositions[-1].id == "8"
 
 
 @pytest.mark.parametrize(
-    ("row", "rule", "says"),
+    ("row", "rule", "message"),
     [
         ("ann;cut", "bad-row", "a row needs 3 columns, found 2"),
         (";cut;2024-05-01", "missing-id", f'owner must be {ID}, found ""'),
@@ -182,30 +182,30 @@ def test_wrong_row_of_galaxy_connections_is_named(
     ],
     ids=lambda text: text[:20],
 )
-def test_wrong_row_of_a_call_log_is_named(row: str, rule: str, says: str, tmp_path: Path) -> None:
+def test_invalid_row_of_call_log_is_named(row: str, rule: str, message: str, tmp_path: Path) -> None:
     good = "eve;cut;2024-05-01"
-    file = put(tmp_path, "\n".join(["owner;service;time", "", good, row, good]))
-    error = failure(file)
+    file = write(tmp_path, "\n".join(["owner;service;time", "", good, row, good]))
+    error = read_error(file)
     assert error.rule == rule
     assert str(error).startswith(f"{file}: line 4: ")
-    assert says in str(error)
+    assert message in str(error)
     dataset = read(file, ReadOptions(on_error="skip"))
     assert dict(dataset.report.skipped) == {rule: 1}
     assert [node.id for node in dataset.compositions[0].nodes] == ["3", "5"]
 
 
-# ---- files that hold nothing known
+# Empty files and unknown formats
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \t\r\n", "\ufeff", "\ufeff\n"])
-def test_empty_file_is_refused(text: str, tmp_path: Path) -> None:
-    error = failure(put(tmp_path, text))
+def test_empty_file_is_rejected(text: str, tmp_path: Path) -> None:
+    error = read_error(write(tmp_path, text))
     assert error.rule == "empty"
     assert "a file must hold compositions, found it empty; check the file" in str(error)
 
 
 @pytest.mark.parametrize(
-    ("text", "rule", "says"),
+    ("text", "rule", "message"),
     [
         ("[1]", "unknown-format", "found JSON whose first composition is 1;"),
         ("[[]]", "unknown-format", "found JSON whose first composition is an array of 0;"),
@@ -219,43 +219,43 @@ def test_empty_file_is_refused(text: str, tmp_path: Path) -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_file_of_no_known_format_is_refused(text: str, rule: str, says: str, tmp_path: Path) -> None:
-    error = failure(put(tmp_path, text))
+def test_unknown_format_is_rejected(text: str, rule: str, message: str, tmp_path: Path) -> None:
+    error = read_error(write(tmp_path, text))
     assert error.rule == rule
-    assert says in str(error)
+    assert message in str(error)
     known = f"a known format ({', '.join(FORMATS)})"
     assert (known in str(error)) == (rule == "unknown-format")
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_file_that_is_not_what_the_named_format_reads_is_refused(format_: str, tmp_path: Path) -> None:
+def test_file_of_other_than_named_format_is_rejected(format_: str, tmp_path: Path) -> None:
     other = SAMPLES["native" if FORMATS[format_].rows else "galaxy-tsv"]
-    error = failure(put(tmp_path, other.text(other.document("7"))), ReadOptions(format=format_))
+    error = read_error(write(tmp_path, other.text(other.document("7"))), ReadOptions(format=format_))
     assert error.rule == "unknown-format"
 
 
-def test_unknown_name_of_a_format_lists_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_format_name_lists_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no format 'xml'; there are auto, native, n8n"):
-        read(put(tmp_path, "[]"), ReadOptions(format="xml"))
+        read(write(tmp_path, "[]"), ReadOptions(format="xml"))
 
 
-def test_path_that_is_nothing_is_refused(tmp_path: Path) -> None:
-    error = failure(tmp_path / "absent.json")
+def test_missing_path_is_rejected(tmp_path: Path) -> None:
+    error = read_error(tmp_path / "absent.json")
     assert error.rule == "no-file"
     assert "must be a file or a folder, found neither" in str(error)
 
 
-def test_empty_folder_is_refused(tmp_path: Path) -> None:
-    assert failure(tmp_path).rule == "empty"
+def test_empty_folder_is_rejected(tmp_path: Path) -> None:
+    assert read_error(tmp_path).rule == "empty"
 
 
-def test_file_whose_name_no_text_can_hold_is_refused_in_words_that_can_be_shown(tmp_path: Path) -> None:
+def test_invalid_unicode_in_file_name_is_rejected_with_printable_message(tmp_path: Path) -> None:
     sample = SAMPLES["native"]
     text = sample.text(sample.document("7"))
     try:
-        bad = put(tmp_path, text, os.fsdecode(b"\xff.json"))
+        bad = write(tmp_path, text, os.fsdecode(b"\xff.json"))
     except OSError as error:
-        pytest.skip(f"this file system holds no such name: {error}")
+        pytest.skip(f"the file system does not allow such names: {error}")
     with pytest.raises(DataError) as caught:
         read(bad)
     assert caught.value.rule == "surrogate"
@@ -264,36 +264,36 @@ def test_file_whose_name_no_text_can_hold_is_refused_in_words_that_can_be_shown(
         .encode()
         .startswith(os.fsencode(tmp_path) + rb"/\udcff.json: the path of a file")
     )
-    put(tmp_path, text, "good.json")
+    write(tmp_path, text, "good.json")
     dataset = read(tmp_path, ReadOptions(on_error="skip"))
     assert names(dataset) == ["7"]
     assert dict(dataset.report.skipped) == {"surrogate": 1}
     assert all(problem.encode() for problem in dataset.report.problems)
 
 
-# ---- folders
+# Folders
 
 
 def test_folder_can_mix_formats(tmp_path: Path) -> None:
     for number, sample in enumerate(SAMPLES.values()):
-        put(tmp_path, sample.text(sample.document(str(number))), f"{number}.json")
+        write(tmp_path, sample.text(sample.document(str(number))), f"{number}.json")
     dataset = read(tmp_path)
     assert names(dataset) == [str(number) for number in range(len(SAMPLES))]
     assert dict(dataset.report.formats) == dict.fromkeys(SAMPLES, 1)
 
 
-def test_progress_counts_every_composition(tmp_path: Path) -> None:
-    steps: list[int] = []
+def test_advance_counts_compositions(tmp_path: Path) -> None:
+    counts: list[int] = []
     sample = SAMPLES["native"]
-    file = put(tmp_path, sample.text(*(sample.document(str(i)) for i in range(5))))
-    read(file, advance=steps.append)
-    assert sum(steps) == 5
+    file = write(tmp_path, sample.text(*(sample.document(str(i)) for i in range(5))))
+    read(file, advance=counts.append)
+    assert sum(counts) == 5
 
 
-def test_compositions_without_an_id_are_named_after_file_and_position(tmp_path: Path) -> None:
-    nameless = {"nodes": [{"id": 1}], "links": []}
+def test_missing_composition_id_is_file_and_position(tmp_path: Path) -> None:
+    without_id = {"nodes": [{"id": 1}], "links": []}
     broken: Json = {"nodes": [], "links": []}
-    put(tmp_path, json.dumps([nameless, broken, nameless]), "a/x.json")
-    put(tmp_path, json.dumps([nameless]), "b/x.json")
+    write(tmp_path, json.dumps([without_id, broken, without_id]), "a/x.json")
+    write(tmp_path, json.dumps([without_id]), "b/x.json")
     dataset = read(tmp_path, ReadOptions(on_error="skip"))
     assert [c.id for c in dataset.compositions] == ["x-1", "x-3", "x-4"]

@@ -270,8 +270,8 @@ def test_other_errors_end_the_search_and_the_trial_is_done_again(
 @pytest.mark.parametrize(
     ("name", "options", "parts"),
     [
-        ("popularity", {}, ("'popularity'", "no hyperparameter to search", "choose another one")),
-        ("markov", {"order": 2, "mu": 1.0}, ("'markov'", "no hyperparameter to search")),
+        ("popularity", {}, ("'popularity'", "no hyperparameters to tune", "choose another one")),
+        ("markov", {"order": 2, "mu": 1.0}, ("'markov'", "no hyperparameters to tune")),
     ],
 )
 def test_a_recommender_without_hyperparameters_is_refused_in_one_line(
@@ -342,7 +342,7 @@ def test_a_file_of_anything_else_is_refused_and_left_alone(
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(DagrecError) as error:
         tune(data, config(), OPTIONS, study=file)
-    assert says(error, str(file), "trials of earlier searches", "another file", "choose another study")
+    assert says(error, str(file), "trials of earlier searches", "other content", "choose another study")
     assert file.read_bytes() == text.encode("latin-1")
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
 
@@ -353,7 +353,7 @@ def test_a_study_that_cannot_be_kept_says_so(place: str, data: Dataset, tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(DagrecError) as error:
         tune(data, config(), OPTIONS, study=tmp_path / place)
-    assert says(error, str(tmp_path / place), "trials cannot be kept there", "choose another study")
+    assert says(error, str(tmp_path / place), "trials cannot be stored", "choose another study")
 
 
 # Killed
