@@ -13,10 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-from dagrec.config import load_config
 from dagrec.data.compositions import Composition
 from dagrec.data.examples import Example, extract
 from dagrec.data.formats import read
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle

@@ -11,7 +11,7 @@ from typing import Any
 
 from dagrec.data.scalars import quoted
 from dagrec.errors import ConfigError, DagrecError, did_you_mean
-from dagrec.files import replace_file
+from dagrec.output.files import replace_file
 
 
 def require_path(value: object, what: str) -> Path:

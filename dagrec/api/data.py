@@ -12,7 +12,7 @@ from dagrec.data.dataset import Dataset
 from dagrec.data.formats import ReadOptions
 from dagrec.data.formats import read as read_path
 from dagrec.errors import ConfigError, DataError
-from dagrec.progress import Progress
+from dagrec.output.progress import Progress
 from dagrec.types import validation_message
 
 

@@ -14,11 +14,11 @@ from dagrec.api.training import require_candidates, require_dataset, require_mod
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import require_examples
 from dagrec.data.scalars import parse_moment, quoted
-from dagrec.display import Table
 from dagrec.errors import ConfigError, DataError, RequestError, missing_package
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.train import fit_bundle, fit_notes, held_out_parts, measure_quality
 from dagrec.models.base import Recommender
+from dagrec.output.tables import Table
 from dagrec.recommend.answers import Answer, Answers, Prediction
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request

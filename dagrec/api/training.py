@@ -11,15 +11,15 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from dagrec.api.arguments import option_names, require_known
-from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import ExampleOptions
 from dagrec.data.scalars import describe, nearest_to, quoted, require_key
 from dagrec.errors import ConfigError, DataError, did_you_mean
 from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.config import RunConfig
 from dagrec.models.base import Recommender
 from dagrec.models.registry import MODELS, RECOMMENDER, recommender_class, recommender_name
-from dagrec.progress import EpochProgress, Progress
+from dagrec.output.progress import EpochProgress, Progress
 from dagrec.training.data import Candidates
 from dagrec.training.runtime import current_runtime, use_runtime
 from dagrec.types import Device, validation_message

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from dagrec.api.arguments import require_path, write_result
 from dagrec.api.training import require_dataset, require_model, run_config, running
 from dagrec.data.dataset import Dataset
-from dagrec.display import Table
 from dagrec.errors import ConfigError, missing_package
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.tune import TuneOptions, TuneResult
 from dagrec.jobs.tune import tune as run_tuning
 from dagrec.models.base import Recommender
 from dagrec.models.registry import create
+from dagrec.output.tables import Table
 from dagrec.types import Device, validation_message
 
 if TYPE_CHECKING:

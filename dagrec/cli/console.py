@@ -16,8 +16,8 @@ from rich.text import Text
 
 from dagrec.errors import DagrecError
 from dagrec.evaluation.tables import result_tables
-from dagrec.files import replace_file
-from dagrec.progress import Progress
+from dagrec.output.files import replace_file
+from dagrec.output.progress import Progress
 from dagrec.recommend.answers import Answer, Answers
 from dagrec.recommend.explain import Explanation
 from dagrec.training.runtime import is_first_process

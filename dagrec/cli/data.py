@@ -9,9 +9,9 @@ import typer
 
 from dagrec.cli import console
 from dagrec.cli import options as opts
-from dagrec.config import make_options
 from dagrec.data.examples import ExampleOptions, extract
 from dagrec.data.formats import FORMATS, read_composition
+from dagrec.jobs.config import make_options
 
 
 @opts.reads_compositions

@@ -42,7 +42,7 @@ def feedback(
     (taken) or another one (elsewhere), or refused all recommended services (refused). If only some were
     refused, it is undecided and not part of the rates. Brackets contain 95 % confidence intervals.
     """
-    from dagrec.feedback.summary import (
+    from dagrec.recommend.feedback_summary import (
         by_model,
         final_decisions,
         read_feedback,

@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dagrec.cli import console
-from dagrec.config import RunConfig, load_config
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import ExampleOptions
 from dagrec.data.formats import FORMATS, ReadOptions, read
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import read_catalogue, read_services
+from dagrec.jobs.config import RunConfig, load_config
 from dagrec.models.registry import MODELS
-from dagrec.progress import EpochProgress, Progress
+from dagrec.output.progress import EpochProgress, Progress
 from dagrec.training.data import Candidates
 from dagrec.training.runtime import Runtime, use_runtime
 from dagrec.types import Device

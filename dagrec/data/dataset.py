@@ -9,8 +9,8 @@ from typing import Any, overload
 
 from dagrec.data.compositions import Composition, fingerprint
 from dagrec.data.examples import Example
-from dagrec.display import Table
 from dagrec.errors import DataError
+from dagrec.output.tables import Table
 
 MAX_PROBLEMS = 20
 

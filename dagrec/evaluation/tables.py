@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dagrec.display import Table
+from dagrec.output.tables import Table
 
 METRICS = ("accuracy", "hr@5", "mrr", "ndcg@10", "macro_f1", "nll")
 """The metrics in the table; the JSON has all of them."""

@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dagrec.config import RunConfig, merge, override, read_toml
 from dagrec.data.dataset import Dataset
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.plots import intervals
+from dagrec.jobs.config import RunConfig, merge, override, read_toml
 from dagrec.jobs.evaluate import result_of
 from dagrec.jobs.experiment import Experiment, Plan
 from dagrec.jobs.runs import Advance, Measurement

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import require_examples
 from dagrec.data.vocabulary import Contexts
 from dagrec.errors import ConfigError
+from dagrec.jobs.config import RunConfig
 from dagrec.models.fitted import Fitted
 from dagrec.training.data import TrainingData
 from dagrec.types import Ids

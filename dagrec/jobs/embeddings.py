@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dagrec.data.vocabulary import FIRST_SERVICE
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.projection import Points, mean_cosine
-from dagrec.files import replace_file
+from dagrec.output.files import replace_file
 from dagrec.store.bundle import Bundle
 from dagrec.types import Floats
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import join_outcomes, oracle_accuracy, reference_outcomes, row_weights
 from dagrec.evaluation.report import BOOTSTRAP_DRAWS, Grid, identical, summarise
 from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.config import RunConfig
 from dagrec.jobs.experiment import RANDOM, Experiment, Plan
 from dagrec.jobs.runs import Advance, Measurement
 from dagrec.metrics.ranking import METRICS

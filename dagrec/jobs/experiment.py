@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import Example, require_examples
 from dagrec.data.splits import PROTOCOLS, Split, prequential_splits
 from dagrec.errors import did_you_mean
 from dagrec.evaluation.evaluator import EvaluationSplit, Weight
 from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.config import RunConfig
 from dagrec.types import Options
 
 PREQUENTIAL = "prequential"

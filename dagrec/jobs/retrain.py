@@ -18,7 +18,6 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import Example, require_examples
 from dagrec.errors import ConfigError
@@ -31,6 +30,7 @@ from dagrec.jobs.comparison import (
     compare,
     hold_back,
 )
+from dagrec.jobs.config import RunConfig
 from dagrec.jobs.retrain_report import Report, last_report, recover_report, write_report
 from dagrec.jobs.train import (
     Advance,

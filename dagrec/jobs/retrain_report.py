@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from dagrec.errors import StoreError
-from dagrec.files import replace_file
 from dagrec.jobs.comparison import Comparison
+from dagrec.output.files import replace_file
 from dagrec.recommend.check import self_check
 from dagrec.store.bundle import MANIFEST, Bundle, Manifest, Quality, read_manifest
 from dagrec.store.store import Store

@@ -19,14 +19,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dagrec.config import RunConfig
 from dagrec.errors import DagrecError
 from dagrec.evaluation.evaluator import evaluate_run
 from dagrec.evaluation.report import Grid, RunMetrics
-from dagrec.files import replace_file
+from dagrec.jobs.config import RunConfig
 from dagrec.jobs.experiment import Experiment
 from dagrec.metrics.ranking import METRICS
 from dagrec.models.registry import family
+from dagrec.output.files import replace_file
 from dagrec.training.runtime import Runtime, current_runtime, is_first_process, use_runtime
 
 Advance = Callable[[str], None]

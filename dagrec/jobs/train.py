@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import Example, require_examples
 from dagrec.data.splits import hold_out
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.graph.evidence import Evidence
+from dagrec.jobs.config import RunConfig
 from dagrec.metrics.ranking import METRICS
 from dagrec.metrics.statistics import mean_over_splits
 from dagrec.models.base import Recommender

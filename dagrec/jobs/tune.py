@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from dagrec.config import RunConfig
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import require_examples
 from dagrec.errors import (
@@ -32,6 +31,7 @@ from dagrec.errors import (
 )
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.config import RunConfig
 from dagrec.jobs.search_space import defaults, suggest, tunable
 from dagrec.jobs.train import held_out_parts
 from dagrec.metrics.ranking import METRICS

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
 from dagrec.errors import StoreError
-from dagrec.files import replace_file
 from dagrec.models.base import Recommender
+from dagrec.output.files import replace_file
 from dagrec.training.data import TrainingData
 
 ResultT = TypeVar("ResultT", bound=BaseModel)

@@ -26,7 +26,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 
 from dagrec.errors import StoreError
-from dagrec.files import replace_file, sync
+from dagrec.output.files import replace_file, sync
 from dagrec.store.bundle import MANIFEST, Bundle, load_bundle, read_manifest, write_bundle
 from dagrec.types import Options
 

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dagrec.errors import DagrecError
-from dagrec.files import remove_drafts, replace_file
+from dagrec.output.files import remove_drafts, replace_file
 from dagrec.training.data import TrainingData
 from dagrec.training.distributed import Processes
 from dagrec.training.network import Learner

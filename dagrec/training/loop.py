@@ -8,7 +8,7 @@ import torch
 import torch._dynamo
 
 from dagrec.errors import ConfigError
-from dagrec.progress import EpochProgress, Progress
+from dagrec.output.progress import EpochProgress, Progress
 from dagrec.training.checkpoint import Checkpoint
 from dagrec.training.data import TrainingData
 from dagrec.training.distributed import connect_processes, local_device

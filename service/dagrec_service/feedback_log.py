@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DagrecError, RequestError
-from dagrec.feedback.record import Decision, Feedback, make_decision, select_answer
 from dagrec.recommend.answers import Answer, Answers
+from dagrec.recommend.feedback import Decision, Feedback, make_decision, select_answer
 from dagrec.recommend.request import PredictRequest, make_request
 
 MAX_RESULTS = 10_000

@@ -166,8 +166,8 @@ def test_read_takes_or_refuses_any_junk(path: Any, options: dict[str, Any]) -> N
 def test_read_shows_no_progress_where_it_is_switched_off(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dagrec.progress.DELAY", 0.0)
-    monkeypatch.setattr("dagrec.progress.LINE_INTERVAL", 0.0)
+    monkeypatch.setattr("dagrec.output.progress.DELAY", 0.0)
+    monkeypatch.setattr("dagrec.output.progress.LINE_INTERVAL", 0.0)
     dagrec.read(BUNDLED, progress=False)
     assert capsys.readouterr() == ("", "")
     dagrec.read(BUNDLED)

@@ -61,7 +61,7 @@ def saved(model: dagrec.Model, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two models, which `dagrec train` would have made."""
-    from dagrec.config import load_config
+    from dagrec.jobs.config import load_config
     from dagrec.jobs.train import train
     from dagrec.store.store import Store
 
@@ -946,7 +946,7 @@ def test_load_reads_the_live_bundle_of_a_store_and_any_model_of_it(store: Path) 
 
 
 def test_load_reads_any_version_of_a_store(store: Path, data: Dataset, tmp_path: Path) -> None:
-    from dagrec.config import load_config
+    from dagrec.jobs.config import load_config
     from dagrec.jobs.train import train
     from dagrec.store.store import Store
 

@@ -40,10 +40,10 @@ WITH_EXAMPLES = (
     "dagrec.data.dataset",
     "dagrec.data.objects",
     "dagrec.data.scalars",
-    "dagrec.display",
+    "dagrec.output.tables",
     "dagrec.errors",
     "dagrec.models",
-    "dagrec.progress",
+    "dagrec.output.progress",
     "dagrec.training.runtime",
 )
 

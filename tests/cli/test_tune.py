@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import dagrec
-from dagrec.config import load_config
+from dagrec.jobs.config import load_config
 from tests.cli.commands import Run, assert_fails
 
 QUICK = ("--trials", "4", "--parts", "1")

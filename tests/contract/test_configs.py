@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dagrec.config import load_config
 from dagrec.errors import ConfigError
 from dagrec.jobs.ablate import load_study
+from dagrec.jobs.config import load_config
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs").glob("*.toml"))

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
 

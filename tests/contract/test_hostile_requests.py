@@ -14,9 +14,9 @@ from dagrec_service.app import create_app
 from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 
-from dagrec.config import load_config
 from dagrec.data.formats import read, read_composition
 from dagrec.errors import DataError, RequestError
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
 from dagrec.recommend.predictor import Predictor

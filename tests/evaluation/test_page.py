@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.errors import DagrecError
 from dagrec.evaluation.page import write_page
 from dagrec.evaluation.plots import report_plots
+from dagrec.jobs.config import load_config
 from dagrec.jobs.evaluate import evaluate
 from dagrec.jobs.experiment import Plan
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.dataset import Dataset
 from dagrec.data.formats import read
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.errors import ConfigError
 from dagrec.jobs.benchmark import benchmark
+from dagrec.jobs.config import load_config
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DagrecError
 from dagrec.evaluation.projection import mean_cosine
 from dagrec.graph.evidence import Evidence
+from dagrec.jobs.config import load_config
 from dagrec.jobs.embeddings import Embeddings
 from dagrec.jobs.evaluate import evaluate
 from dagrec.jobs.experiment import Plan

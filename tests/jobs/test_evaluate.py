@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dagrec.config import RunConfig, load_config
 from dagrec.data.dataset import Dataset
 from dagrec.data.formats import read
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.errors import ConfigError, DataError
+from dagrec.jobs.config import RunConfig, load_config
 from dagrec.jobs.evaluate import evaluate
 from dagrec.jobs.experiment import Plan
 from dagrec.metrics.ranking import METRICS

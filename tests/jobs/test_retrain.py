@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.examples import Example, extract
 from dagrec.data.formats import read, read_composition
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.errors import ConfigError, DataError, NumericalError, StoreError
 from dagrec.jobs import retrain as retrain_module
 from dagrec.jobs.comparison import AS_PUBLISHED, FITTED_AGAIN, compare, hold_back
+from dagrec.jobs.config import load_config
 from dagrec.jobs.retrain import Job, make_retrain_options, retrain
 from dagrec.jobs.retrain_report import Report
 from dagrec.jobs.train import train

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.examples import require_examples
 from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DataError
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import CHAMPION_METRIC, train
 from dagrec.recommend.predictor import predict
 from dagrec.recommend.request import make_request

@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 import pytest
 
-from dagrec.config import RunConfig, load_config
 from dagrec.data.dataset import Dataset, ReadReport
 from dagrec.data.examples import extract
 from dagrec.data.formats import read_composition
@@ -21,6 +20,7 @@ from dagrec.data.synthetic import World, WorldOptions
 from dagrec.errors import ConfigError, DagrecError, NumericalError
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.jobs import tune as job
+from dagrec.jobs.config import RunConfig, load_config
 from dagrec.jobs.search_space import defaults
 from dagrec.jobs.train import held_out_parts
 from dagrec.jobs.tune import MAX_TRIALS, TuneOptions, TuneResult, tune

@@ -11,8 +11,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
 from tests.playground.webdriver import Browser

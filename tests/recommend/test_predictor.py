@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.errors import RequestError
 from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.models.registry import MODELS
 from dagrec.recommend.answers import Answer

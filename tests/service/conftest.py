@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
 

@@ -15,9 +15,9 @@ from dagrec_service.routes.compositions import EXAMPLES
 from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.data.paths import count_pairs, count_paths
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
 

@@ -13,12 +13,12 @@ import httpx2
 import pytest
 from dagrec_service.feedback_log import FeedbackLog
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.errors import DagrecError
-from dagrec.feedback.record import Feedback
-from dagrec.feedback.summary import final_decisions, read_feedback, training_documents
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
+from dagrec.recommend.feedback import Feedback
+from dagrec.recommend.feedback_summary import final_decisions, read_feedback, training_documents
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request
 from dagrec.store.bundle import Bundle

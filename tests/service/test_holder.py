@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from dagrec_service.holder import Holder
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
 from dagrec.errors import NumericalError, StoreError
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.recommend.check import self_check
 from dagrec.store.bundle import Bundle

@@ -14,8 +14,8 @@ from dagrec_service.app import create_app
 from dagrec_service.settings import make_settings
 from fastapi.testclient import TestClient
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
 from tests.recommend.requests import chain

@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
 from tests.service.bad_bundles import DAMAGES

@@ -17,8 +17,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.formats import read
+from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.recommend.answers import Answer, Answers, Prediction
 from dagrec.recommend.predictor import Predictor

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dagrec.config import load_config
 from dagrec.data.examples import extract
 from dagrec.data.formats import read_composition
 from dagrec.data.synthetic import World, WorldOptions
 from dagrec.graph.evidence import Evidence
+from dagrec.jobs.config import load_config
 from dagrec.models.fitted import Fitted
 from dagrec.models.registry import MODELS
 from dagrec.store.bundle import Bundle

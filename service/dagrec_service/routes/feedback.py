@@ -9,7 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Body, Depends, HTTPException, Request
 from fastapi.openapi.models import Example
 
-from dagrec.feedback.record import Decision, Feedback
+from dagrec.recommend.feedback import Decision, Feedback
 from dagrec_service.feedback_log import FeedbackLog
 from dagrec_service.routes.common import HolderDep, problems, require_json
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dagrec.data.formats import read
 from dagrec.errors import DataError, RequestError
-from dagrec.feedback.record import Decision, Feedback, make_decision, select_answer
-from dagrec.feedback.summary import (
+from dagrec.recommend.feedback import Decision, Feedback, make_decision, select_answer
+from dagrec.recommend.feedback_summary import (
     by_model,
     final_decisions,
     read_feedback,
@@ -190,10 +190,10 @@ def test_training_documents_hold_each_taken_service_once(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    from dagrec.config import load_config
+    from dagrec.jobs.config import load_config
     from dagrec.jobs.train import train
 
-    data = Path(__file__).parents[1] / "data" / "compositions.json"
+    data = Path(__file__).parents[2] / "data" / "compositions.json"
     store = Store(tmp_path_factory.mktemp("feedback"))
     train(read(data), store, load_config(models=["popularity", "markov"]), measure=0)
     return store.load()

@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from dagrec.files import remove_drafts, replace_file
+from dagrec.output.files import remove_drafts, replace_file
 from tests.processes import Completed, run_process
 
 OLD, NEW = b"old", "new: \u00e9\n"

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dagrec.display import Table
+from dagrec.output.tables import Table
 
 COLUMNS = ("service", "recommender", "mrr")
 ROWS = [("plot", "markov", "0.75"), ("a longer key", "gru4rec", "0.2"), ("x", "", -1)]

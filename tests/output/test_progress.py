@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dagrec import progress as module
-from dagrec.progress import DELAY, LINE_INTERVAL, EpochProgress, Progress
+from dagrec.output import progress as module
+from dagrec.output.progress import DELAY, LINE_INTERVAL, EpochProgress, Progress
 from dagrec.training.runtime import Epoch
 
 ERASE = "\x1b[2K"
@@ -33,7 +33,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of dagrec.progress, in a process that has shown nothing yet and is not a notebook."""
+    """The clock of dagrec.output.progress, in a process that has shown nothing yet and is not a notebook."""
     clock = Clock()
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(Progress, "_last_line", None)

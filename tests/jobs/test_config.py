@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from dagrec.config import RunConfig, load_config, make_options, merge, override, read_toml
 from dagrec.data.synthetic import WorldOptions
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import MaskPolicy
+from dagrec.jobs.config import RunConfig, load_config, make_options, merge, override, read_toml
 from dagrec.models.registry import MODELS, recommender_class
 
 TEXT = """

@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from dagrec.errors import DataError
-from dagrec.feedback.record import Decision, PathNode
 from dagrec.metrics.statistics import LEVEL
+from dagrec.recommend.feedback import Decision, PathNode
 
 FILES = "feedback-*.jsonl"
 BOOTSTRAP_DRAWS = 2000
