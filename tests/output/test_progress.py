@@ -33,7 +33,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of dagrec.output.progress, in a process that has shown nothing yet and is not a notebook."""
+    """The clock of progress, in a process that has shown nothing yet and is not a notebook."""
     clock = Clock()
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(Progress, "_last_line", None)
