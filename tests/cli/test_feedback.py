@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Run, assert_fails
-from tests.test_feedback import decision, write
+from tests.recommend.test_feedback import decision, write
 
 
 @pytest.fixture
