@@ -14,7 +14,7 @@ demo:           ## evaluate, train and serve on DATA, and send one request (then
 	@$(RUN) python scripts/demo.py $(DATA)
 
 test: lint      ## check style and types, and run the default tests
-	@$(RUN) python -m pytest
+	@$(RUN) python -m pytest -n 2
 
 test-slow:      ## run the slow tests
 	@$(RUN) python -m pytest -m slow
