@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 # Set before torch is imported. Small networks are not faster with more threads, and on a busy machine
@@ -11,6 +13,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from dagrec.data.compositions import Composition
@@ -31,6 +34,17 @@ REAL = ROOT.parent / "shared" / "data"
 # The same examples in every run, so that failures are reproducible.
 settings.register_profile("dagrec", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("dagrec")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect tests without garbage collection, because what this creates stays until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -62,16 +76,41 @@ def quiet_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def shared_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A function that returns a folder with a name and content that is only made once.
+
+    The processes of pytest-xdist share it, so tests must not change it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def shared_folder(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = root / f"shared-{name}"
+        with FileLock(root / f"{name}.lock"):
+            if not folder.exists():
+                draft = Path(tempfile.mkdtemp(dir=root))
+                fill(draft)
+                draft.rename(folder)
+        return folder
+
+    return shared_folder
+
+
+@pytest.fixture(scope="session")
+def store(shared_folder: Callable[..., Path]) -> Store:
     """A store with one bundle of every recommender, trained on the bundled compositions."""
     from tests.contract.recommenders import quick_options
 
-    config = load_config(changes={"models": {name: quick_options(name, 1) for name in MODELS}})
-    catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
-    store = Store(tmp_path_factory.mktemp("all") / "store")
-    data = ROOT / "data" / "compositions.json"
-    train(read(data), store, config, Candidates(catalogue), measure=0)
-    return store
+    def fill(folder: Path) -> None:
+        config = load_config(changes={"models": {name: quick_options(name, 1) for name in MODELS}})
+        catalogue = [("service_301", f"service_{mid}") for mid in (302, 303, 304)]
+        data = read(ROOT / "data" / "compositions.json")
+        train(data, Store(folder), config, Candidates(catalogue), measure=0)
+
+    return Store(shared_folder("store", fill))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Completed]:
     def run(*arguments: str | Path) -> Completed:
         return command(*arguments, folder=tmp_path_factory.mktemp("command"))
 
-    run("--help")  # starts the fork server
     return run
 
 

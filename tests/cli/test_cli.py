@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,7 @@ def test_installed_command(tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     file.write_text(native(links='{"source": "t", "target": "x"}'))
     for arguments, status in ((["inspect", file], 1), (["unknown"], 2), (["--help"], 0)):
-        completed = subprocess.run(
-            [DAGREC, *arguments], capture_output=True, text=True, timeout=30, check=False
-        )
+        completed = subprocess.run([DAGREC, *arguments], capture_output=True, text=True, check=False)
         assert completed.returncode == status
         assert "Traceback" not in completed.stderr
         assert bool(completed.stdout) is (status == 0)
@@ -97,14 +95,13 @@ def test_inspect_bundled_data(run: Run) -> None:
 def test_inspect_geoportal_within_two_seconds() -> None:
     if not GEOPORTAL.is_file():
         pytest.skip(f"{GEOPORTAL} is not part of the project")  # it must not be published
-    seconds = []
-    while not seconds or (min(seconds) >= 2 and len(seconds) < 3):  # other processes may be running
-        start = time.perf_counter()
-        completed = subprocess.run(
-            [DAGREC, "inspect", GEOPORTAL, "--json"], capture_output=True, text=True, check=True
-        )
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    completed = subprocess.run(
+        [DAGREC, "inspect", GEOPORTAL, "--json"], capture_output=True, text=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The processor time, unlike the time on the wall, does not depend on other processes.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     result = json.loads(completed.stdout)
     expected = {
         "compositions": 943,

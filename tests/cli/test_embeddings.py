@@ -16,7 +16,16 @@ from tests.processes import python
 @pytest.fixture(scope="module")
 def store(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    quick = ("--measure", "0", "--set", "lightgcn.epochs=2", "--set", "lightgcn.width=8")
+    quick = (
+        "--measure",
+        "0",
+        "--set",
+        "lightgcn.epochs=2",
+        "--set",
+        "lightgcn.min_steps=0",
+        "--set",
+        "lightgcn.width=8",
+    )
     completed = run(
         "train", DATA, "--store", folder, "--model", "markov", "--model", "lightgcn", *quick
     )

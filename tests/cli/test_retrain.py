@@ -8,15 +8,17 @@ import random
 import re
 import resource
 import signal
-import subprocess
-import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from dagrec.data.synthetic import World, WorldOptions, dump
 from dagrec.store.store import Store
-from tests.cli.commands import DAGREC, SMALL, Run, assert_fails
+from tests.cli.commands import SMALL, Run, assert_fails
+from tests.processes import PROCESSES, Job, run_command, start, wait_until
 
 DOCUMENTS = World(WorldOptions(compositions=150)).draw()
 NETWORK = ["--model", "gru4rec", "--set", "gru4rec.epochs=3", "--set", "gru4rec.min_steps=30"]
@@ -29,18 +31,6 @@ def data(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "1.json").write_text(dump(DOCUMENTS[:100]))
     return folder
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start ``dagrec retrain`` as the leader of a new process group."""
-    return subprocess.Popen(
-        [DAGREC, "retrain", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 def test_retrain_bundles_and_rollback(run: Run, data: Path, tmp_path: Path) -> None:
@@ -96,16 +86,13 @@ def test_invalid_retrain_option_gives_status_2(run: Run, data: Path, tmp_path: P
 def test_store_lock_is_exclusive_and_released_by_kill(run: Run, data: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     long = ["--model", "gru4rec", "--set", "gru4rec.epochs=100000", "--set", "gru4rec.patience=null"]
-    process = start(data, "--store", store, *long)
-    deadline = time.monotonic() + 60
-    while not (store / "lock.holder").is_file() or not (store / "lock.holder").read_text():
-        assert time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
+    job = start("retrain", data, "--store", store, *long)
+    holder = store / "lock.holder"
+    wait_until(lambda: holder.is_file() and holder.read_text(), "the store is locked")
     for command in ("retrain", "train"):
         completed = run(command, data, "--store", store, *SMALL)
-        assert_fails(completed, 1, "only one job at a time", f"found process {process.pid} since")
-    process.kill()
-    process.communicate()
+        assert_fails(completed, 1, "only one job at a time", f"found process {job.pid} since")
+    assert job.kill().status == -9
     assert run("retrain", data, "--store", store, *SMALL).status == 0
 
 
@@ -117,20 +104,19 @@ def test_retrain_without_networks_replaces_live_network(run: Run, data: Path, tm
     assert "fitted again" in completed.out
 
 
-def check_kills(data: Path, store: Path, run: Run, delays: list[float]) -> None:
-    """Start and kill the job after each delay, and check the live bundle; then let it finish."""
+def check_kills(data: Path, store: Path, run: Run, moments: Iterable[Callable[[Job], object]]) -> None:
+    """Start the job, and kill it when a function returns; check the live bundle; repeat this for each
+    function, and then let the job finish.
+    """
     assert run("retrain", data, "--store", store, *SMALL).status == 0
     before = Store(store).current()
     number = 0
-    for seconds in delays:
-        process = start(data, "--store", store, *RETRAIN)
-        try:
-            process.communicate(timeout=seconds)
+    for wait in moments:
+        job = start("retrain", data, "--store", store, *RETRAIN)
+        wait(job)
+        if job.kill().status == 0:
             number += 1  # the job has finished; add data for the next one
             (data / f"{number + 1}.json").write_text(dump(DOCUMENTS[100 : 101 + number]))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
         assert Store(store).load().version >= before
     last = run("retrain", data, "--store", store, *RETRAIN)
     assert last.status == 0, last.err
@@ -140,14 +126,23 @@ def check_kills(data: Path, store: Path, run: Run, delays: list[float]) -> None:
 
 
 def test_killed_job_leaves_live_bundle_and_is_resumed(run: Run, data: Path, tmp_path: Path) -> None:
-    rng = random.Random(0)
-    check_kills(data, tmp_path / "store", run, [rng.uniform(0.8, 5) for _ in range(2)])
+    store = tmp_path / "store"
+
+    def has_steps(number: int, job: Job) -> bool:
+        """Whether the job has stored the results of a number of steps, or has ended."""
+        return len(list((store / "work").glob("*/*"))) >= number or job.status is not None
+
+    def after_steps(number: int, job: Job) -> None:
+        wait_until(partial(has_steps, number, job), f"{number} steps are finished")
+
+    check_kills(data, store, run, [partial(after_steps, number) for number in (1, 4)])
 
 
 @pytest.mark.slow
 def test_job_killed_fifty_times_is_resumed(run: Run, data: Path, tmp_path: Path) -> None:
     rng = random.Random(1)
-    check_kills(data, tmp_path / "store", run, [rng.uniform(0.3, 7) for _ in range(50)])
+    moments = [partial(Job.join, seconds=rng.uniform(0, 3)) for _ in range(50)]
+    check_kills(data, tmp_path / "store", run, moments)
 
 
 @pytest.mark.parametrize("kilobytes", [0, 1, 4, 8])
@@ -158,25 +153,28 @@ def test_full_disk_fails_and_leaves_live_bundle(
     store = tmp_path / "store"
     assert run("retrain", data, "--store", store, *SMALL).status == 0
     live = Store(store).current()
-    completed = subprocess.run(
-        [DAGREC, "retrain", data, "--store", store, *SMALL, "--force"],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: limit_file_size(kilobytes * 1024),
-    )
-    assert completed.returncode == 1, completed.stderr
-    assert re.search(rf"dagrec: {store}\S*: .*cannot be written", completed.stderr), completed.stderr
-    assert "Traceback" not in completed.stderr
+    # A file cannot take the error message.
+    receiver, sender = PROCESSES.Pipe(duplex=False)
+    arguments = ["retrain", data, "--store", store, *SMALL, "--force"]
+    job = Job(run_with_limited_files, (kilobytes * 1024, sender, *map(str, arguments)))
+    sender.close()
+    with open(receiver.fileno(), encoding="utf-8", closefd=False) as pipe:
+        errors = pipe.read()
+    assert job.wait().status == 1, errors
+    assert re.search(rf"dagrec: {store}\S*: .*cannot be written", errors), errors
+    assert "Traceback" not in errors
     assert Store(store).current() == live
     assert Store(store).versions() == [live]
     assert run("retrain", data, "--store", store, *SMALL, "--force").status == 0
 
 
-def limit_file_size(size: int) -> None:
-    """Make writes beyond a number of bytes fail, as on a full disk."""
+def run_with_limited_files(size: int, errors: Connection, *arguments: str) -> None:
+    """Run a command. Writes beyond a number of bytes fail, as on a full disk."""
+    os.dup2(errors.fileno(), 2)
+    errors.close()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    run_command(*arguments)
 
 
 def test_prune_keeps_newest_versions(run: Run, data: Path, tmp_path: Path) -> None:

@@ -16,14 +16,16 @@ from tests.worlds import everything
 
 SPECIAL_OPTIONS: dict[str, dict[str, Any]] = {
     "auto": {"candidates": ("markov", "vsknn"), "folds": 2},
-    "ensemble": {"base_options": {"epochs": 40, "learning_rate": 0.02}, "seeds": 2},
+    "ensemble": {"seeds": 2},
     "blend": {"members": {"markov": {}, "stan": {}}, "folds": 2},
     # Post-norm layers, as published, need small steps.
     "dagformer": {"learning_rate": 0.005},
     "deepdag": {"learning_rate": 0.005},
-    "pagt": {"base_options": {"epochs": 40, "learning_rate": 0.02}, "folds": 2},
+    "pagt": {"folds": 2},
 }
 """Options of recommenders for which those of :func:`quick_options` are not enough."""
+WITH_BASE = ("ensemble", "pagt")
+"""Recommenders whose base is a network that learns what they learn."""
 WORLD = everything()
 VOCABULARY_AND_GRAPH = WORLD.data.vocabulary, WORLD.data.graph
 UNKNOWN_CONTEXT = Context(("unknown", "nodes"))
@@ -32,10 +34,11 @@ EMPTY_CONTEXT = Context(())
 
 def quick_options(name: str, epochs: int) -> dict[str, Any]:
     """Return options with which a recommender learns a small world quickly."""
+    training = {"epochs": epochs, "min_steps": 0, "learning_rate": 0.02}
     special = SPECIAL_OPTIONS.get(name, {})
-    if recommender_class(name).traits.gradient_trained:
-        return {"epochs": epochs, "min_steps": 0, "learning_rate": 0.02, **special}
-    return special
+    if name in WITH_BASE:
+        return {"base_options": training, **special}
+    return training | special if recommender_class(name).traits.gradient_trained else special
 
 
 def make(name: str, *, seed: int = 0, epochs: int = 3) -> Recommender:

@@ -123,13 +123,12 @@ def test_every_room_is_in_order() -> None:
     assert rooms == set(LEVEL), f"{rooms ^ set(LEVEL)}: give each room one place in ROOMS"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_module_imports_only_earlier_rooms(path: Path) -> None:
-    name = name_of(path)
+def test_modules_import_only_earlier_rooms() -> None:
     forbidden = [
-        f"{path}:{line}: {name} imports {imported}"
+        f"{path}:{line}: {name_of(path)} imports {imported}"
+        for path in FILES
         for line, imported in internal_imports(path)
-        if is_forbidden(name, imported)
+        if is_forbidden(name_of(path), imported)
     ]
     assert not forbidden, "\n".join(forbidden)
 
@@ -289,38 +288,69 @@ def assert_light(code: str) -> None:
     assert not process.stdout.splitlines()[-1], f"imported: {process.stdout}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_file_has_docstring_and_bounded_length_and_no_forbidden_calls(path: Path) -> None:
+def test_files_have_docstrings_and_bounded_length_and_no_forbidden_calls() -> None:
+    defects = [defect for path in FILES for defect in defects_of(path)]
+    assert not defects, "\n".join(defects)
+
+
+def defects_of(path: Path) -> Iterator[str]:
+    """What breaks a rule for the form of a file."""
     text, tree = path.read_text(encoding="utf-8"), tree_of(path)
     lines = text.count("\n")
-    assert lines <= MAX_LINES, f"{path}: a file may have {MAX_LINES} lines, found {lines}"
-    if text.strip() or path.name != "__init__.py":
-        assert ast.get_docstring(tree), f"{path}: needs a docstring"
+    if lines > MAX_LINES:
+        yield f"{path}: a file may have {MAX_LINES} lines, found {lines}"
+    if (text.strip() or path.name != "__init__.py") and not ast.get_docstring(tree):
+        yield f"{path}: needs a docstring"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             function = ast.unparse(node.func)
-            assert function != "print", f"{path}:{node.lineno}: the library must not print"
+            if function == "print":
+                yield f"{path}:{node.lineno}: the library must not print"
             pickles = function in ("torch.load", "torch.save")
-            pickles |= any(k.arg == "allow_pickle" for k in node.keywords)
-            assert not pickles, f"{path}:{node.lineno}: files must not contain pickles"
+            if pickles or any(k.arg == "allow_pickle" for k in node.keywords):
+                yield f"{path}:{node.lineno}: files must not contain pickles"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_file_does_not_import_unsafe_serialisers(path: Path) -> None:
-    packages = {name.split(".")[0] for _, name in imports(tree_of(path), name_of(path))}
-    assert not packages & UNSAFE_SERIALISERS
+@pytest.mark.parametrize(
+    ("text", "defects"),
+    [
+        ('"""About it."""\nrun()', []),
+        ("run()", ["needs a docstring"]),
+        ('"""About it."""\nprint(1)', ["must not print"]),
+        ('"""About it."""\ntorch.save(1)', ["must not contain pickles"]),
+        ('"""About it."""\nnp.load(file, allow_pickle=False)', ["must not contain pickles"]),
+        ('"""About it."""' + "\n" * (MAX_LINES + 1), [f"may have {MAX_LINES} lines"]),
+    ],
+)
+def test_defects_of_recognises_defects(text: str, defects: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(text, encoding="utf-8")
+    found = list(defects_of(file))
+    assert len(found) == len(defects)
+    assert all(part in defect for part, defect in zip(defects, found, strict=True))
 
 
-@pytest.mark.parametrize("path", TEST_FILES, ids=lambda p: str(p.relative_to(ROOT / "tests")))
-def test_every_test_asserts_something(path: Path) -> None:
-    functions = [
-        node
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and re.match(r"test_|.*assert_|.*check_", node.name)
+def test_files_do_not_import_unsafe_serialisers() -> None:
+    unsafe = [
+        f"{path}:{line}: imports {name}"
+        for path in FILES
+        for line, name in imports(tree_of(path), name_of(path))
+        if name.split(".")[0] in UNSAFE_SERIALISERS
     ]
-    without = [f"{path}:{f.lineno}: {f.name}" for f in functions if not asserts(f)]
-    assert any(f.name.startswith("test_") for f in functions), f"{path}: has no tests"
+    assert not unsafe, "\n".join(unsafe)
+
+
+def test_every_test_asserts_something() -> None:
+    without = []
+    for path in TEST_FILES:
+        functions = [
+            node
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and re.match(r"test_|.*assert_|.*check_", node.name)
+        ]
+        without += [f"{path}:{f.lineno}: {f.name}" for f in functions if not asserts(f)]
+        assert any(f.name.startswith("test_") for f in functions), f"{path}: has no tests"
     assert not without, "\n".join(without)
 
 

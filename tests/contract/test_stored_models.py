@@ -24,6 +24,9 @@ from tests.contract.recommenders import (
 )
 from tests.worlds import chain
 
+QUICK: dict[str, object] = {"epochs": 2, "min_steps": 1}
+"""Options with which the training of a network is short."""
+
 
 @pytest.fixture(params=MODELS)
 def name(request: pytest.FixtureRequest) -> str:
@@ -44,7 +47,8 @@ def other_values(default: object) -> Iterator[object]:
     elif isinstance(default, tuple):
         yield default[:1]
     elif isinstance(default, dict):
-        yield from ([dict([*default.items()][:1])] if default else [{"mu": 3.0}, {"read": "upstream"}])
+        yield {"read": "upstream", **QUICK}  # options of a base
+        yield dict([*default.items()][:1]) if default else {"mu": 3.0}
     else:
         yield from (2, 3, 1, True, 0.5)
 
@@ -70,7 +74,7 @@ def configs_off_default(class_: type[Options]) -> list[Options]:
     }
     remaining, configs = list(choices), []
     while remaining:
-        values: dict[str, object] = {}
+        values = {field: value for field, value in QUICK.items() if field in choices}
         for field in remaining:
             # Some options require a value of another one, which may have to change again.
             trials = itertools.chain(

@@ -2,10 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import pytest
 from dagrec.data.formats import read
 from dagrec.errors import ConfigError
 from dagrec.jobs.ablate import ablate, load_study, table
+from tests.processes import Job, start, wait_until
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data" / "compositions.json"
@@ -44,9 +41,14 @@ def study_file(folder: Path, repeats: int = 3, text: str = STUDY) -> Path:
     return file
 
 
-def command(study: Path, out: Path, processes: int = 1) -> list[str]:
-    arguments = ["ablate", str(DATA), "--config", str(study), "--out", str(out)]
-    return [sys.executable, "-m", "dagrec.cli", *arguments, "--processes", str(processes)]
+def start_study(study: Path, out: Path, processes: int = 1) -> Job:
+    options = ("--config", study, "--out", out, "--processes", str(processes))
+    return start("ablate", DATA, *options)
+
+
+def run_study(study: Path, out: Path, processes: int = 1) -> None:
+    done = start_study(study, out, processes).wait()
+    assert done.status == 0, done.err
 
 
 def without_seconds(out: Path) -> dict[str, Any]:
@@ -79,8 +81,7 @@ def test_variants_are_evaluated_on_same_splits(tmp_path: Path) -> None:
 def test_result_does_not_depend_on_processes(tmp_path: Path) -> None:
     study = study_file(tmp_path)
     for processes in (1, 2):
-        out = tmp_path / str(processes)
-        subprocess.run(command(study, out, processes), check=True, capture_output=True, timeout=120)
+        run_study(study, tmp_path / str(processes), processes)
     assert without_seconds(tmp_path / "1") == without_seconds(tmp_path / "2")
 
 
@@ -88,22 +89,16 @@ def test_result_does_not_depend_on_processes(tmp_path: Path) -> None:
     "moment", [0.0, *(pytest.param(t / 10, marks=pytest.mark.slow) for t in range(1, 11))]
 )
 def test_killed_study_is_resumed_with_same_result(tmp_path: Path, moment: float) -> None:
-    study = study_file(tmp_path, repeats=10)
+    study = study_file(tmp_path, repeats=10 if moment else 3)
     uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
-    subprocess.run(command(study, uninterrupted), check=True, capture_output=True, timeout=120)
-    process = subprocess.Popen(
-        command(study, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    runs = killed / "runs"
-    deadline = time.monotonic() + 60
-    while not list(runs.glob("*.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(moment)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    run_study(study, uninterrupted)
+    job, runs = start_study(study, killed), killed / "runs"
+    wait_until(lambda: list(runs.glob("*.json")), "a run is finished")
+    job.join(moment)
+    job.kill()
     finished = {file: file.stat().st_mtime_ns for file in runs.glob("*.json")}
     assert finished
-    subprocess.run(command(study, killed), check=True, capture_output=True, timeout=120)
+    run_study(study, killed)
     assert without_seconds(killed) == without_seconds(uninterrupted)
     assert {file: file.stat().st_mtime_ns for file in finished} == finished, "runs were repeated"
 

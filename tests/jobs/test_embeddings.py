@@ -29,7 +29,7 @@ QUICK = ["gru4rec.epochs=2", "gru4rec.hidden=4", "gru4rec.embedding=4"]
 
 def publish(store: Path, champion: str, *names: str) -> Bundle:
     options: dict[str, dict[str, object]] = {
-        name: {} if name == "markov" else {"epochs": 2} for name in names
+        name: {} if name == "markov" else {"epochs": 2, "min_steps": 0} for name in names
     }
     models = {name: Fitted(create(name, options[name]).fit(WORLD), WORLD.graph) for name in names}
     evidence = Evidence.of(WORLD.examples, WORLD.vocabulary)

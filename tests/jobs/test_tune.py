@@ -1,9 +1,7 @@
-"""The search for hyperparameters; ``python -m tests.jobs.test_tune`` is one that waits to be killed."""
+"""The search for hyperparameters."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +27,7 @@ from dagrec.models.base import Recommender
 from dagrec.models.registry import create, recommender_class
 from dagrec.training.data import Candidates
 from tests.checks import says
+from tests.processes import Job, print_and_stop
 from tests.worlds import memory
 
 ROOT = Path(__file__).parents[2]
@@ -361,18 +360,14 @@ def test_a_study_that_cannot_be_kept_says_so(place: str, data: Dataset, tmp_path
 
 def killed(study: Path, stop: int) -> list[int]:
     """The models that a search told of until it was killed in that of number ``stop``, or was done."""
-    command = [sys.executable, "-m", "tests.jobs.test_tune", str(study), str(stop)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        told = []
-        for line in process.stdout:
-            told.append(int(line))
-            if told[-1] == stop:
-                process.kill()
-    assert process.returncode == (-9 if stop else 0)
-    return told
+    process = Job(search, (study, stop))
+    if stop:
+        process.wait_for_line(str(stop))
+        done = process.kill()
+    else:
+        done = process.wait()
+    assert done.status == (-9 if stop else 0), done.err
+    return [int(line) for line in done.out.splitlines()]
 
 
 def test_a_killed_search_ends_where_an_uninterrupted_one_does(
@@ -389,17 +384,16 @@ def test_a_killed_search_ends_where_an_uninterrupted_one_does(
     assert result == whole
 
 
-def main(study: Path, stop: int) -> None:
+def search(study: Path, stop: int) -> None:
     """Print the number of each model that is made; do nothing more after that of number ``stop``."""
     made = 0
 
     def tell(*arguments: Any, **options: Any) -> Recommender:
         nonlocal made
         made += 1
-        print(made, flush=True)
         if made == stop:
-            sys.stdin.read()
-            sys.exit(f"nobody killed it at model {stop}")
+            print_and_stop(made)
+        print(made, flush=True)
         return create(*arguments, **options)
 
     job.create = tell  # type: ignore[attr-defined]
@@ -484,7 +478,3 @@ def test_summary_is_what_json_needs(whole: TuneResult) -> None:
 def test_options_have_bounds(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         TuneOptions(**options)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -17,7 +17,7 @@ VOCABULARY = DATA.vocabulary
 
 
 def fit(name: str, **options: object) -> Recommender:
-    return create(name, {"epochs": 3, **options}).fit(DATA)
+    return create(name, {"epochs": 3, "min_steps": 0, **options}).fit(DATA)
 
 
 def single_node_scores(model: Recommender) -> Scores:

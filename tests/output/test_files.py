@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from dagrec.output.files import remove_drafts, replace_file
-from tests.processes import Completed, run_process
+from tests.processes import Completed, Job
 
 OLD, NEW = b"old", "new: \u00e9\n"
 NOBODY = 65534
@@ -126,25 +126,25 @@ def replace_under_limits(path: Path, content: bytes, limits: dict[str, int]) -> 
         print(error.strerror)
 
 
-def replace_with_limits(path: Path, scratch: Path, content: bytes = b"new", **limits: int) -> Completed:
-    return run_process(replace_under_limits, (path, content, limits), scratch)
+def replace_with_limits(path: Path, content: bytes = b"new", **limits: int) -> Completed:
+    return Job(replace_under_limits, (path, content, limits)).wait()
 
 
 @pytest.mark.parametrize("size", [5_000, 2**20], ids=["in a buffer", "beyond a buffer"])
-def test_full_disk_leaves_old_content_and_no_draft(size: int, file: Path, tmp_path: Path) -> None:
+def test_full_disk_leaves_old_content_and_no_draft(size: int, file: Path) -> None:
     """A limit of the file size simulates a full disk."""
-    completed = replace_with_limits(file, tmp_path, bytes(size), file_size=1_000)
+    completed = replace_with_limits(file, bytes(size), file_size=1_000)
     assert (completed.status, completed.out) == (0, "File too large\n"), completed.err
     assert file.read_bytes() == OLD
     assert names(file.parent) == ["file.json"]
 
 
-def test_read_only_folder_leaves_old_content_and_no_draft(open_folder: Path, tmp_path: Path) -> None:
+def test_read_only_folder_leaves_old_content_and_no_draft(open_folder: Path) -> None:
     file = open_folder / "file"
     file.write_bytes(OLD)
     file.chmod(0o666)
     open_folder.chmod(0o555)
-    completed = replace_with_limits(file, tmp_path, user=NOBODY)
+    completed = replace_with_limits(file, user=NOBODY)
     assert (completed.status, completed.out) == (0, "Permission denied\n"), completed.err
     assert file.read_bytes() == OLD
     assert names(open_folder) == ["file"]

@@ -6,9 +6,10 @@ import hashlib
 import http.client
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 from dagrec_service.routes.playground import STATIC
+
+from tests.service.conftest import HTTP
 
 FILES = sorted(
     path.relative_to(STATIC).as_posix()
@@ -24,7 +25,7 @@ CONTENT_TYPES = {
 
 
 def test_page_has_content_security_policy(site: str) -> None:
-    response = httpx2.get(site)
+    response = HTTP.get(site)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'self'" in response.headers["content-security-policy"]
@@ -35,17 +36,17 @@ def test_page_has_content_security_policy(site: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_file_is_served_with_content_type(site: str, name: str) -> None:
-    response = httpx2.get(f"{site}static/{name}")
+    response = HTTP.get(f"{site}static/{name}")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith(CONTENT_TYPES[name.rpartition(".")[2]])
     assert response.content == (STATIC / name).read_bytes()
-    assert httpx2.head(f"{site}static/{name}").headers["content-length"] == str(len(response.content))
+    assert HTTP.head(f"{site}static/{name}").headers["content-length"] == str(len(response.content))
 
 
 def test_etag_avoids_sending_file_again(site: str) -> None:
-    tag = httpx2.get(site).headers["etag"]
-    assert httpx2.get(site, headers={"If-None-Match": f'"other", W/{tag}'}).status_code == 304
-    assert httpx2.get(site, headers={"If-None-Match": '"other"'}).status_code == 200
+    tag = HTTP.get(site).headers["etag"]
+    assert HTTP.get(site, headers={"If-None-Match": f'"other", W/{tag}'}).status_code == 304
+    assert HTTP.get(site, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -81,25 +82,25 @@ def test_vendored_scripts_match_checksums() -> None:
 
 
 def test_examples_are_answered_without_unknown_nodes(site: str) -> None:
-    examples = httpx2.get(f"{site}playground/examples").json()
+    examples = HTTP.get(f"{site}playground/examples").json()
     assert [example["name"] for example in examples] == ["A path", "A branching", "A join"]
     for example in examples:
         composition = example["composition"]
         assert len(composition["links"]) >= 2
-        response = httpx2.post(
+        response = HTTP.post(
             f"{site}predict", json={"composition": composition, "models": "all"}
         ).json()
         assert all(not a["unknown"] for a in response["answers"])
 
 
 def test_keys_are_searched_by_parts(site: str) -> None:
-    first = httpx2.get(f"{site}playground/keys?limit=20").json()
+    first = HTTP.get(f"{site}playground/keys?limit=20").json()
     assert len(first["services"]) + len(first["others"]) == 20
     key = first["services"][3]
-    matches = httpx2.get(
+    matches = HTTP.get(
         f"{site}playground/keys", params={"search": f"{key[-4:].upper()} {key[:3]}"}
     ).json()
     assert key in matches["services"]
-    none = httpx2.get(f"{site}playground/keys?search=no+such+thing").json()
+    none = HTTP.get(f"{site}playground/keys?search=no+such+thing").json()
     assert none == {"services": [], "others": [], "more": 0}
-    assert httpx2.get(f"{site}playground/keys?limit=0").status_code == 422
+    assert HTTP.get(f"{site}playground/keys?limit=0").status_code == 422

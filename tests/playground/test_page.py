@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from dagrec.store.store import Store
 from tests.playground.conftest import KEY, MODELS, PREFIX, open_page, serve
 from tests.playground.webdriver import Browser
+from tests.service.conftest import HTTP
 
 CY = "const cy = document.getElementById('graph')._cyreg.cy;"
 INVALID = {
@@ -79,7 +79,7 @@ def test_example_shows_answer_of_service_as_ghosts(page: Browser, site: str) -> 
     composition = exported(page)
     end = composition["nodes"][-1]["id"]
     request = {"composition": composition, "at": end, "k": 8}
-    answer = httpx2.post(f"{site}predict", json=request).json()
+    answer = HTTP.post(f"{site}predict", json=request).json()
     assert services == [p["service"] for p in answer["predictions"]]
     assert count(page, "node.ghost") == count(page, "edge.ghost") == min(8, len(services))
     assert "%" in page.run(f"{CY} return cy.$('#g\\\\:0').data('label')")

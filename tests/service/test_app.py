@@ -13,31 +13,27 @@ import httpx2
 import pytest
 
 from dagrec.store.store import Store
+from tests import processes
+from tests.processes import Completed
+from tests.service.conftest import HTTP, free_port
 
 DAGREC = Path(sys.executable).with_name("dagrec")
 Start = Callable[..., Any]
 
 
-def run_serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_serve(*arguments: str | Path, **environment: str) -> Completed:
     """Run a server that is expected to fail on startup."""
-    return subprocess.run(
-        [DAGREC, "serve", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env=environment or None,
-    )
+    return processes.start("serve", *arguments, **environment).wait()
 
 
-def assert_startup_error(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
+def assert_startup_error(done: Completed, status: int, *texts: str) -> None:
     """Check the exit status, and that the only output is one error line with these texts."""
-    assert done.returncode == status, done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("dagrec: ")
+    assert done.status == status, done.err
+    assert done.err.count("\n") == 1, done.err
+    assert done.err.startswith("dagrec: ")
     for text in texts:
-        assert text in done.stderr
-    assert done.stdout == ""
+        assert text in done.err
+    assert done.out == ""
 
 
 def test_serve_rejects_empty_store(tmp_path: Path) -> None:
@@ -56,11 +52,11 @@ def test_serve_rejects_damaged_bundle(small_store: Store) -> None:
 
 
 def test_serve_rejects_invalid_setting(small_store: Store) -> None:
-    environment = {"DAGREC_MAX_BODY": "many", "PATH": ""}
+    environment = {"DAGREC_MAX_BODY": "many"}
     assert_startup_error(
         run_serve("--store", small_store.root, **environment), 2, "DAGREC_MAX_BODY", "valid integer"
     )
-    environment = {"DAGREC_LOG_LEVEL": "loud", "PATH": ""}
+    environment = {"DAGREC_LOG_LEVEL": "loud"}
     assert_startup_error(
         run_serve("--store", small_store.root, **environment),
         2,
@@ -88,12 +84,25 @@ def test_signal_shuts_server_down(
     server = start_server(small_store.root, DAGREC_LOG_LEVEL="info")
     server.wait_until_ready()
     server.process.send_signal(signal_)
-    _, errors = server.process.communicate(timeout=20)
-    assert server.process.returncode in (0, -signal_)
-    assert "Application shutdown complete" in errors
-    assert "Traceback" not in errors
+    done = server.process.wait()
+    assert done.status in (0, -signal_)
+    assert "Application shutdown complete" in done.err
+    assert "Traceback" not in done.err
     with pytest.raises(httpx2.ConnectError):
-        httpx2.get(f"{server.url}/health/live")
+        HTTP.get(f"{server.url}/health/live")
+
+
+def test_installed_command_serves_until_signal(small_store: Store) -> None:
+    port = free_port()
+    command = [DAGREC, "serve", "--store", small_store.root, "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any("Uvicorn running" in line for line in lines)
+        assert HTTP.get(f"http://127.0.0.1:{port}/health/ready").is_success
+        process.send_signal(signal.SIGTERM)
+        assert any("Application shutdown complete" in line for line in lines)
+    assert process.returncode in (0, -signal.SIGTERM)
 
 
 def test_settings_limit_body_and_set_root_path(small_store: Store, start_server: Start) -> None:
@@ -101,13 +110,13 @@ def test_settings_limit_body_and_set_root_path(small_store: Store, start_server:
     server.wait_until_ready()
     body = json.dumps({"path": ["a" * 50]})
     for size, status in ((100, 200), (101, 413)):
-        response = httpx2.post(
+        response = HTTP.post(
             f"{server.url}/predict",
             content=body.ljust(size),
             headers={"content-type": "application/json"},
         )
         assert response.status_code == status
-    assert httpx2.get(f"{server.url}/openapi.json").json()["servers"] == [{"url": "/recommend"}]
+    assert HTTP.get(f"{server.url}/openapi.json").json()["servers"] == [{"url": "/recommend"}]
     assert "Traceback" not in server.stop()
 
 

@@ -51,7 +51,7 @@ def feedback_client(
 ) -> Iterator[httpx2.Client]:
     server = start_server(published.root, DAGREC_FEEDBACK=str(folder))
     server.wait_until_ready()
-    with httpx2.Client(base_url=server.url) as client:
+    with server.client() as client:
         yield client
     server.stop()
 
@@ -157,12 +157,11 @@ def test_feedback_survives_sigkill_and_restart_starts_new_file(
     for run in range(2):
         server = start_server(published.root, DAGREC_FEEDBACK=str(tmp_path))
         server.wait_until_ready()
-        with httpx2.Client(base_url=server.url) as client:
+        with server.client() as client:
             id_, _ = predict(client)
             response = client.post("/feedback", json={"request_id": id_, "action": "refused"})
-            server.process.send_signal(signal.SIGKILL)
+            server.process.kill()
         assert response.status_code == 200
-        server.process.communicate()
         loaded = read_feedback(tmp_path)
         assert (loaded.files, len(loaded.decisions), loaded.skipped.total()) == (run + 1, run + 1, 0)
         assert loaded.decisions[-1].request_id == id_
@@ -225,7 +224,7 @@ def test_missing_folder_is_503_until_restored(
     folder = tmp_path / "feedback"
     server = start_server(published.root, DAGREC_FEEDBACK=str(folder))
     server.wait_until_ready()
-    with httpx2.Client(base_url=server.url) as client:
+    with server.client() as client:
         id_, _ = predict(client)
         report = {"request_id": id_, "action": "refused"}
         folder.rmdir()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 from dagrec_service.app import create_app
@@ -19,6 +18,7 @@ from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
 from tests.recommend.requests import chain
+from tests.service.conftest import HTTP
 
 DATA = Path(__file__).parents[2] / "data" / "compositions.json"
 PATHS = [["table_1001002", "service_301"], [], ["never seen"], ["service_303"]]
@@ -245,6 +245,6 @@ def test_body_over_limit_is_problem(client: TestClient) -> None:
 
 
 def test_server_answers_inference_request(server: Any) -> None:
-    response = httpx2.post(f"{server.url}{INFER}", json={"inputs": [tensor(["[]"])]})
+    response = HTTP.post(f"{server.url}{INFER}", json={"inputs": [tensor(["[]"])]})
     assert response.status_code == 200
     assert response.headers["x-request-id"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,12 +19,15 @@ from fastapi.routing import APIRoute
 
 from dagrec.store.bundle import Bundle
 from dagrec.store.store import Store
+from tests.processes import wait_until
+from tests.service.conftest import HTTP, Server
 
 Start = Callable[..., Any]
 PATH = {"path": ["table_1001002", "service_301"]}
 REQUEST_HEAD = (
     b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 )
+ACTIVE = "dagrec_active_requests "
 ROUTES = sorted(
     {
         (method, route.path)
@@ -49,8 +52,22 @@ def start(small_store: Store, start_server: Start) -> Iterator[Callable[..., Any
 
     yield start
     for server in servers:
-        if server.process.poll() is None:
+        if server.process.status is None:
             server.stop()
+
+
+def active_requests(server: Server) -> float:
+    """The number of requests in progress, including the one that asks for it."""
+    text = HTTP.get(f"{server.url}/metrics").text
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(ACTIVE))
+
+
+def accepts_connections(server: Server) -> bool:
+    try:
+        server.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def parse_lines(log: str) -> list[dict[str, Any]]:
@@ -73,8 +90,8 @@ def test_access_log_has_one_line_per_request_without_its_contents(start: Callabl
     server = start(DAGREC_LOG_LEVEL="info", DAGREC_API_KEY="a-secret-key")
     headers = {"x-api-key": "a-secret-key", "x-request-id": "mine"}
     url = f"{server.url}/predict?also=hidden"
-    assert httpx2.post(url, json=PATH, headers=headers).is_success
-    assert httpx2.post(url, json={"path": "hidden"}, headers=headers).status_code == 422
+    assert HTTP.post(url, json=PATH, headers=headers).is_success
+    assert HTTP.post(url, json={"path": "hidden"}, headers=headers).status_code == 422
     log = server.stop()
     lines = [line for line in parse_lines(log) if line.get("request_id") == "mine"]
     assert [line["status"] for line in lines] == [200, 422]
@@ -91,7 +108,7 @@ def test_access_log_has_one_line_per_request_without_its_contents(start: Callabl
 
 def test_log_bodies_setting_logs_bodies(start: Callable[..., Any]) -> None:
     server = start(DAGREC_LOG_LEVEL="info", DAGREC_LOG_BODIES="true", DAGREC_LOG_FORMAT="text")
-    httpx2.post(f"{server.url}/predict", json=PATH)
+    HTTP.post(f"{server.url}/predict", json=PATH)
     log = server.stop()
     assert "service_301" in log
     assert re.search(
@@ -101,7 +118,7 @@ def test_log_bodies_setting_logs_bodies(start: Callable[..., Any]) -> None:
 
 def test_metrics_count_requests_and_answers(start: Callable[..., Any]) -> None:
     server = start()
-    with httpx2.Client(base_url=server.url) as client:
+    with server.client() as client:
         for body in (PATH, PATH, {"path": ["x", "service_301"]}, {"path": ["x", "y"]}):
             assert client.post("/predict", json=body).is_success
         client.post("/predict", json={"path": ["service_301"], "models": "all", "mask": "soft"})
@@ -140,7 +157,7 @@ def test_metrics_count_requests_and_answers(start: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_routes_except_public_ones_need_api_key(method: str, path: str, protected_url: str) -> None:
     url = protected_url + re.sub(r"\{\w+(:path)?\}", "popularity", path)
-    response = httpx2.request(method, url)
+    response = HTTP.request(method, url)
     if PUBLIC_PATHS.fullmatch(path):
         assert response.status_code != 401
         return
@@ -148,15 +165,15 @@ def test_routes_except_public_ones_need_api_key(method: str, path: str, protecte
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.headers["content-type"] == "application/problem+json"
     for headers in ({"x-api-key": "another-key"}, {"authorization": "Bearer a-good-ke"}):
-        assert httpx2.request(method, url, headers=headers).status_code == 401
+        assert HTTP.request(method, url, headers=headers).status_code == 401
     for headers in ({"x-api-key": "a-good-key"}, {"authorization": "bearer a-good-key"}):
-        status = httpx2.request(method, url, headers=headers).status_code
+        status = HTTP.request(method, url, headers=headers).status_code
         assert status not in (401, 500) or path.startswith("/admin")
 
 
 @pytest.fixture(scope="module")
-def protected_url(store: Store, start_server: Start) -> Iterator[str]:
-    server = start_server(store.root, DAGREC_API_KEY="a-good-key")
+def protected_url(small_bundle: Path, start_server: Start) -> Iterator[str]:
+    server = start_server(small_bundle, DAGREC_API_KEY="a-good-key")
     server.wait_until_ready()
     yield server.url
     assert "a-good-key" not in server.stop()
@@ -164,86 +181,71 @@ def protected_url(store: Store, start_server: Start) -> Iterator[str]:
 
 def test_api_documentation_needs_api_key(protected_url: str) -> None:
     for path in ("/openapi.json", "/docs", "//models", "/health/../models", "/static/../models"):
-        assert httpx2.get(protected_url + path).status_code in (401, 404)
+        assert HTTP.get(protected_url + path).status_code in (401, 404)
 
 
 def test_shutdown_finishes_requests_in_progress(start: Callable[..., Any]) -> None:
     server = start(DAGREC_LOG_LEVEL="info")
-    host, port = server.url.removeprefix("http://").split(":")
     body = json.dumps(PATH).encode()
-    with socket.create_connection((host, int(port))) as connection:
+    with server.connect() as connection:
         connection.sendall(REQUEST_HEAD % len(body) + body[:5])
-        time.sleep(0.3)
+        wait_until(lambda: active_requests(server) == 2, "the request is in progress")
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        assert server.process.poll() is None
-        with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{server.url}/health/live")
+        wait_until(lambda: not accepts_connections(server), "the server shuts down")
+        assert server.process.status is None
         connection.sendall(body[5:])
         response = b"".join(iter(lambda: connection.recv(65536), b""))
     assert response.startswith(b"HTTP/1.1 200 OK")
     assert b'"predictions"' in response
-    _, log = server.process.communicate(timeout=20)
-    assert "Application shutdown complete" in log
+    assert "Application shutdown complete" in server.process.wait().err
 
 
 def test_incomplete_body_times_out(start: Callable[..., Any]) -> None:
     server = start(DAGREC_BODY_TIMEOUT="0.3")
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
+    with server.connect() as connection:
         connection.sendall(REQUEST_HEAD % 50 + b"{")
-        connection.settimeout(10)
-        response = connection.recv(65536)
-    assert response.startswith(b"HTTP/1.1 408")
-    assert b"a body must arrive within 0.3 s" in response
+        response = HTTPResponse(connection)
+        response.begin()
+        assert response.status == 408
+        assert b"a body must arrive within 0.3 s" in response.read()
 
 
 def test_requests_over_concurrency_limit_are_rejected(start: Callable[..., Any]) -> None:
-    server = start(DAGREC_MAX_REQUESTS="1", DAGREC_BODY_TIMEOUT="5")
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
+    server = start(DAGREC_MAX_REQUESTS="1", DAGREC_BODY_TIMEOUT="1000")
+    with server.connect() as connection:
         connection.sendall(REQUEST_HEAD % 50 + b"{")
-        time.sleep(0.3)
-        response = httpx2.get(f"{server.url}/models")
+        wait_until(lambda: active_requests(server) == 2, "the request is in progress")
+        response = HTTP.get(f"{server.url}/models")
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
         assert "at most 1 concurrent requests are allowed" in response.json()["detail"]
-    time.sleep(0.2)
-    assert httpx2.get(f"{server.url}/models").is_success
+    wait_until(lambda: active_requests(server) == 1, "the request has ended")
+    assert HTTP.get(f"{server.url}/models").is_success
 
 
 def test_long_request_does_not_delay_short_ones(server: Any, client: httpx2.Client) -> None:
     """A request for all models at several ends is long, and runs in a thread."""
     nodes = [{"id": i, "mid": 301 + i % 16} for i in range(6)]
     body = {"composition": {"nodes": nodes, "links": []}, "models": "all"}
-    long_times: list[float] = []
-
-    def send_long_request() -> None:
-        start = time.perf_counter()
-        assert httpx2.post(f"{server.url}/predict", json=body, timeout=60).is_success
-        long_times.append(time.perf_counter() - start)
-
-    thread = threading.Thread(target=send_long_request)
-    thread.start()
-    short_times = []
-    while thread.is_alive():
-        start = time.perf_counter()
-        assert client.post("/predict", json=PATH).is_success
-        short_times.append(time.perf_counter() - start)
-    thread.join()
-    assert len(short_times) > 3
-    assert sorted(short_times)[len(short_times) // 2] < long_times[0] / 3
+    with ThreadPoolExecutor() as pool:
+        long = pool.submit(HTTP.post, f"{server.url}/predict", json=body)
+        short = 0
+        while not long.done():
+            assert client.post("/predict", json=PATH).is_success
+            short += 1
+    assert long.result().is_success
+    assert short > 8, "most short requests took more than a quarter of the time of the long one"
 
 
 def test_answer_over_time_limit_is_rejected(start: Callable[..., Any]) -> None:
     server = start(DAGREC_TIMEOUT="1e-6")
-    response = httpx2.post(f"{server.url}/predict", json=PATH)
+    response = HTTP.post(f"{server.url}/predict", json=PATH)
     assert response.status_code == 422
     assert "an answer must take at most 1e-06 s" in response.json()["detail"]
 
 
 def test_catalogue_mask_without_declared_links_is_rejected(start: Callable[..., Any]) -> None:
-    response = httpx2.post(f"{start().url}/predict", json={"path": [], "mask": "catalogue"})
+    response = HTTP.post(f"{start().url}/predict", json={"path": [], "mask": "catalogue"})
     assert response.status_code == 422
     assert "mask 'catalogue' needs links that a user declared, found none" in response.json()["detail"]
 
@@ -252,7 +254,7 @@ def test_cors_allows_only_configured_origins(start: Callable[..., Any], client: 
     origin = {"origin": "https://editor.example"}
     assert "access-control-allow-origin" not in client.get("/models", headers=origin).headers
     server = start(DAGREC_CORS="https://editor.example, https://other.example")
-    response = httpx2.get(f"{server.url}/models", headers=origin)
+    response = HTTP.get(f"{server.url}/models", headers=origin)
     assert response.headers["access-control-allow-origin"] == "https://editor.example"
     assert "X-Request-ID" in response.headers["access-control-expose-headers"]
     preflight = {
@@ -260,8 +262,8 @@ def test_cors_allows_only_configured_origins(start: Callable[..., Any], client: 
         "access-control-request-method": "POST",
         "access-control-request-headers": "x-api-key",
     }
-    assert httpx2.options(f"{server.url}/predict", headers=preflight).is_success
-    response = httpx2.get(f"{server.url}/models", headers={"origin": "https://evil.example"})
+    assert HTTP.options(f"{server.url}/predict", headers=preflight).is_success
+    response = HTTP.get(f"{server.url}/models", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in response.headers
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
-import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx2
 import pytest
 from dagrec_service.logs import AccessLog, JsonLines, TextLines
 
 from dagrec.store.store import Store
+from tests.processes import wait_until
+from tests.service.conftest import HTTP
 
 Start = Callable[..., Any]
 FORGED = "/a\n2026-01-01T00:00:00.000Z error bundle refused\r\x1b[2J\u2028\x85ü"
@@ -26,20 +25,26 @@ def record() -> logging.LogRecord:
 
 
 def test_busy_service_answers_probes(small_store: Store, start_server: Start) -> None:
-    server = start_server(small_store.root, DAGREC_MAX_REQUESTS="1", DAGREC_ROOT_PATH="/recommend")
+    server = start_server(
+        small_store.root,
+        DAGREC_MAX_REQUESTS="1",
+        DAGREC_BODY_TIMEOUT="1000",
+        DAGREC_ROOT_PATH="/recommend",
+    )
     server.wait_until_ready()
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as waiting:
+    with server.connect() as waiting:
         waiting.sendall(
             b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             b"content-length: 50\r\n\r\n{"
         )
-        time.sleep(0.3)
+        wait_until(
+            lambda: HTTP.get(f"{server.url}/models").status_code == 503, "the request is in progress"
+        )
         for path in ("/health/live", "/health/ready", "/v2/health/live", "/metrics"):
             for prefix in ("", "/recommend"):
-                assert httpx2.get(server.url + prefix + path).is_success, path
+                assert HTTP.get(server.url + prefix + path).is_success, path
         for path in ("/models", "/", "/health", "/metricsx"):
-            assert httpx2.get(server.url + path).status_code == 503, path
+            assert HTTP.get(server.url + path).status_code == 503, path
     server.stop()
 
 

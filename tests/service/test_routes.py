@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import httpx2
@@ -31,7 +30,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
 }
 
-
+PROCESSOR_SECONDS = "process_cpu_seconds_total "
 FORK: dict[str, Any] = {
     "composition": {
         "nodes": [{"id": "1001002"}, {"id": "a", "mid": 301}, {"id": "b", "mid": 303}],
@@ -49,18 +48,16 @@ def without_time(value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("mask", [None, MaskPolicy.SOFT.value, MaskPolicy.NONE.value])
 @pytest.mark.parametrize("model", [None, *MODELS])
-@pytest.mark.parametrize("values", REQUESTS.values(), ids=list(REQUESTS))
-def test_predict_equals_library(
-    values: dict[str, Any], model: str | None, mask: str | None, client: httpx2.Client, bundle: Bundle
-) -> None:
-    request = {**values, "model": model, "mask": mask}
-    response = client.post("/predict", json=request)
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "application/json"
-    expected = predict(bundle, make_request(request))
-    assert without_time(response.json()) == without_time(expected.model_dump(mode="json"))
+def test_predict_equals_library(model: str | None, client: httpx2.Client, bundle: Bundle) -> None:
+    for values in REQUESTS.values():
+        for mask in (None, MaskPolicy.SOFT.value, MaskPolicy.NONE.value):
+            request = {**values, "model": model, "mask": mask}
+            response = client.post("/predict", json=request)
+            assert response.status_code == 200
+            assert response.headers["content-type"] == "application/json"
+            expected = predict(bundle, make_request(request)).model_dump(mode="json")
+            assert without_time(response.json()) == without_time(expected)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -153,8 +150,14 @@ def test_composition_with_2_to_the_60_paths_is_answered_within_a_second(
         for side in ("left", "right"):
             links.append({"source": f"end{i - 1}", "target": f"{side}{i}"})
             links.append({"source": f"{side}{i}", "target": f"end{i}"})
-    start = time.perf_counter()
+    start = processor_seconds(client)
     response = client.post("/predict", json={"composition": {"nodes": nodes, "links": links}})
     assert response.status_code == 200
     assert response.json()["strategy"] == "model"
-    assert time.perf_counter() - start < 1
+    assert processor_seconds(client) - start < 1
+
+
+def processor_seconds(client: httpx2.Client) -> float:
+    """The processor time of the server, which does not depend on other processes."""
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(PROCESSOR_SECONDS))

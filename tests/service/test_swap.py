@@ -14,8 +14,9 @@ from dagrec.data.formats import read
 from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
 from dagrec.store.store import Store
+from tests.processes import wait_until
 from tests.service.bad_bundles import DAMAGES
-from tests.service.conftest import DATA
+from tests.service.conftest import DATA, HTTP
 
 Start = Callable[..., Any]
 TOKEN = {"authorization": "Bearer the-admin-token"}
@@ -27,14 +28,16 @@ def publish(store: Store, *models: str) -> str:
 
 
 def wait_for(url: str, version: str) -> dict[str, Any]:
-    """Return the response of /health/ready once the version is live or refused, within 20 seconds."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        health: dict[str, Any] = httpx2.get(f"{url}/health/ready").json()
-        if version in (health["version"], (health["refused"] or {}).get("version")):
-            return health
-        time.sleep(0.05)
-    raise AssertionError(f"{version} was neither loaded nor refused")
+    """Return the response of /health/ready once the version is live or refused."""
+
+    def health() -> dict[str, Any] | None:
+        health: dict[str, Any] = HTTP.get(f"{url}/health/ready").json()
+        done = version in (health["version"], (health["refused"] or {}).get("version"))
+        return health if done else None
+
+    result = wait_until(health, f"{version} is loaded or refused")
+    assert result is not None
+    return result
 
 
 def test_watch_loads_published_bundle(small_store: Store, start_server: Start) -> None:
@@ -42,9 +45,9 @@ def test_watch_loads_published_bundle(small_store: Store, start_server: Start) -
     server.wait_until_ready()
     version = publish(small_store, "vsknn")
     assert wait_for(server.url, version) == {"status": "ready", "version": version, "refused": None}
-    answer = httpx2.post(f"{server.url}/predict", json={"path": ["service_301"]}).json()
+    answer = HTTP.post(f"{server.url}/predict", json={"path": ["service_301"]}).json()
     assert (answer["version"], answer["model"]) == (version, "vsknn")
-    assert "dagrec_bundle_swaps_total 1.0" in httpx2.get(f"{server.url}/metrics").text
+    assert "dagrec_bundle_swaps_total 1.0" in HTTP.get(f"{server.url}/metrics").text
     assert f"bundle {version} is live" not in server.stop(), "logged below the level warning"
 
 
@@ -60,10 +63,10 @@ def test_damaged_bundle_is_refused_and_current_one_stays(
     assert (health["version"], health["refused"]["version"]) == (old, bad)
     assert health["refused"]["why"]
     time.sleep(0.4)
-    metrics = httpx2.get(f"{server.url}/metrics").text
+    metrics = HTTP.get(f"{server.url}/metrics").text
     assert "dagrec_bundle_refusals_total 1.0" in metrics, "the bundle was loaded more than once"
     assert "dagrec_bundle_refused 1.0" in metrics
-    answer = httpx2.post(f"{server.url}/predict", json={"path": ["service_301"]}).json()
+    answer = HTTP.post(f"{server.url}/predict", json={"path": ["service_301"]}).json()
     assert answer["version"] == old
     good = publish(small_store, "popularity")
     assert wait_for(server.url, good) == {"status": "ready", "version": good, "refused": None}
@@ -85,7 +88,7 @@ def test_admin_endpoints_reload_and_roll_back(small_store: Store, start_server: 
     server = start_server(small_store.root, DAGREC_WATCH="0", **ADMIN)
     server.wait_until_ready()
     first, second = small_store.current(), publish(small_store, "markov")
-    with httpx2.Client(base_url=server.url) as client:
+    with server.client() as client:
         assert client.get("/health/ready").json()["version"] == first, "loaded without a request"
         response = client.post("/admin/reload", headers=TOKEN)
         assert (response.status_code, response.json()) == (200, {"version": second})
@@ -114,9 +117,9 @@ def test_admin_endpoints_reject_missing_and_wrong_token(
     server.wait_until_ready()
     wrong = ({}, {"authorization": "Bearer another"}, {"authorization": "Basic the-admin-token"})
     for headers in wrong:
-        response = httpx2.post(f"{server.url}{path}", headers=headers)
+        response = HTTP.post(f"{server.url}{path}", headers=headers)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
         assert "DAGREC_ADMIN_TOKEN" in response.json()["detail"]
-    assert small_store.current() in httpx2.get(f"{server.url}/health/ready").text
+    assert small_store.current() in HTTP.get(f"{server.url}/health/ready").text
     assert "the-admin-token" not in server.stop()

@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import httpx2
 import pytest
 
 from dagrec.data.formats import read
@@ -27,12 +26,13 @@ from dagrec.store.bundle import Bundle
 from dagrec.store.store import Store
 from tests.recommend.requests import TWO_OPEN_ENDS, answers_of, chain
 from tests.service.bad_bundles import DAMAGES
-from tests.service.conftest import DATA, Server
+from tests.service.conftest import DATA, HTTP, Server
 from tests.service.test_swap import Start, wait_for
 
 Json = Any
 CLIENTS = 8
 MODELS = ("markov", "gru4rec", "dagset", "vsknn")
+QUICK = [f"{name}.{option}" for name in ("gru4rec", "dagset") for option in ("epochs=1", "min_steps=0")]
 PATH = {"path": ["table_1001002", "service_301"]}
 REQUESTS: tuple[Json, ...] = (
     *({**PATH, "model": model} for model in MODELS),
@@ -50,7 +50,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
     """Bundles trained on two halves of the data, so that most answers differ."""
     folder = tmp_path_factory.mktemp("halves")
     documents = json.loads(DATA.read_bytes())
-    config = load_config(models=MODELS, overrides=["gru4rec.epochs=1", "dagset.epochs=1"])
+    config = load_config(models=MODELS, overrides=QUICK)
     bundles = []
     for i in range(2):
         file, store = folder / f"{i}.json", Store(folder / str(i))
@@ -74,10 +74,10 @@ Responses = list[tuple[int, Json]]
 """Pairs of a request's index (the batch comes last) and the body of the response."""
 
 
-def send_requests(url: str, first: int, stop: Event) -> Responses:
+def send_requests(server: Server, first: int, stop: Event) -> Responses:
     """Send the requests and the batch in turn, from number ``first`` on, until ``stop`` is set."""
     responses: Responses = []
-    with httpx2.Client(base_url=url) as client:
+    with server.client() as client:
         for number in islice(cycle(range(len(REQUESTS) + 1)), first, None):
             if stop.is_set():
                 return responses
@@ -96,7 +96,7 @@ def load(server: Server) -> Iterator[Responses]:
     responses: Responses = []
     stop = Event()
     with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(send_requests, server.url, first, stop) for first in range(CLIENTS)]
+        clients = [pool.submit(send_requests, server, first, stop) for first in range(CLIENTS)]
         try:
             yield responses
         finally:
@@ -166,7 +166,7 @@ def check_swaps(
                 assert (health["version"], health["refused"]["version"]) == (good[-1], refused)
             good.append(store.publish(halves[number % 2]))
             assert wait_for(server.url, good[-1])["refused"] is None
-    metrics = httpx2.get(f"{server.url}/metrics").text
+    metrics = HTTP.get(f"{server.url}/metrics").text
     log = server.stop()
     counts = check_responses(responses, store)
     assert set(counts) == set(good), "a version never answered, or a damaged one did"

@@ -1,7 +1,8 @@
-"""A bundle of every recommender, trained on a small data set, and stores that contain it."""
+"""A bundle of every recommender, trained on a small data set, a part of it, and stores of both."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from dagrec.store.bundle import Bundle
 from dagrec.store.store import Store
 from dagrec.training.data import TrainingData
 from tests.contract.recommenders import quick_options
+
+SMALL = ("markov", "gru4rec", "auto")
+"""One recommender that counts, one network, and one that contains others."""
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +45,24 @@ def trained(training: TrainingData) -> Bundle:
     )
 
 
+def part_of(bundle: Bundle, *labels: str) -> Bundle:
+    """Return a bundle of some models of another one; the first is the champion."""
+    entries = {label: bundle.manifest.models[label] for label in labels}
+    manifest = bundle.manifest.model_copy(update={"models": entries, "champion": labels[0]})
+    return replace(bundle, manifest=manifest, models={label: bundle.models[label] for label in labels})
+
+
+@pytest.fixture(scope="session")
+def small(trained: Bundle) -> Bundle:
+    """A bundle of the recommenders ``SMALL``, which saves time: all are stored in the same way."""
+    return part_of(trained, *SMALL)
+
+
 @pytest.fixture
-def store(tmp_path: Path, trained: Bundle) -> Store:
-    """A store with one published bundle."""
+def store(tmp_path: Path, small: Bundle) -> Store:
+    """A store in which ``small`` is published."""
     store = Store(tmp_path / "store")
-    store.publish(trained)
+    store.publish(small)
     return store
 
 
@@ -53,3 +70,11 @@ def store(tmp_path: Path, trained: Bundle) -> Store:
 def folder(store: Store) -> Path:
     """The folder of the published bundle."""
     return store.bundles / store.current()
+
+
+@pytest.fixture(scope="session")
+def full_store(tmp_path_factory: pytest.TempPathFactory, trained: Bundle) -> Store:
+    """A store in which ``trained`` is published; tests must not change it."""
+    store = Store(tmp_path_factory.mktemp("full") / "store")
+    store.publish(trained)
+    return store

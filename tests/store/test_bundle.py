@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +27,21 @@ from dagrec.store.bundle import (
     Quality,
     load_bundle,
     read_manifest,
+    save_bundle,
 )
 from dagrec.store.store import Store
 from dagrec.training.data import TrainingData
+from tests.store.conftest import SMALL, part_of
 
-FILES = [
-    "evidence.safetensors",
-    "graph.safetensors",
-    *(f"models/{name}/{file}" for name in MODELS for file in ("model.json", "tensors.safetensors")),
-    "vocabulary.json",
-]
-FILES_OF_SOME_MODELS = [
-    name
-    for name in FILES
-    if name.count("/") == 0 or name.split("/")[1] in ("auto", "markov", "gru4rec")
-]
-"""A subset to save time, because all models are stored in the same way."""
+
+def files_of(labels: Iterable[str]) -> list[str]:
+    """The files of a bundle with these models, except the manifest."""
+    names = ("model.json", "tensors.safetensors")
+    files = [f"models/{label}/{name}" for label in labels for name in names]
+    return sorted(["evidence.safetensors", "graph.safetensors", "vocabulary.json", *files])
+
+
+FILES = files_of(SMALL)
 
 
 def edit_manifest(folder: Path, **changes: Any) -> None:
@@ -63,11 +64,16 @@ def assert_load_fails(folder: Path, *texts: str) -> None:
     assert not re.search(r"\{[a-z_.]+\}", str(caught.value)), "a literal brace: an f-prefix is missing"
 
 
+@pytest.fixture(scope="module")
+def loaded_again(full_store: Store) -> Bundle:
+    return full_store.load()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_loaded_recommender_scores_like_published_one(
-    name: str, store: Store, trained: Bundle, training: TrainingData
+    name: str, loaded_again: Bundle, trained: Bundle, training: TrainingData
 ) -> None:
-    bundle = store.load()
+    bundle = loaded_again
     known = training.contexts.origins
     unknown = [Context(("unknown",)), Context(("unknown", *known[0].path)), Context(())]
     contexts = bundle.vocabulary.encode([*known, *unknown])
@@ -85,15 +91,16 @@ def test_vocabulary_and_graph_round_trip(store: Store, training: TrainingData) -
     assert bundle.graph.declared is not None
 
 
-def test_manifest_describes_bundle(store: Store, folder: Path, trained: Bundle) -> None:
+def test_manifest_describes_bundle(full_store: Store, trained: Bundle) -> None:
+    folder = full_store.bundles / full_store.current()
     manifest = read_manifest(folder)
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    assert files == sorted([MANIFEST, *FILES])
+    assert files == sorted([MANIFEST, *files_of(MODELS)])
     assert manifest.files == {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files_of(MODELS)
     }
     assert manifest.format == FORMAT
-    assert manifest.version == folder.name == store.current()
+    assert manifest.version == folder.name == full_store.current()
     assert manifest.vocabulary == trained.vocabulary.fingerprint
     assert manifest.graph == trained.graph.fingerprint
     assert manifest.mask is MaskPolicy.OBSERVED
@@ -143,13 +150,13 @@ def test_bundle_contains_only_json_and_safetensors(folder: Path) -> None:
 def test_model_without_label_is_champion(store: Store) -> None:
     bundle = store.load()
     assert bundle.model(None) == ("markov", bundle.models["markov"])
-    assert bundle.model("popularity") == ("popularity", bundle.models["popularity"])
+    assert bundle.model("auto") == ("auto", bundle.models["auto"])
     assert bundle.mask is MaskPolicy.OBSERVED
-    with pytest.raises(ConfigError, match=f"must be one of {', '.join(MODELS)}, found 'unknown'"):
+    with pytest.raises(ConfigError, match=f"must be one of {', '.join(SMALL)}, found 'unknown'"):
         bundle.model("unknown")
 
 
-@pytest.mark.parametrize("name", FILES_OF_SOME_MODELS)
+@pytest.mark.parametrize("name", FILES)
 def test_load_rejects_flipped_byte(name: str, folder: Path) -> None:
     content = (folder / name).read_bytes()
     for position in (0, len(content) // 3, len(content) // 2, len(content) - 1):
@@ -161,10 +168,14 @@ def test_load_rejects_flipped_byte(name: str, folder: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("name", [*FILES, MANIFEST])
-def test_load_names_missing_file(name: str, folder: Path) -> None:
-    (folder / name).unlink()
-    assert_load_fails(folder, str(folder / name))
+def test_load_names_missing_file(full_store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(full_store.bundles / full_store.current(), folder)
+    for name in [*files_of(MODELS), MANIFEST]:
+        (folder / name).rename(tmp_path / "aside")
+        assert_load_fails(folder, str(folder / name))
+        (tmp_path / "aside").rename(folder / name)
+    assert set(load_bundle(folder).models) == set(MODELS)
 
 
 def test_load_rejects_truncated_manifest(folder: Path) -> None:
@@ -205,16 +216,14 @@ def test_load_rejects_label_outside_folder(folder: Path) -> None:
     assert_load_fails(folder, "../../other")
 
 
-@pytest.mark.parametrize("name", FILES_OF_SOME_MODELS)
+@pytest.mark.parametrize("name", FILES)
 def test_load_rejects_manifest_without_file(name: str, folder: Path) -> None:
     files = json.loads((folder / MANIFEST).read_text())["files"]
     edit_manifest(folder, files={other: sha for other, sha in files.items() if other != name})
     assert_load_fails(folder, name)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in FILES_OF_SOME_MODELS if name.endswith(".safetensors")]
-)
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
 def test_load_rejects_truncated_tensors_with_valid_hash(name: str, folder: Path) -> None:
     content = (folder / name).read_bytes()
     for length in (0, 7, 8, 40, len(content) // 2, len(content) - 1):
@@ -264,7 +273,9 @@ def test_load_names_unknown_recommender(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_load_rejects_missing_or_misshaped_tensors(name: str, folder: Path) -> None:
+def test_load_rejects_missing_or_misshaped_tensors(name: str, trained: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    save_bundle(folder, part_of(trained, name))
     file = f"models/{name}/tensors.safetensors"
     tensors = load_file(folder / file)
     replace_file(folder, file, save({n: a for n, a in tensors.items() if n != "prior"}))

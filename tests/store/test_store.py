@@ -104,8 +104,8 @@ def test_load_from_empty_store_suggests_train(tmp_path: Path) -> None:
         store.load()
 
 
-def test_versions_are_sorted_by_age(store: Store, trained: Bundle) -> None:
-    versions = [store.current(), *(store.publish(trained) for _ in range(3))]
+def test_versions_are_sorted_by_age(store: Store, small: Bundle) -> None:
+    versions = [store.current(), *(store.publish(small) for _ in range(3))]
     assert store.versions() == versions
     assert store.current() == versions[-1]
     times = [store.load(version).manifest.created for version in versions]
@@ -225,11 +225,11 @@ def test_publish_rejects_file_as_store(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "content"
 
 
-def test_publish_rejects_bundle_that_does_not_load(store: Store, trained: Bundle) -> None:
+def test_publish_rejects_bundle_that_does_not_load(store: Store, small: Bundle) -> None:
     version = store.current()
-    manifest = trained.manifest.model_copy(update={"champion": "unknown"})
+    manifest = small.manifest.model_copy(update={"champion": "unknown"})
     with pytest.raises(StoreError, match=r"champion must be one of .*, found 'unknown'"):
-        store.publish(replace(trained, manifest=manifest))
+        store.publish(replace(small, manifest=manifest))
     assert store.versions() == [version]
     assert store.load().version == version
     assert not list(store.bundles.glob(f".draft-*/{MANIFEST}"))
@@ -249,9 +249,9 @@ def test_publish_removes_drafts_after_a_day(tmp_path: Path) -> None:
     assert not old.exists()
 
 
-def test_rollback_to_previous_or_given_complete_version(store: Store, trained: Bundle) -> None:
+def test_rollback_to_previous_or_given_complete_version(store: Store, small: Bundle) -> None:
     first = store.current()
-    second, third = (store.publish(trained) for _ in range(2))
+    second, third = (store.publish(small) for _ in range(2))
     assert (store.rollback(), store.current()) == (second, second)
     assert (store.rollback(third), store.current()) == (third, third)
     (store.bundles / second / "graph.safetensors").unlink()
@@ -268,8 +268,8 @@ def test_rollback_repairs_broken_pointer(store: Store) -> None:
     assert store.current() == live
 
 
-def test_rollback_rejects_version_removed_meanwhile(store: Store, trained: Bundle) -> None:
-    first, _, third = store.current(), store.publish(trained), store.publish(trained)
+def test_rollback_rejects_version_removed_meanwhile(store: Store, small: Bundle) -> None:
+    first, _, third = store.current(), store.publish(small), store.publish(small)
 
     def prune_first(_: Bundle) -> None:
         assert store.prune(2) == [first]
@@ -280,7 +280,7 @@ def test_rollback_rejects_version_removed_meanwhile(store: Store, trained: Bundl
 
 
 def test_failed_pointer_update_removes_new_version(
-    store: Store, trained: Bundle, monkeypatch: pytest.MonkeyPatch
+    store: Store, small: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = store.current()
 
@@ -289,11 +289,11 @@ def test_failed_pointer_update_removes_new_version(
 
     monkeypatch.setattr("dagrec.store.store.replace_file", fail)
     with pytest.raises(StoreError, match="No space left"):
-        store.publish(trained)
+        store.publish(small)
     assert (store.current(), store.versions()) == (live, [live])
 
 
-def test_failed_check_prevents_publication(store: Store, trained: Bundle) -> None:
+def test_failed_check_prevents_publication(store: Store, small: Bundle) -> None:
     live = store.current()
 
     def refuse(bundle: Bundle) -> None:
@@ -301,13 +301,13 @@ def test_failed_check_prevents_publication(store: Store, trained: Bundle) -> Non
         raise StoreError("the check failed")
 
     with pytest.raises(StoreError, match="the check failed"):
-        store.publish(trained, check=refuse)
+        store.publish(small, check=refuse)
     assert (store.current(), store.versions()) == (live, [live])
     assert not list(store.bundles.glob(f"{DRAFT_PREFIX}*"))
 
 
-def test_list_bundles_includes_broken_ones(store: Store, trained: Bundle) -> None:
-    first, second = store.current(), store.publish(trained)
+def test_list_bundles_includes_broken_ones(store: Store, small: Bundle) -> None:
+    first, second = store.current(), store.publish(small)
     (store.bundles / first / "manifest.json").write_text("{")
     broken, complete = store.list_bundles()
     assert (broken.version, broken.live) == (first, False)
@@ -319,7 +319,7 @@ def test_list_bundles_includes_broken_ones(store: Store, trained: Bundle) -> Non
         None,
     )
     assert complete.bytes > 1000
-    assert set(complete.models) == set(trained.models)
+    assert set(complete.models) == set(small.models)
 
 
 def test_lock_is_exclusive_and_released(store: Store) -> None:

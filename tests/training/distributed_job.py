@@ -1,7 +1,7 @@
-"""Trainings in two processes.
+"""Trainings in two processes, the last of which fails.
 
-Usage: ``torchrun --nproc-per-node 2 -m tests.training.distributed_job JOB OUT``. Each process writes
-its results to the folder OUT/<rank>.
+Usage: ``torchrun --nproc-per-node 2 -m tests.training.distributed_job OUT``. Each process writes its
+results to the folder OUT/<rank>.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def succeed(out: Path) -> None:
     with on_cpu(checkpoints=out / f"checkpoints-{RANK}", checkpoint_seconds=0):
         fit(out, "separate", faulty_gru(10, "raise", **options), data)
         fit(out, "separate, resumed", faulty_gru(-1, "raise", **options), data)
+    (out / str(RANK) / "finished").touch()
 
 
 def fail(out: Path) -> None:
@@ -98,4 +99,5 @@ def fail(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"succeed": succeed, "fail": fail}[sys.argv[1]](Path(sys.argv[2]))
+    succeed(Path(sys.argv[1]))
+    fail(Path(sys.argv[1]))

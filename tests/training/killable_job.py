@@ -1,16 +1,11 @@
-"""A training to be killed: ``python -m tests.training.killable_job CHECKPOINTS OUT STOP``.
-
-It prints the number of every epoch. After epoch STOP it waits until it is killed or its input ends; the
-checkpoint of the previous epoch is written by then. If it is not killed, it saves the recommender in
-OUT.
-"""
+"""A training to be killed."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from dagrec.training.runtime import Epoch
+from tests.processes import print_and_stop
 from tests.training.learners import gru, on_cpu
 from tests.worlds import everything
 
@@ -28,17 +23,18 @@ OPTIONS = {
 }
 
 
-def main(checkpoints: Path, out: Path, stop: int) -> None:
+def train(checkpoints: Path, out: Path, stop: int) -> None:
+    """Print the number of every epoch, and save the recommender in ``out``.
+
+    After epoch ``stop`` the training waits until it is killed; the checkpoint of the previous epoch is
+    written by then.
+    """
+
     def print_epoch(_name: str, epoch: Epoch, _epochs: int) -> None:
-        print(epoch.epoch, flush=True)
         if epoch.epoch == stop:
-            sys.stdin.read()
-            sys.exit(f"not killed in epoch {stop}")
+            print_and_stop(epoch.epoch)
+        print(epoch.epoch, flush=True)
 
     data = everything().data
     with on_cpu(progress=print_epoch, checkpoints=checkpoints, checkpoint_seconds=0):
         gru(seed=6, **OPTIONS).fit(data).save(out, data.vocabulary)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

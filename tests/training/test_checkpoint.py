@@ -1,20 +1,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.processes import Job
 from tests.training import killable_job
 from tests.training.interrupted import OPTIONS, SEED, equal, model, single_file, train
 from tests.training.learners import NO_DROPOUT, faulty_gru, fitted, gru, on_cpu
 from tests.worlds import everything
 
-ROOT = Path(__file__).parents[2]
 CONFIGS: dict[str, dict[str, Any]] = {
     "adam": NO_DROPOUT,
     "dropout": {"embedding_dropout": 0.3, "hidden_dropout": 0.3},
@@ -83,18 +81,13 @@ def run(folder: Path, stop: int) -> tuple[list[int], int]:
 
     Returns the epochs that it printed, and its exit status.
     """
-    command = [sys.executable, "-m", "tests.training.killable_job"]
-    command += [str(folder / "checkpoints"), str(folder / "out"), str(stop)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        epochs = []
-        for line in process.stdout:
-            epochs.append(int(line))
-            if epochs[-1] == stop:
-                process.kill()
-    return epochs, process.returncode
+    job = Job(killable_job.train, (folder / "checkpoints", folder / "out", stop))
+    if stop:
+        job.wait_for_line(str(stop))
+        done = job.kill()
+    else:
+        done = job.wait()
+    return [int(line) for line in done.out.splitlines()], done.status
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dagrec.training.distributed import Processes, connect_processes, local_device
 from dagrec.training.loop import SEED_STEP
 from dagrec.training.runtime import Epoch
+from tests.processes import PATIENCE
 from tests.training.distributed_job import TRAININGS
 from tests.training.learners import fitted, gru
 from tests.worlds import everything
@@ -24,19 +25,11 @@ CPU = torch.device("cpu")
 State = dict[str, NDArray[np.generic]]
 
 
-def torchrun(job: str, out: Path, *, processes: int = 2, timeout: float = 90) -> tuple[int, str]:
-    """Run a job, and return its exit status and output. It is terminated after a timeout."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [
-        "--nproc-per-node",
-        str(processes),
-        "-m",
-        "tests.training.distributed_job",
-        job,
-        str(out),
-    ]
-    output = out.parent / f"{out.name}.txt"
-    with output.open("w", encoding="utf-8") as file:
+def torchrun(out: Path) -> None:
+    """Run the job in two processes. It is terminated if it does not end."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tests.training.distributed_job", str(out)]
+    with (out / "output").open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -45,19 +38,20 @@ def torchrun(job: str, out: Path, *, processes: int = 2, timeout: float = 90) ->
             stderr=subprocess.STDOUT,
         )
         try:
-            process.wait(timeout)
+            status = str(process.wait(PATIENCE))
         except subprocess.TimeoutExpired:
             process.terminate()  # torchrun stops its workers, which are not children of this process
-            process.wait(60)
-    return process.returncode, output.read_text(encoding="utf-8")
+            process.wait()
+            status = "it did not end"
+    (out / "status").write_text(status, encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of many trainings in two processes."""
-    out = tmp_path_factory.mktemp("distributed")
-    status, output = torchrun("succeed", out)
-    assert status == 0, output
+@pytest.fixture(scope="session")
+def job(shared_folder: Callable[..., Path]) -> Path:
+    """The results of many trainings in two processes, of which the last one fails."""
+    out = shared_folder("distributed", torchrun)
+    finished = [(out / str(rank) / "finished").exists() for rank in (0, 1)]
+    assert all(finished), (out / "output").read_text(encoding="utf-8")
     return out
 
 
@@ -174,13 +168,11 @@ def test_checkpoints_must_be_found_by_all_processes(job: Path) -> None:
 # A process that fails
 
 
-def test_failure_of_one_process_stops_job_with_its_error(tmp_path: Path) -> None:
-    start = time.monotonic()
-    status, output = torchrun("fail", tmp_path / "out")
-    assert status != 0
+def test_failure_of_one_process_stops_job_with_its_error(job: Path) -> None:
+    assert int((job / "status").read_text(encoding="utf-8")) != 0
+    output = (job / "output").read_text(encoding="utf-8")
     assert "RuntimeError: the network of process 1 is broken" in output
-    assert time.monotonic() - start < 60
-    assert not (tmp_path / "out").exists()
+    assert not list(job.glob("*/unreachable*"))
 
 
 # One process

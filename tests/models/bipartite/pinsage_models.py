@@ -14,7 +14,13 @@ WORLD = everything()
 DATA = WORLD.data
 IDS, COLUMNS = DATA.vocabulary.ids, DATA.vocabulary.columns
 NODES, SERVICES = len(DATA.vocabulary), len(DATA.vocabulary.services)
-SMALL: dict[str, Any] = {"width": 8, "neighbours": 4, "epochs": 3, "learning_rate": 0.02}
+SMALL: dict[str, Any] = {
+    "width": 8,
+    "neighbours": 4,
+    "epochs": 3,
+    "min_steps": 0,
+    "learning_rate": 0.02,
+}
 PATHS = [("table_a",), ("table_a", "extract"), ("table_d", "split", "left"), ("hub_source", "hub")]
 
 

@@ -256,7 +256,7 @@ def test_gradients_match_finite_differences(class_: type[BipartiteRecommender], 
 
 @pytest.fixture(scope="module")
 def fitted() -> LightGCN:
-    model = create("lightgcn", {"epochs": 2, "width": 8}).fit(everything().data)
+    model = create("lightgcn", {"epochs": 2, "min_steps": 0, "width": 8}).fit(everything().data)
     assert isinstance(model, LightGCN)
     return model
 
@@ -290,6 +290,6 @@ def test_restore_rejects_damaged_graph(
 
 
 def test_second_fit_replaces_the_graph() -> None:
-    model = create("lightgcn", {"epochs": 1, "width": 8})
+    model = create("lightgcn", {"epochs": 1, "min_steps": 0, "width": 8})
     model.fit(everything().data).fit(chain().data)
     assert model.state()["graph.weights"].tolist() == [3.0]

@@ -35,9 +35,9 @@ def lightgcn(*, layers: int = 2, merged: bool = True) -> LightGCNNetwork:
 
 @pytest.mark.parametrize("last", [True, False])
 def test_lightgcn_without_layers_trains_like_bprmf(last: bool) -> None:
-    options: dict[str, object] = {"epochs": 6, "batch_size": 8, "width": 8, "last": last}
-    bprmf = create("bprmf", options, seed=3).fit(WORLD.data)
-    model = create("lightgcn", {**options, "layers": 0}, seed=3).fit(WORLD.data)
+    options: dict[str, object] = {"epochs": 20, "min_steps": 0, "batch_size": 8, "width": 8}
+    bprmf = create("bprmf", {**options, "last": last}, seed=3).fit(WORLD.data)
+    model = create("lightgcn", {**options, "last": last, "layers": 0}, seed=3).fit(WORLD.data)
     for epoch, expected in zip(model.history, bprmf.history, strict=True):
         assert epoch.loss == pytest.approx(expected.loss, rel=1e-6)
         assert epoch.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
@@ -53,8 +53,9 @@ def test_lightgcn_without_layers_trains_like_bprmf(last: bool) -> None:
 
 
 def test_lightgcn_with_layers_differs_from_bprmf() -> None:
-    bprmf = create("bprmf", {"epochs": 2}).fit(WORLD.data)
-    model = create("lightgcn", {"epochs": 2, "layers": 1}).fit(WORLD.data)
+    options = {"epochs": 2, "min_steps": 0}
+    bprmf = create("bprmf", options).fit(WORLD.data)
+    model = create("lightgcn", {**options, "layers": 1}).fit(WORLD.data)
     assert model.history != bprmf.history
 
 

@@ -14,7 +14,7 @@ from tests.worlds import everything
 
 WORLD = everything()
 SPECTRUM = {"rank": 6, "alpha": 2.0, "beta": 1.2}
-SMALL = {**SPECTRUM, "epochs": 3, "width": 5}
+SMALL = {**SPECTRUM, "epochs": 3, "min_steps": 0, "width": 5}
 
 
 def contexts() -> Contexts:

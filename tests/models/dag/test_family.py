@@ -25,7 +25,7 @@ WIDE = dag(
 
 @cache
 def fitted(name: str, graph: str = "upstream") -> Recommender:
-    options = {"epochs": 2, "graph": graph}
+    options = {"epochs": 2, "min_steps": 0, "graph": graph}
     return create(name, options).fit(WORLD.data)
 
 

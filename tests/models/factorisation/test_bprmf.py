@@ -86,7 +86,8 @@ def test_product_is_symmetric_only_with_tied_tables() -> None:
 
 
 def fit(**options: object) -> BPRMF:
-    model = create("bprmf", {"epochs": 3, "learning_rate": 0.02, "width": 8, **options})
+    small = {"epochs": 3, "min_steps": 0, "learning_rate": 0.02, "width": 8}
+    model = create("bprmf", {**small, **options})
     assert isinstance(model, BPRMF)
     return model.fit(WORLD.data)
 
