@@ -5,6 +5,9 @@ DATA ?= data/compositions.json
 STORE ?= store
 MODELS ?= --model markov --model gru4rec --model dagset
 
+# Without files of compiled code, each process of the tests compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-slow test-playground lint serve bench bench-service data clean
 
 help:           ## list the targets
