@@ -13,6 +13,7 @@ import pytest
 from dagrec.data.formats import read
 from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
+from dagrec.output.files import replace_file
 from dagrec.store.store import Store
 from tests.processes import wait_until
 from tests.service.bad_bundles import DAMAGES
@@ -80,7 +81,7 @@ def publish_damaged(store: Store, damage: Callable[[Path], None]) -> str:
     version = publish(other, "markov")
     damage(other.bundles / version)
     (other.bundles / version).rename(store.bundles / version)
-    store.pointer.write_text(version)
+    replace_file(store.pointer, version)
     return version
 
 
@@ -98,7 +99,7 @@ def test_admin_endpoints_reload_and_roll_back(small_store: Store, start_server: 
         response = client.post("/admin/rollback", headers=TOKEN)
         assert response.status_code == 409
         assert "a rollback needs a version before" in response.json()["detail"]
-        small_store.pointer.write_text("nowhere")
+        replace_file(small_store.pointer, "nowhere")
         response = client.post("/admin/reload", headers=TOKEN)
         assert response.status_code == 409
         assert "must name one of the bundles" in response.json()["detail"]

@@ -19,6 +19,7 @@ import pytest
 from dagrec.data.formats import read
 from dagrec.jobs.config import load_config
 from dagrec.jobs.train import train
+from dagrec.output.files import replace_file
 from dagrec.recommend.answers import Answer, Answers, Prediction
 from dagrec.recommend.predictor import Predictor
 from dagrec.recommend.request import make_request
@@ -66,7 +67,7 @@ def publish_damaged(bundle: Bundle, store: Store, damage: Callable[[Path], None]
     version = other.publish(bundle)
     damage(other.bundles / version)
     shutil.move(other.bundles / version, store.bundles / version)
-    store.pointer.write_text(version)
+    replace_file(store.pointer, version)
     return version
 
 
