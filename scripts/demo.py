@@ -16,7 +16,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from dagrec.data.examples import require_examples
 from dagrec.data.formats import read
 from dagrec.errors import DagrecError
 
@@ -60,7 +59,7 @@ def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     data = sys.argv[1]
     try:
-        examples, _ = require_examples(read(Path(data)).compositions)
+        examples, _ = read(Path(data)).examples()
     except DagrecError as error:
         sys.exit(f"demo: {error}")
     longest = max(examples, key=lambda example: len(example.context.path))

@@ -12,7 +12,6 @@ from dagrec.api.contexts import OPTIONS, Context, as_list, is_context, request_v
 from dagrec.api.training import Model as ModelSpec
 from dagrec.api.training import require_candidates, require_dataset, require_model, run_config, running
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import require_examples
 from dagrec.data.scalars import parse_moment, quoted
 from dagrec.errors import ConfigError, DataError, RequestError, missing_package
 from dagrec.graph.mask import MaskPolicy
@@ -320,14 +319,14 @@ def fit(
     config = run_config(model, options, fit, mask=mask, examples=examples, seed=seed)
     (label,) = config.models
     candidates = require_candidates(catalogue, services, config.mask, "fit")
-    extracted, _ = require_examples(data.compositions, config.examples)
+    drawn, extracted = data.examples(config.examples)
     with running(progress, device) as bars:
         quality = Quality()
         if calibrate:
             task = bars.add("calibrating", total=CALIBRATION_PARTS)
-            parts = held_out_parts(extracted, config, candidates, CALIBRATION_PARTS, CALIBRATION_SHARE)
+            parts = held_out_parts(drawn, config, candidates, CALIBRATION_PARTS, CALIBRATION_SHARE)
             quality = measure_quality(label, config, parts, lambda _: bars.update(task, advance=1))
-        bundle = fit_bundle(data, extracted, config, candidates, {label: quality})
+        bundle = fit_bundle(data.about(extracted), drawn, config, candidates, {label: quality})
     return Model(bundle)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from dagrec.cli import console
 from dagrec.cli import options as opts
-from dagrec.data.formats.draft import parse_time
+from dagrec.data.formats.times import parse_time
 from dagrec.errors import ConfigError, DagrecError, DataError
 
 COUNTS = ("decided", "taken", "elsewhere", "refused", "undecided")

@@ -121,7 +121,8 @@ READ_OPTIONS: dict[str, Any] = {
     "form": Annotated[
         Literal["paths", "links"] | None,
         typer.Option(
-            "--examples", help="One example per step of each path, or one per link. [default: paths]"
+            "--examples",
+            help="One example per step of each path, or one per link. [default: that of the format]",
         ),
     ],
     "count": Annotated[

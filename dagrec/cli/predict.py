@@ -161,7 +161,8 @@ def _split_keys(text: str) -> list[str]:
 
 
 def _read_json(path: Path) -> Any:
-    from dagrec.data.formats.documents import parse_json, read_text
+    from dagrec.data.formats.documents import parse_json
+    from dagrec.data.formats.sources import read_text
 
     try:
         return parse_json(read_text(path, 64))

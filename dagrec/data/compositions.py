@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dagrec.errors import DataError
 
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 
 OnCycle = Literal["fail", "skip", "break"]
 Link = tuple[str, str]
+"""The ids of the source and the target of a link."""
+
+MAX_KEY_LENGTH = 1000
+"""The largest number of characters of a key or an id."""
+MAX_TEXT_LENGTH = 10_000
+"""The largest number of characters of a text or a goal; readers cut longer ones."""
+
+
+class Wire(NamedTuple):
+    """A link with the output of its source and the input of its target, where they are known."""
+
+    source: str
+    target: str
+    output: str | None = None
+    input: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +39,8 @@ class Node:
     """One use of a service (or of a table, a data set, ...) in one composition.
 
     ``id`` is unique in the composition. ``key`` identifies the service across compositions, and several
-    nodes of a composition can have the same key. ``time`` is in seconds since 1970, or None.
+    nodes of a composition can have the same key. ``text`` is what the user wrote on the node, and
+    ``operation`` what the service was set to do. ``time`` is in seconds since 1970, or None.
     """
 
     id: str
@@ -32,6 +48,7 @@ class Node:
     kind: str = "service"
     text: str | None = None
     time: float | None = None
+    operation: str | None = None
 
     @property
     def is_service(self) -> bool:
@@ -40,13 +57,19 @@ class Node:
 
 @dataclass(frozen=True)
 class Composition:
-    """A directed acyclic graph of nodes. Create it with :func:`compose`, which validates it."""
+    """A directed acyclic graph of nodes. Create it with :func:`compose`, which validates it.
+
+    ``goal`` is the title or description of what the user builds. ``wires`` are the links with a known
+    output or input; a link through several ports has several wires.
+    """
 
     id: str
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
     owner: str | None = None
     time: float | None = None
+    goal: str | None = None
+    wires: tuple[Wire, ...] = ()
 
     @cached_property
     def by_id(self) -> dict[str, Node]:
@@ -61,6 +84,15 @@ class Composition:
     def parents(self) -> dict[str, tuple[str, ...]]:
         """Node id -> ids of its parents, in document order of the links."""
         return _neighbours(self.nodes, [(target, source) for source, target in self.links])
+
+    @cached_property
+    def ports(self) -> dict[Link, tuple[Wire, ...]]:
+        """Link -> its wires, for links with a known output or input."""
+        ports: dict[Link, tuple[Wire, ...]] = {}
+        for wire in self.wires:
+            link = (wire.source, wire.target)
+            ports[link] = (*ports.get(link, ()), wire)
+        return ports
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -102,17 +134,41 @@ class Composition:
     def to_networkx(self) -> networkx.DiGraph:
         """Return the composition as a networkx graph with the attributes that ``from_networkx`` reads.
 
+        It is a ``MultiDiGraph`` if a link has several wires.
+
         >>> import dagrec
         >>> dagrec.from_paths([["clean", "plot"]])[0].to_networkx().nodes["2"]["key"]
         'plot'
         """
         import networkx
 
-        graph = networkx.DiGraph(id=self.id, owner=self.owner, time=self.time)
+        parallel = len(self.ports) < len(self.wires)
+        kind = networkx.MultiDiGraph if parallel else networkx.DiGraph
+        about = {"id": self.id, "owner": self.owner, "time": self.time, "goal": self.goal}
+        graph = kind(**about)
         for node in self.nodes:
-            graph.add_node(node.id, key=node.key, kind=node.kind, text=node.text, time=node.time)
-        graph.add_edges_from(self.links)
+            attributes = {"key": node.key, "kind": node.kind, "text": node.text, "time": node.time}
+            graph.add_node(node.id, **attributes, operation=node.operation)
+        for source, target in self.links:
+            for wire in self.ports.get((source, target), (Wire(source, target),)):
+                names = {"output": wire.output, "input": wire.input}
+                present = {name: port for name, port in names.items() if port is not None}
+                graph.add_edge(source, target, **present)
         return graph
+
+    @cached_property
+    def upstream_digests(self) -> dict[str, str]:
+        """Node id -> a hash of the node and all its ancestors, with everything but ids and times."""
+        digests: dict[str, str] = {}
+        for id_ in self.order:
+            node = self.by_id[id_]
+            about = [node.kind, node.key, node.text, node.operation]
+            parents = sorted(
+                _digest([digests[parent], [wire[2:] for wire in self.ports.get((parent, id_), ())]])
+                for parent in self.parents[id_]
+            )
+            digests[id_] = _digest([about, parents])
+        return digests
 
     @cached_property
     def signature(self) -> str:
@@ -136,18 +192,20 @@ class Composition:
 def compose(
     id: str,
     nodes: Sequence[Node],
-    links: Iterable[Link],
+    links: Iterable[Link | Wire],
     *,
     owner: str | None = None,
     time: float | None = None,
+    goal: str | None = None,
     on_cycle: OnCycle = "fail",
 ) -> tuple[Composition, int]:
     """Return a valid composition and the number of links that were dropped to break cycles.
 
-    Duplicate links are merged. Raises :class:`DataError` for a duplicate node id, a link to a missing
-    node, and for a cycle unless ``on_cycle`` is ``break``.
+    Duplicate links and wires are merged. Raises :class:`DataError` for a duplicate node id, a link to
+    a missing node, and for a cycle unless ``on_cycle`` is ``break``.
     """
-    distinct = tuple(dict.fromkeys(links))
+    wires = tuple(dict.fromkeys(Wire(*link) for link in links))
+    distinct = tuple(dict.fromkeys((wire.source, wire.target) for wire in wires))
     for error in find_errors(nodes, distinct):
         raise error
     back_links = _back_links(nodes, distinct)
@@ -160,7 +218,12 @@ def compose(
         )
     dropped = set(back_links)
     acyclic = tuple(link for link in distinct if link not in dropped)
-    return Composition(id, tuple(nodes), acyclic, owner, time), len(back_links)
+    named = tuple(
+        wire
+        for wire in wires
+        if (wire.output is not None or wire.input is not None) and wire[:2] not in dropped
+    )
+    return Composition(id, tuple(nodes), acyclic, owner, time, goal, named), len(back_links)
 
 
 def find_errors(nodes: Sequence[Node], links: Iterable[Link]) -> Iterator[DataError]:
@@ -188,7 +251,11 @@ def fingerprint(compositions: Iterable[Composition]) -> str:
     digest = hashlib.sha256()
     for c in compositions:
         nodes = [[n.id, n.key, n.kind, n.text, n.time] for n in c.nodes]
-        digest.update(json.dumps([c.id, nodes, c.links, c.owner, c.time]).encode())
+        about: list[object] = [c.id, nodes, c.links, c.owner, c.time]
+        operations = [n.operation for n in c.nodes]
+        if c.goal is not None or c.wires or any(operations):
+            about += [c.goal, c.wires, operations]
+        digest.update(json.dumps(about).encode())
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 from dagrec.data.compositions import Composition, fingerprint
-from dagrec.data.examples import Example
+from dagrec.data.examples import Example, ExampleOptions, ExampleReport, Form, extract
 from dagrec.errors import DataError
 from dagrec.output.tables import Table
 
@@ -45,7 +45,8 @@ class Dataset:
     """Compositions in their order, as :func:`dagrec.read` and its siblings return them.
 
     ``source`` says where they come from: a path, or what kind of object; ``report`` counts what
-    reading met; ``fingerprint`` is a hash of everything in the compositions.
+    reading met; ``fingerprint`` is a hash of everything in the compositions; ``form`` is the default
+    form of their examples.
 
     Examples
     --------
@@ -59,11 +60,19 @@ class Dataset:
     report: ReadReport
     fingerprint: str
     source: str
+    form: Form = "paths"
 
     @classmethod
-    def of(cls, compositions: Sequence[Composition], report: ReadReport, *, source: str) -> Dataset:
+    def of(
+        cls,
+        compositions: Sequence[Composition],
+        report: ReadReport,
+        *,
+        source: str,
+        form: Form = "paths",
+    ) -> Dataset:
         """A data set with the fingerprint of its compositions."""
-        return cls(tuple(compositions), report, fingerprint(compositions), source)
+        return cls(tuple(compositions), report, fingerprint(compositions), source, form)
 
     def __len__(self) -> int:
         return len(self.compositions)
@@ -80,13 +89,33 @@ class Dataset:
     def __getitem__(self, index: int | slice) -> Composition | tuple[Composition, ...]:
         return self.compositions[index]
 
-    def about(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """What a result or a manifest says of the data behind it."""
+    def examples(
+        self, options: ExampleOptions | None = None
+    ) -> tuple[tuple[Example, ...], ExampleReport]:
+        """Return the examples of the compositions and a report, in the form of the options or the data.
+
+        Raises :class:`DataError` if there are none.
+        """
+        options = options or ExampleOptions()
+        if options.form is None:
+            options = options.model_copy(update={"form": self.form})
+        examples, report = extract(self.compositions, options)
+        if not examples:
+            raise DataError(
+                f"training needs compositions in which a service follows a node, found none among "
+                f"{len(self)}; see `dagrec inspect`",
+                rule="no-examples",
+            )
+        return examples, report
+
+    def about(self, report: ExampleReport) -> dict[str, Any]:
+        """What a result or a manifest says of the data behind it, and of the examples."""
         return {
             "path": self.source,
             "fingerprint": self.fingerprint,
             "compositions": len(self.compositions),
-            "examples": len(examples),
+            "form": report.form,
+            "examples": report.examples,
             "skipped": dict(self.report.skipped),
         }
 

@@ -12,23 +12,28 @@ from pydantic import Field
 
 from dagrec.data.compositions import Composition
 from dagrec.data.paths import Path, count_pairs, draw_paths, longest_paths
-from dagrec.errors import DataError
 from dagrec.types import Options
 
 MAX_CONTEXT_LENGTH = 128
 """The largest length of a context's path; it bounds memory and is not a hyperparameter."""
 
 
+Form = Literal["paths", "links"]
+"""What an example is drawn for: every step of every path, or every link."""
+
+
 class ExampleOptions(Options):
     """How examples are extracted from compositions."""
 
-    form: Literal["paths", "links"] = Field(
-        "paths",
-        description="paths: one example for every step of every path; links: one for every link",
+    form: Form | None = Field(
+        None,
+        description="paths: one example for every step of every path; links: one for every link; null: "
+        "the default of the data's format",
     )
     count: Literal["paths", "once"] = Field(
         "paths",
-        description="paths: count every pair; once: count equal pairs of a composition only once",
+        description="paths: count every example; once: count examples of a composition that are equal "
+        "in everything that a recommender can see only once",
     )
     max_paths: int = Field(
         100, ge=1, description="number of paths to draw from a composition that has more paths"
@@ -95,8 +100,9 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleReport:
-    """The number of all paths and pairs, and of those that were used."""
+    """The form of the examples, and the number of all paths and pairs, and of those that were used."""
 
+    form: Form
     paths: int
     paths_taken: int
     sampled_compositions: int
@@ -110,8 +116,12 @@ class ExampleReport:
 def extract(
     compositions: Sequence[Composition], options: ExampleOptions | None = None
 ) -> tuple[tuple[Example, ...], ExampleReport]:
-    """Return all examples of the compositions, in order, and a report."""
+    """Return all examples of the compositions, in order, and a report.
+
+    Without a form, they are drawn from paths; :meth:`Dataset.examples` uses that of the data.
+    """
     options = options or ExampleOptions()
+    form = options.form or "paths"
     examples: list[Example] = []
     total = taken = sampled = pairs = shortened = 0
     for index, composition in enumerate(compositions):
@@ -120,7 +130,7 @@ def extract(
         total, taken = total + num_paths, taken + len(paths)
         sampled += num_paths > len(paths)
         pairs += count_pairs(composition)
-        if options.form == "links":
+        if form == "links":
             positions = _link_positions(composition)
         else:
             positions = _path_positions(composition, paths)
@@ -129,26 +139,23 @@ def extract(
             for position in positions
         ]
         if options.count == "once":
-            first = {(e.context.path, e.target): (e, is_cut) for e, is_cut in reversed(extracted)}
+            first = {_visible(e): (e, is_cut) for e, is_cut in reversed(extracted)}
             extracted = list(first.values())[::-1]
         shortened += sum(is_cut for _, is_cut in extracted)
         examples += [example for example, _ in extracted]
-    report = ExampleReport(total, taken, sampled, pairs, len(examples), shortened)
+    report = ExampleReport(form, total, taken, sampled, pairs, len(examples), shortened)
     return tuple(examples), report
 
 
-def require_examples(
-    compositions: Sequence[Composition], options: ExampleOptions | None = None
-) -> tuple[tuple[Example, ...], ExampleReport]:
-    """Call :func:`extract`, and raise :class:`DataError` if there are no examples."""
-    examples, report = extract(compositions, options)
-    if not examples:
-        raise DataError(
-            f"training needs compositions in which a service follows a node, found none among "
-            f"{len(compositions)}; see `dagrec inspect`",
-            rule="no-examples",
-        )
-    return examples, report
+def _visible(example: Example) -> tuple[object, ...]:
+    """Everything of an example that a recommender can see and that differs in its composition."""
+    context = example.context
+    composition = context.composition
+    assert composition is not None
+    assert context.at is not None
+    children = [(composition.by_id[c].key, composition.by_id[c].text) for c in context.children]
+    upstream = composition.upstream_digests[context.at]
+    return context.path, example.target, upstream, tuple(children), context.time
 
 
 def context_at(composition: Composition, at: str) -> Context:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dagrec.data.formats.documents import check_unicode, describe_value
-from dagrec.data.formats.draft import parse_time
+from dagrec.data.formats.times import parse_time
 from dagrec.errors import DataError, did_you_mean
 
 MAX_SECONDS = 1e13

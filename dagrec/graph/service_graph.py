@@ -17,11 +17,11 @@ from dagrec.data.compositions import Node, compose
 from dagrec.data.examples import Example
 from dagrec.data.formats.documents import (
     parse_json,
-    read_text,
     require_id,
     require_list,
     require_object,
 )
+from dagrec.data.formats.sources import read_text
 from dagrec.data.vocabulary import FIRST_SERVICE, UNKNOWN, Vocabulary
 from dagrec.errors import DataError, StoreError
 from dagrec.graph.upstream import Upstream, Upstreams

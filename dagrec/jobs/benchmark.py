@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import require_examples
 from dagrec.data.vocabulary import Contexts
 from dagrec.errors import ConfigError
 from dagrec.jobs.config import RunConfig
@@ -36,7 +35,7 @@ def benchmark(data: Dataset, config: RunConfig, *, advance: Advance | None = Non
     """
     if not config.models:
         raise ConfigError("there must be a model to time, found none; choose one with --model")
-    examples, _ = require_examples(data.compositions, config.examples)
+    examples, _ = data.examples(config.examples)
     training = TrainingData.of(examples)
     rows = np.arange(BATCH_SIZE) % len(training.contexts)
     results: dict[str, Any] = {}

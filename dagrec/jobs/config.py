@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError
 
 from dagrec.data.examples import ExampleOptions
-from dagrec.data.formats.draft import ReadOptions
+from dagrec.data.formats.base import ReadOptions
 from dagrec.errors import ConfigError
 from dagrec.graph.mask import MaskPolicy
 from dagrec.models.base import Recommender

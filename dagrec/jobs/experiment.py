@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import Example, require_examples
+from dagrec.data.examples import Example
 from dagrec.data.splits import PROTOCOLS, Split, prequential_splits
 from dagrec.errors import did_you_mean
 from dagrec.evaluation.evaluator import EvaluationSplit, Weight
@@ -77,12 +77,12 @@ class Experiment:
         cls, data: Dataset, config: RunConfig, plan: Plan, test: Dataset | None = None
     ) -> Experiment:
         """The experiment with the examples of a data set, and of a test set if there is one."""
-        examples, _ = require_examples(data.compositions, config.examples)
+        examples, extracted = data.examples(config.examples)
         test_examples, test_about = None, None
         if test is not None:
-            test_examples, _ = require_examples(test.compositions, config.examples)
-            test_about = test.about(test_examples)
-        return cls(examples, test_examples, plan, config.seed, data.about(examples), test_about)
+            test_examples, test_extracted = test.examples(config.examples)
+            test_about = test.about(test_extracted)
+        return cls(examples, test_examples, plan, config.seed, data.about(extracted), test_about)
 
     def split(self, repeat: int, mask: MaskPolicy, *, every: int) -> EvaluationSplit:
         """The split of a repeat.

@@ -13,11 +13,13 @@ from dagrec.data.vocabulary import Vocabulary
 def inspect(dataset: Dataset, options: ExampleOptions) -> dict[str, Any]:
     """Return the statistics of a data set, which are exact for any number of paths.
 
-    ``nodes`` and ``links`` are the numbers of distinct keys and of distinct pairs of keys.
+    ``nodes`` and ``links`` count those of all compositions; ``distinct_nodes`` and ``distinct_links``
+    count keys and pairs of keys.
     """
+    options = options.model_copy(update={"form": options.form or dataset.form})
     examples, report = extract(dataset.compositions, options)
     compositions = dataset.compositions
-    nodes = {node.key for c in compositions for node in c.nodes}
+    keys = {node.key for c in compositions for node in c.nodes}
     links = {
         (c.by_id[source].key, c.by_id[target].key) for c in compositions for source, target in c.links
     }
@@ -32,14 +34,17 @@ def inspect(dataset: Dataset, options: ExampleOptions) -> dict[str, Any]:
         "targets": len(
             {n.key for c in compositions for n in c.nodes if n.is_service and c.parents[n.id]}
         ),
-        "nodes": len(nodes),
+        "nodes": sum(len(c.nodes) for c in compositions),
+        "links": sum(len(c.links) for c in compositions),
+        "distinct_nodes": len(keys),
         "services": len({key for c in compositions for key in c.service_keys}),
-        "links": len(links),
+        "distinct_links": len(links),
         "cycles": read_report.cycles,
         "links_dropped_for_cycles": read_report.broken_links,
         "skipped": sum(read_report.skipped.values()),
         "skipped_by_rule": dict(read_report.skipped),
         "duplicates": len(compositions) - len({c.signature for c in compositions}),
+        "form": report.form,
         "examples": report.examples,
         "paths_taken": report.paths_taken,
         "sampled_compositions": report.sampled_compositions,

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import Example, require_examples
+from dagrec.data.examples import Example
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import TestPart
 from dagrec.jobs.comparison import (
@@ -146,7 +146,7 @@ def _attempt(job: Job, fingerprint: str, live: Bundle | None, *, dry_run: bool) 
     live_version = None if live is None else live.version
     # The held-back compositions depend on the live bundle, so finished steps do, too.
     work = WorkFolder(job.store.root / "work" / f"{fingerprint}-{live_version or 'none'}")
-    examples, _ = require_examples(job.data.compositions, job.config.examples)
+    examples, extracted = job.data.examples(job.config.examples)
     report = Report(
         status="refused",
         fingerprint=fingerprint,
@@ -164,7 +164,8 @@ def _attempt(job: Job, fingerprint: str, live: Bundle | None, *, dry_run: bool) 
         return report.model_copy(update={"reasons": reasons})
     if dry_run:
         return report.model_copy(update={"status": "would be published"})
-    version = _publish(job, examples, quality, comparison, fingerprint, live_version, work)
+    data = job.data.about(extracted)
+    version = _publish(job, data, examples, quality, comparison, fingerprint, live_version, work)
     removed = job.store.prune(job.options.keep)
     return report.model_copy(update={"status": "published", "version": version, "removed": removed})
 
@@ -245,6 +246,7 @@ def _check_quality(job: Job, comparison: Comparison) -> list[str]:
 
 def _publish(
     job: Job,
+    data: Mapping[str, Any],
     examples: Sequence[Example],
     quality: Mapping[str, Quality],
     comparison: Comparison,
@@ -252,7 +254,7 @@ def _publish(
     live_version: str | None,
     work: WorkFolder,
 ) -> str:
-    """Fit all models on all data, and publish them. Returns the version."""
+    """Fit all models on all data, which ``data`` describes, and publish them. Returns the version."""
 
     def fit(label: str, new: Recommender, training: TrainingData) -> tuple[Recommender, float]:
         recommender, seconds = work.fit(f"all-{label}", new, training)
@@ -263,5 +265,5 @@ def _publish(
         "retrain": job.options.model_dump(mode="json") | {"fingerprint": fingerprint},
         "comparison": comparison.model_dump(mode="json"),
     }
-    bundle = fit_bundle(job.data, examples, job.config, job.candidates, quality, fit=fit, about=about)
+    bundle = fit_bundle(data, examples, job.config, job.candidates, quality, fit=fit, about=about)
     return job.store.publish(bundle, check=self_check, expected_live=live_version)

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import Example, require_examples
+from dagrec.data.examples import Example
 from dagrec.data.splits import hold_out
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import TestPart
@@ -67,7 +68,7 @@ def train(
     """
     candidates = candidates or Candidates()
     check_models(config)
-    examples, _ = require_examples(data.compositions, config.examples)
+    examples, extracted = data.examples(config.examples)
     with store.lock() if is_first_process() else nullcontext():
         parts = held_out_parts(examples, config, candidates, measure, share)
         quality = {label: measure_quality(label, config, parts, advance) for label in config.models}
@@ -79,7 +80,7 @@ def train(
             return model, seconds
 
         bundle = fit_bundle(
-            data,
+            data.about(extracted),
             examples,
             config,
             candidates,
@@ -109,7 +110,7 @@ def timed_fit(_label: str, new: Recommender, data: TrainingData) -> tuple[Recomm
 
 
 def fit_bundle(
-    data: Dataset,
+    data: Mapping[str, Any],
     examples: Sequence[Example],
     config: RunConfig,
     candidates: Candidates,
@@ -118,7 +119,10 @@ def fit_bundle(
     fit: Fit = timed_fit,
     about: Mapping[str, object] | None = None,
 ) -> Bundle:
-    """Fit the configured models to all examples. ``about`` is added to the stored configuration."""
+    """Fit the configured models to all examples.
+
+    ``data`` says what they were drawn from, and ``about`` is added to the stored configuration.
+    """
     training = candidates.training(examples)
     models: dict[str, Fitted] = {}
     seconds: dict[str, float] = {}
@@ -130,7 +134,7 @@ def fit_bundle(
         models,
         Evidence.of(examples, training.vocabulary),
         champion=best_label(quality),
-        data=data.about(examples),
+        data=dict(data),
         config=config.model_dump(mode="json") | dict(about or {}),
         quality=quality,
         fit_seconds=seconds,

@@ -21,7 +21,6 @@ import numpy as np
 from pydantic import Field
 
 from dagrec.data.dataset import Dataset
-from dagrec.data.examples import require_examples
 from dagrec.errors import (
     ConfigError,
     DagrecError,
@@ -170,7 +169,7 @@ def tune(
         import optuna
     except ModuleNotFoundError as error:
         raise missing_package("tuning", error, "tune") from None
-    examples, _ = require_examples(data.compositions, config.examples)
+    examples, extracted = data.examples(config.examples)
     parts = held_out_parts(examples, config, Candidates(), options.parts, options.share)
     with _quiet_optuna(), _study_errors(study):
         search = _study(_study_name(data, config, options, name, fixed), options, study)
@@ -193,7 +192,7 @@ def tune(
         finished = _finished(search)[: options.trials]
     # Optuna also numbers the trials of killed processes, so the finished ones are numbered again.
     trials = tuple(replace(_trial(trial), number=number) for number, trial in enumerate(finished))
-    return TuneResult(name, options, config, data.about(examples), trials)
+    return TuneResult(name, options, config, data.about(extracted), trials)
 
 
 def _run(

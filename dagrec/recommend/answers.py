@@ -47,6 +47,10 @@ class Answer(Options):
         description="the node is known, but no service followed it in the training data"
     )
     unknown: list[str] = Field(description="keys that do not occur in the training data")
+    dropped: dict[str, int] = Field(
+        description="counts of what reading the composition dropped or repaired, such as links that "
+        "closed a cycle"
+    )
     predictions: list[Prediction]
     explanation: Explanation | None = Field(None, description="null unless the request asks for it")
     took_ms: float = Field(description="milliseconds from the parsed request to this answer")

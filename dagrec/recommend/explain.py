@@ -152,7 +152,7 @@ def attention_view(bundle: Bundle, request: PredictRequest) -> AttentionView | N
     None if the model has no attention, or no node of the context is known.
     Raises :class:`RequestError` for a request that cannot be answered.
     """
-    contexts, labels, _ = resolve(request, bundle)
+    contexts, labels, *_ = resolve(request, bundle)
     return _attention_view(bundle, bundle.models[labels[0]].recommender, contexts[0])
 
 

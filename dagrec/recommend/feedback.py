@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Context
-from dagrec.data.formats.draft import parse_time
+from dagrec.data.formats.times import parse_time
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DataError, RequestError
 from dagrec.graph.mask import MaskPolicy
@@ -137,7 +137,7 @@ def make_decision(
     and of kind ``other`` if not.
     """
     question = request.model_copy(update={"at": answer.at, "history": []})
-    (context,) = request_contexts(question, vocabulary)
+    (context,), _ = request_contexts(question, vocabulary)
     shown = [prediction.service for prediction in answer.predictions]
     return Decision(
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),

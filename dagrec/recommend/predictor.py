@@ -68,6 +68,7 @@ class _Query:
     context: Context
     label: str
     mask: MaskPolicy
+    dropped: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -148,8 +149,12 @@ class Predictor:
             timer.check()
             before = len(queries)
             try:
-                contexts, labels, mask = resolve(request, self.bundle)
-                queries += [_Query(request, c, label, mask) for c in contexts for label in labels]
+                contexts, labels, mask, dropped = resolve(request, self.bundle)
+                queries += [
+                    _Query(request, context, label, mask, dropped)
+                    for context in contexts
+                    for label in labels
+                ]
             except RequestError as error:
                 errors[i] = error
             counts.append(len(queries) - before)
@@ -257,6 +262,7 @@ class Predictor:
             mask_fallback=distribution.mask_fallback,
             terminal=distribution.terminal,
             unknown=distribution.unknown,
+            dropped=query.dropped,
             predictions=predictions,
             explanation=explanation,
             took_ms=timer.elapsed_ms(),

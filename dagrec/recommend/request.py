@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
-from dagrec.data.compositions import Composition
+from dagrec.data.compositions import MAX_KEY_LENGTH, Composition
 from dagrec.data.examples import MAX_CONTEXT_LENGTH, Call, Context, contexts_at
-from dagrec.data.formats import read_composition
-from dagrec.data.formats.draft import parse_time
+from dagrec.data.formats import Draft, Reading, read_draft
+from dagrec.data.formats.base import compose_draft
+from dagrec.data.formats.times import parse_time
 from dagrec.data.history import MAX_HISTORY_LENGTH
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import ConfigError, DataError, RequestError
@@ -28,7 +29,9 @@ MAX_FILTER_KEYS = 10_000
 MAX_OPEN_ENDS = 32
 MAX_MODELS = 100
 
-Key = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_LENGTH)]
+Document = dict[str, Any] | list[Any]
+"""A composition as the JSON of any format."""
 
 
 def _parse_time(value: Any) -> Any:
@@ -55,7 +58,9 @@ class HistoryItem(Options):
     path: Annotated[list[Key], Field(max_length=MAX_PATH_LENGTH)] | None = Field(
         None, description="node keys from a source to the last service that was called"
     )
-    composition: dict[str, Any] | None = Field(None, description="native JSON with nodes and links")
+    composition: Document | None = Field(
+        None, description="the JSON of a composition in any known format, such as nodes and links"
+    )
     time: Time | None = Field(
         None, description="seconds since 1970, or ISO 8601; times inside a composition take precedence"
     )
@@ -73,7 +78,9 @@ class PredictRequest(Options):
     path: Annotated[list[Key], Field(max_length=MAX_PATH_LENGTH)] | None = Field(
         None, description="node keys from a source to the node to extend"
     )
-    composition: dict[str, Any] | None = Field(None, description="native JSON with nodes and links")
+    composition: Document | None = Field(
+        None, description="the JSON of a composition in any known format, such as nodes and links"
+    )
     at: Annotated[str | int, Field(union_mode="left_to_right")] | None = Field(
         None, description="id of the node to extend; every open end if omitted"
     )
@@ -145,11 +152,15 @@ def make_request(values: dict[str, Any]) -> PredictRequest:
 
 
 class Resolved(NamedTuple):
-    """The contexts, model labels and mask of a request."""
+    """The contexts, model labels and mask of a request.
+
+    ``dropped`` counts what reading the composition dropped or repaired, by description.
+    """
 
     contexts: list[Context]
     labels: list[str]
     mask: MaskPolicy
+    dropped: dict[str, int]
 
 
 def resolve(request: PredictRequest, bundle: Bundle) -> Resolved:
@@ -169,16 +180,19 @@ def resolve(request: PredictRequest, bundle: Bundle) -> Resolved:
     mask = bundle.mask if request.mask is None else request.mask
     if mask is MaskPolicy.CATALOGUE and bundle.graph.declared is None:
         raise RequestError(NO_CATALOGUE)
-    return Resolved(request_contexts(request, bundle.vocabulary), labels, mask)
+    contexts, dropped = request_contexts(request, bundle.vocabulary)
+    return Resolved(contexts, labels, mask, dropped)
 
 
-def request_contexts(request: PredictRequest, vocabulary: Vocabulary) -> list[Context]:
-    """The contexts of a request; see :func:`resolve`. Raises :class:`RequestError`."""
+def request_contexts(
+    request: PredictRequest, vocabulary: Vocabulary
+) -> tuple[list[Context], dict[str, int]]:
+    """The contexts of a request, and what was dropped; see :class:`Resolved` and :func:`resolve`."""
     history = tuple(_history_calls(request, vocabulary)[-MAX_HISTORY_LENGTH:])
     if request.composition is None:
-        return [Context(tuple(request.path or ()), time=request.time, history=history)]
-    composition = _read_composition(request.composition, "composition")
-    return [
+        return [Context(tuple(request.path or ()), time=request.time, history=history)], {}
+    composition, dropped = _read_composition(request.composition, "composition")
+    contexts = [
         replace(
             context,
             time=context.time if request.time is None else request.time,
@@ -186,20 +200,35 @@ def request_contexts(request: PredictRequest, vocabulary: Vocabulary) -> list[Co
         )
         for context in contexts_at(composition, _frontiers(composition, request.at))
     ]
+    return contexts, dropped
 
 
-def _read_composition(document: dict[str, Any], field: str) -> Composition:
-    inner = document.get("composition", document)
-    for name, limit in (("nodes", MAX_NODES), ("links", MAX_LINKS)):
-        items = inner.get(name) if isinstance(inner, dict) else None
-        if isinstance(items, list) and len(items) > limit:
-            raise RequestError(
-                f"{field}: at most {limit} {name} are allowed, found {len(items)}; send fewer"
-            )
+def _read_composition(document: Document, field: str) -> tuple[Composition, dict[str, int]]:
     try:
-        return read_composition(document)
+        format_, draft, reading = read_draft(document)
+        check_size(draft)
+        composition, dropped = compose_draft(draft, "request", format_.on_cycle)
     except DataError as error:
         raise RequestError(f"{field}: {error}") from None
+    return composition, drops(draft, reading, dropped)
+
+
+def check_size(draft: Draft) -> None:
+    """Raise :class:`DataError` if a composition of a request has too many nodes or links."""
+    for name, items, limit in (("nodes", draft.nodes, MAX_NODES), ("links", draft.links, MAX_LINKS)):
+        if len(items) > limit:
+            raise DataError(
+                f"at most {limit} {name} are allowed, found {len(items)}; send fewer",
+                rule=f"too-many-{name}",
+            )
+
+
+def drops(draft: Draft, reading: Reading, broken_links: int) -> dict[str, int]:
+    """Count what reading a composition dropped or repaired, by description."""
+    counts = dict(reading.notes)
+    repeated = len(draft.links) - len(set(draft.links))
+    counts |= {"links that closed a cycle": broken_links, "links given more than once": repeated}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _history_calls(request: PredictRequest, vocabulary: Vocabulary) -> list[Call]:
@@ -215,7 +244,7 @@ def _history_calls(request: PredictRequest, vocabulary: Vocabulary) -> list[Call
             ]
             continue
         assert item.composition is not None
-        composition = _read_composition(item.composition, f"history.{i}")
+        composition, _ = _read_composition(item.composition, f"history.{i}")
         num_links += len(composition.links)
         if num_links > MAX_LINKS:
             raise RequestError(

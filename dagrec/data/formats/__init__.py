@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from dagrec.data.compositions import Composition, compose
+from dagrec.data.compositions import Composition
 from dagrec.data.dataset import Dataset, ReadReport
+from dagrec.data.examples import Form
 from dagrec.data.formats import calls, galaxy_ga, galaxy_tsv, n8n, native
-from dagrec.data.formats.documents import (
+from dagrec.data.formats.base import (
     Document,
-    Json,
-    check_unicode,
-    describe_value,
-    json_documents,
-    read_text,
+    Draft,
+    Format,
+    Reading,
+    ReadOptions,
+    compose_draft,
 )
-from dagrec.data.formats.draft import Format, ReadOptions
+from dagrec.data.formats.content import Content
+from dagrec.data.formats.documents import Json, check_unicode, describe_value
+from dagrec.data.formats.sources import ARCHIVES, Source, sources
 from dagrec.errors import ConfigError, DataError, did_you_mean
 
 FORMATS: dict[str, Format] = {
-    f.name: f for f in (native.FORMAT, n8n.FORMAT, calls.FORMAT, galaxy_tsv.FORMAT, galaxy_ga.FORMAT)
+    f.name: f for f in (native.FORMAT, n8n.FORMAT, galaxy_ga.FORMAT, calls.FORMAT, galaxy_tsv.FORMAT)
 }
-"""The formats by name. They are tried in this order, because call logs have a header and rows of Galaxy
-connections have none."""
-
-SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".ga"})
-"""Files of a folder with other suffixes are ignored and counted."""
+"""The formats by name, in the order in which they are tried."""
 
 Advance = Callable[[int], None]
 """Called with the number of compositions that were read since the last call."""
 
 
+class Parsed(NamedTuple):
+    """A composition, its format, the number of links that were dropped to break cycles, and notes."""
+
+    composition: Composition
+    format: Format
+    dropped: int
+    notes: dict[str, int]
+
+
+def suffixes() -> frozenset[str]:
+    """The endings of files that are read in folders; others are ignored and counted."""
+    return frozenset(suffix for f in FORMATS.values() for suffix in f.suffixes) | set(ARCHIVES)
+
+
 def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | None = None) -> Dataset:
     """Read all compositions of a file, or of all files in a folder and its subfolders, sorted by name.
 
-    Raises :class:`DataError` if the path cannot be read, for the first invalid composition if
+    Files can be compressed (.gz), and archives (.zip, .tar.gz) are read like folders; ``-`` is standard
+    input. Raises :class:`DataError` if the path cannot be read, for the first invalid composition if
     ``on_error`` is ``fail``, and if there is no valid composition.
     """
     options = options or ReadOptions()
@@ -44,147 +61,169 @@ def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | N
         raise ConfigError(f"no format {options.format!r}{nearest}")
     report = ReadReport()
     compositions: list[Composition] = []
-    for file in _files(path, report):
+    seen: set[int] = set()
+    ignored: Counter[str] = Counter()
+    is_one_file = not path.is_dir() and not path.name.lower().endswith(ARCHIVES)
+    for source in sources(path, suffixes(), options.max_mb, ignored):
         try:
             done = len(compositions) + sum(report.skipped.values())
-            for composition in _read_file(file, options, report, start=done):
+            for composition in _read_source(source, options, report, seen, start=done):
                 compositions.append(composition)
                 if advance:
                     advance(1)
         except DataError as error:
-            if options.on_error == "fail" or path.is_file():
-                raise error.at(str(file)) from None
-            report.skip(error.at(str(file)))
+            if options.on_error == "fail" or is_one_file:
+                raise error.at(source.name) from None
+            report.skip(error.at(source.name))
+    report.ignored_files = ignored.total()
     if not compositions:
         total = sum(report.skipped.values())
         reason = f"; {total} skipped, the first: {report.problems[0]}" if report.problems else ""
+        if report.ignored_files:
+            endings = ", ".join(sorted(suffixes()))
+            reason += f"; {report.ignored_files} files ignored, whose endings are none of {endings}"
         raise DataError(
             f"{path}: at least one composition is needed, found none{reason}; check the file",
             rule="empty",
         )
-    return Dataset.of(compositions, report, source=str(path))
+    _check_services(compositions, path)
+    forms = {FORMATS[name].examples for name in report.formats}
+    form: Form = "paths" if "paths" in forms else "links"
+    return Dataset.of(compositions, report, source=str(path), form=form)
 
 
-def read_composition(document: Json, options: ReadOptions | None = None) -> Composition:
-    """Return a composition from parsed native JSON, as in a request.
+def read_content(
+    content: Content, reading: Reading, format_: Format | None = None
+) -> tuple[Format, Iterator[Document]]:
+    """Return the format of the content of a file, and its documents. Raises :class:`DataError`."""
+    format_ = format_ or recognise(content, reading.options)
+    return format_, format_.documents(content, reading)
 
-    Raises :class:`DataError`, which names the node or link, the rule and the value found.
-    """
+
+def recognise(content: Content, options: ReadOptions | None = None) -> Format:
+    """Return the format of a file. Raises :class:`DataError` if it has none of them."""
     options = options or ReadOptions()
-    draft = native.draft(document, options)
-    composition, _ = compose(
-        draft.id or "request",
-        draft.nodes,
-        draft.links,
-        owner=draft.owner,
-        time=draft.time,
-        on_cycle=options.on_cycle or "fail",
-    )
-    return composition
-
-
-def recognise_document(document: Json) -> Format:
-    """Return the format of a parsed JSON object. Raises :class:`DataError` if it has none of them."""
-    candidates = [format_ for format_ in FORMATS.values() if not format_.rows]
-    for format_ in candidates:
-        if isinstance(document, dict) and format_.recognises(document):
+    for format_ in FORMATS.values():
+        if format_.recognises(content, options):
             return format_
-    names = ", ".join(format_.name for format_ in candidates)
+    names = set(content.first)
+    nearest = max(FORMATS.values(), key=lambda format_: len(names & set(format_.fields)))
+    shared = sorted(names & set(nearest.fields))
+    hint = (
+        f"; like {nearest.name} it has {', '.join(shared)}, but not what else that needs"
+        if shared
+        else ""
+    )
     raise DataError(
-        f"a composition must be in one of the formats {names}, found {describe_value(document)} in "
-        "none; it needs nodes and links (native), nodes and connections (n8n) or steps (Galaxy)",
+        f"its content must be that of a known format ({', '.join(FORMATS)}), found "
+        f"{content.describe()}{hint}; name the format with --format, or see `dagrec formats`",
         rule="unknown-format",
     )
 
 
-def _files(path: Path, report: ReadReport) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    elif path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            if file.suffix.lower() in SUFFIXES:
-                yield file
-            else:
-                report.ignored_files += 1
-    else:
+def read_document(value: Json, options: ReadOptions | None = None) -> Parsed:
+    """Return the only composition of a parsed JSON value in any format, as in a request.
+
+    Cycles are broken if that is the default of the format. Raises :class:`DataError`, which names the
+    node or link, the rule and the value found.
+    """
+    format_, draft, reading = read_draft(value, options)
+    on_cycle = reading.options.on_cycle or format_.on_cycle
+    composition, dropped = compose_draft(draft, "request", on_cycle)
+    return Parsed(composition, format_, dropped, dict(reading.notes))
+
+
+def read_draft(value: Json, options: ReadOptions | None = None) -> tuple[Format, Draft, Reading]:
+    """Return the format and the draft of the only composition of a parsed JSON value."""
+    reading = Reading(options or ReadOptions())
+    if not isinstance(value, dict | list):
         raise DataError(
-            f"{path}: must be a file or a folder, found neither; check the path", rule="no-file"
+            f"a composition must be an object, found {describe_value(value)}", rule="wrong-type"
+        )
+    chosen = FORMATS.get(reading.options.format)
+    format_, documents = read_content(Content.of_value(value), reading, chosen)
+    found = list(islice(documents, 2))
+    if len(found) != 1:
+        number = "several" if found else "none"
+        raise DataError(
+            f"a value must hold one composition ({format_.name}), found {number}; pass one at a time",
+            rule="not-one",
+        )
+    return format_, found[0].draft(), reading
+
+
+def read_composition(value: Json, options: ReadOptions | None = None) -> Composition:
+    """Return the only composition of a parsed JSON value; see :func:`read_document`."""
+    return read_document(value, options).composition
+
+
+def _check_services(compositions: list[Composition], path: Path) -> None:
+    if not any(node.is_service for c in compositions for node in c.nodes):
+        kinds = sorted({node.kind for c in compositions for node in c.nodes})[:5]
+        raise DataError(
+            f"{path}: at least one node must be a service, found only nodes of kind "
+            f'{", ".join(kinds)}; give services a "mid" or a "key" (native JSON), or name the format',
+            rule="no-services",
         )
 
 
-def _read_file(
-    file: Path, options: ReadOptions, report: ReadReport, *, start: int
+def _read_source(
+    source: Source, options: ReadOptions, report: ReadReport, seen: set[int], *, start: int
 ) -> Iterator[Composition]:
-    """Yield the compositions of one file. The errors that it raises do not name the file."""
-    check_unicode(str(file), "the path of a file")
-    text = read_text(file, options.max_mb)
+    """Yield the compositions of one file. The errors that it raises do not name the file.
+
+    ``seen`` has the hashes of all compositions that were read.
+    """
+    check_unicode(source.name, "the path of a file")
+    text = source.read()
     if not text.strip():
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
-    skip = options.on_error == "skip"
-    row_errors: list[DataError] | None = [] if skip else None
-    format_, documents = _recognise(text, options, row_errors)
+    reading = Reading(options)
+    content = Content(text, source.name.removesuffix(".gz"))
+    format_, documents = read_content(content, reading, FORMATS.get(options.format))
     report.files += 1
     report.formats[format_.name] += 1
     on_cycle = options.on_cycle or format_.on_cycle
-    for number, (place, document) in enumerate(documents, start=start + 1):
+    for number, document in enumerate(documents, start=start + 1):
+        notes = reading.notes.copy()
         try:
-            draft = format_.draft(document, options)
-            composition, dropped = compose(
-                draft.id or f"{file.stem}-{number}",
-                draft.nodes,
-                draft.links,
-                owner=draft.owner,
-                time=draft.time,
-                on_cycle=on_cycle,
-            )
+            draft = document.draft()
+            composition, dropped = compose_draft(draft, f"{source.stem}-{number}", on_cycle)
         except DataError as error:
+            reading.notes = notes
             report.cycles += error.rule == "cycle"
-            if not skip and not (error.rule == "cycle" and on_cycle == "skip"):
-                raise error.at(place) from None
-            report.skip(error.at(f"{file}: {place}"))
+            if options.on_error == "fail" and not (error.rule == "cycle" and on_cycle == "skip"):
+                raise error.at(document.place) from None
+            report.skip(error.at(f"{source.name}: {document.place}"))
             continue
         report.cycles += dropped > 0
         report.broken_links += dropped
-        report.notes.update(draft.notes)
-        if duplicates := len(draft.links) - len(composition.links) - dropped:
-            report.notes["links given more than once"] += duplicates
+        if duplicates := len(draft.links) - len(set(draft.links)):
+            reading.notes["links given more than once"] += duplicates
+        c = composition
+        content_hash = hash((draft.id, c.nodes, c.links, c.owner, c.time, c.goal, c.wires))
+        if content_hash in seen:
+            reading.notes["compositions given more than once"] += 1
+        seen.add(content_hash)
         yield composition
-    for row_error in row_errors or []:
-        report.skip(row_error.at(str(file)))
-
-
-def _recognise(
-    text: str, options: ReadOptions, row_errors: list[DataError] | None
-) -> tuple[Format, list[Document]]:
-    """Return the format of a file, as given by the options or detected, and its documents."""
-    name = options.format
-    candidates = list(FORMATS.values()) if name == "auto" else [FORMATS[name]]
-    if text.lstrip()[0] not in "{[":
-        for format_ in candidates:
-            if format_.rows and (name != "auto" or format_.recognises(text)):
-                return format_, list(format_.rows(text, options, row_errors))
-        content = "text that is not JSON"
-    else:
-        documents = list(json_documents(text, row_errors))
-        first = next((value for _, value in documents if isinstance(value, dict)), None)
-        if not documents or (name != "auto" and not candidates[0].rows):
-            return candidates[0], documents
-        for format_ in candidates:
-            if first is not None and format_.recognises(first):
-                return format_, documents
-        content = f"JSON whose first composition is {describe_value(documents[0][1])}"
-    raise DataError(
-        f"its content must be that of a known format ({', '.join(FORMATS)}), found {content}; "
-        "name the format with --format, or see `dagrec formats`",
-        rule="unknown-format",
-    )
+    report.notes.update(reading.notes)
+    for rejected in reading.rejected:
+        report.skip(rejected.at(source.name))
 
 
 __all__ = [
     "FORMATS",
+    "Content",
+    "Document",
+    "Draft",
     "Format",
+    "Parsed",
     "ReadOptions",
+    "Reading",
     "read",
     "read_composition",
-    "recognise_document",
+    "read_document",
+    "read_draft",
+    "recognise",
+    "suffixes",
 ]

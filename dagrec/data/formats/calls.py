@@ -1,22 +1,25 @@
-"""Call logs, or any user-item table: CSV or TSV with an owner, a service and a time column.
+"""Call logs, or any user-item table: rows of text with an owner, a service and a time column.
 
-The calls of an owner in the order of time are one composition, a path. With a session gap, each session
-is one, and a session ends at a pause that is longer than the gap. All nodes are services, and their key
-is the content of the cell (``service_<mid>`` for a column ``mid``). The column names are options; the
-defaults are the usual names below.
+The calls of an owner in the order of time are one composition, a path; without a time column, they are
+in the order of the file. With a session gap, each session is one composition, and a session ends at a
+pause that is longer than the gap. All nodes are services, and their key is the content of the cell
+(``service_<mid>`` for a column ``mid``). The column names are options; the defaults are the usual names
+below. In a file without a header, columns have the names 1, 2, 3 ...
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 from dagrec.data.compositions import Node
-from dagrec.data.formats.documents import Document, Json, describe_value, raise_or_collect, require_id
-from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
-from dagrec.data.formats.rows import numbered_rows
+from dagrec.data.formats.base import Document, Draft, Format, Reading, ReadOptions
+from dagrec.data.formats.content import Content
+from dagrec.data.formats.documents import require_id
+from dagrec.data.formats.rows import Table
 from dagrec.errors import DataError
 
 USUAL_NAMES = {
@@ -24,7 +27,6 @@ USUAL_NAMES = {
     "service": ("service", "mid", "item", "item_id", "itemid", "tool", "tool_id"),
     "time": ("time", "start_time", "timestamp", "date", "created", "ts"),
 }
-SEPARATORS = (";", "\t", ",")
 
 
 class CallRow(NamedTuple):
@@ -40,75 +42,70 @@ class CallRow(NamedTuple):
         return (0.0 if self.time is None else self.time, self.line)
 
 
-def _header(text: str) -> tuple[str, list[str]]:
-    """Return the separator and the column names of a table."""
-    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
-    _, names = next(numbered_rows(text, separator, []), (0, []))
-    return separator, [name.strip() for name in names]
+def _column_options(options: ReadOptions) -> dict[str, str | None]:
+    names = (options.owner_column, options.service_column, options.time_column)
+    return dict(zip(USUAL_NAMES, names, strict=True))
 
 
-def _find_column(column: str, option: str | None, names: Sequence[str]) -> int | None:
-    """Return the index of a column, by the name in its option or by its usual names, or None."""
-    if option is not None:
-        return names.index(option) if option in names else None
-    lower = [name.lower() for name in names]
-    return next((lower.index(name) for name in USUAL_NAMES[column] if name in lower), None)
+def _table(content: Content, options: ReadOptions) -> Table:
+    return Table.of(content.text, tuple(_column_options(options).values()))
 
 
-def _recognises(first: str | dict[str, Json]) -> bool:
-    if not isinstance(first, str):
+def _recognises(content: Content, options: ReadOptions) -> bool:
+    if content.is_json or content.is_yaml:
         return False
-    _, names = _header(first)
-    return all(_find_column(column, None, names) is not None for column in USUAL_NAMES)
+    table, given = _table(content, options), _column_options(options)
+    return all(table.find(given[name], USUAL_NAMES[name]) is not None for name in ("owner", "service"))
 
 
-def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> Iterator[Document]:
-    separator, names = _header(text)
-    duplicates = [name for name, count in Counter(names).items() if name and count > 1]
-    if duplicates:
-        raise DataError(
-            f"a call log needs columns of different names, found {describe_value(duplicates[0])} more "
-            "than once; rename one of them",
-            rule="duplicate-column",
-        )
-    column_options = (options.owner_column, options.service_column, options.time_column)
-    indices = []
-    for column, name in zip(USUAL_NAMES, column_options, strict=True):
-        index = _find_column(column, name, names)
-        if index is None:
-            usual = "one of " + ", ".join(USUAL_NAMES[column])
+def _documents(content: Content, reading: Reading) -> Iterator[Document]:
+    options = reading.options
+    table, given = _table(content, options), _column_options(options)
+    columns: list[int | None] = [
+        table.column(name, given[name], USUAL_NAMES[name], f"--{name}-column")
+        for name in ("owner", "service")
+    ]
+    if given["time"] is not None:
+        columns.append(table.column("time", given["time"], (), "--time-column"))
+    else:
+        columns.append(table.find(None, USUAL_NAMES["time"]))
+    if columns[2] is None:
+        if options.session_gap is not None:
             raise DataError(
-                f"a call log needs a column for the {column} ({name or usual}), found the columns "
-                f"{', '.join(names)}; name it with --{column}-column",
-                rule="missing-field",
+                "sessions need a time column, found none; name it with --time-column", rule="no-time"
             )
-        indices.append(index)
+        reading.notes["files without times, read in the order of their rows"] += 1
     calls: dict[str, list[CallRow]] = defaultdict(list)
-    rows = numbered_rows(text, separator, skipped)
-    next(rows)  # the header
-    for line, row in rows:
+    rows: set[tuple[str, ...]] = set()
+    for line, row in table.rows(reading):
         try:
-            call = _call(row, line, names, indices)
+            call = _call(row, line, table.names, columns, reading)
         except DataError as error:
-            raise_or_collect(error.at(f"line {line}"), skipped)
-        else:
-            calls[call.owner].append(call)
+            reading.reject(error.at(f"line {line}"))
+            continue
+        calls[call.owner].append(call)
+        if columns[2] is not None and (cells := tuple(row)) in rows:
+            reading.notes["rows given more than once"] += 1
+        elif columns[2] is not None:
+            rows.add(cells)
     for owner, owner_calls in calls.items():
         ordered = sorted(owner_calls, key=CallRow.order)
         for number, session in enumerate(sessions(ordered, options.session_gap), start=1):
-            yield f"owner {owner}, session {number}", session
+            yield Document(f"owner {owner}, session {number}", partial(draft_session, session))
 
 
-def _call(row: list[str], line: int, names: list[str], indices: list[int]) -> CallRow:
-    if len(row) != len(names):
-        raise DataError(
-            f"a row needs {len(names)} columns, found {len(row)}; correct it", rule="bad-row"
-        )
-    owner, service, time = (row[index].strip() for index in indices)
-    seconds = parse_time(time, "time")
-    if seconds is None:
+def _call(
+    row: list[str],
+    line: int,
+    names: Sequence[str],
+    columns: Sequence[int | None],
+    reading: Reading,
+) -> CallRow:
+    owner, service, time = ("" if index is None else row[index].strip() for index in columns)
+    seconds = reading.time(time, "time")
+    if seconds is None and columns[2] is not None:
         raise DataError("a call needs a time, found nothing; add it", rule="bad-time")
-    prefix = "service_" if names[indices[1]].lower() == "mid" else ""
+    prefix = "service_" if names[columns[1] or 0].lower() == "mid" else ""
     return CallRow(seconds, line, require_id(owner, "owner"), prefix + require_id(service, "service"))
 
 
@@ -135,16 +132,12 @@ def draft_session(calls: Sequence[CallRow]) -> Draft:
     )
 
 
-def _draft(document: Json, options: ReadOptions) -> Draft:
-    calls: list[CallRow] = document
-    return draft_session(calls)
-
-
 FORMAT = Format(
     name="calls",
     description="call log or user-item table (CSV, TSV) of owner, service and time; one path per owner",
-    on_cycle="fail",
     recognises=_recognises,
-    draft=_draft,
-    rows=_rows,
+    documents=_documents,
+    suffixes=(".csv", ".tsv", ".dat", ".psv"),
+    examples="paths",
+    fields=tuple(name for names in USUAL_NAMES.values() for name in names),
 )

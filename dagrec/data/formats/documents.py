@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections import Counter
 from typing import Any, NoReturn
 
+from dagrec.data.compositions import MAX_KEY_LENGTH, MAX_TEXT_LENGTH
 from dagrec.errors import DataError
 
 Json = Any
-Document = tuple[str, Json]
-"""The position of a document in its file ("composition 3", "line 7"), and the parsed document."""
-
-
-def read_text(path: Path, max_mb: int) -> str:
-    """Return the content of a file. Raises :class:`DataError` if it is too large or not UTF-8."""
-    try:
-        size = path.stat().st_size
-        if size > max_mb * 1_000_000:
-            raise DataError(
-                f"a file may have {max_mb} MB, found {size / 1e6:.1f} MB; "
-                "split it, or raise the limit with --max-mb",
-                rule="too-large",
-            )
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"a file must be UTF-8 text, found byte 0x{error.object[error.start]:02x} "
-            f"at offset {error.start}; convert it",
-            rule="not-utf8",
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror}; check the path and its permissions",
-            rule="unreadable",
-        ) from None
 
 
 def parse_json(text: str) -> Json:
-    """Parse strict JSON: NaN and infinity are rejected, and depth and integers are bounded."""
+    """Parse strict JSON: no NaN, no infinity, no name twice, and depth and integers are bounded."""
 
     def refuse(constant: str) -> NoReturn:
         raise DataError(
@@ -47,7 +21,7 @@ def parse_json(text: str) -> Json:
         )
 
     try:
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise DataError(
             f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}; correct the file",
@@ -63,33 +37,57 @@ def parse_json(text: str) -> Json:
     return value
 
 
-def raise_or_collect(error: DataError, skipped: list[DataError] | None) -> None:
-    """Append the error to ``skipped`` if that is a list, else raise it."""
-    if skipped is None:
-        raise error from None
-    skipped.append(error)
+def _distinct(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Return an object with these fields, whose names must be distinct."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise DataError(
+            f"the fields of an object must have distinct names, found {describe_value(name)} twice; "
+            "remove one",
+            rule="duplicate-name",
+        )
+    return fields
 
 
-def json_documents(text: str, skipped: list[DataError] | None) -> Iterator[Document]:
-    """Yield the documents of a JSON array, a single JSON object, or JSON lines.
+def parse_yaml(text: str) -> Json:
+    """Parse YAML as JSON values: no tags of Python, no aliases, no name twice; dates stay text."""
+    import yaml
 
-    The error of an invalid line of JSON lines is passed to :func:`raise_or_collect`.
-    """
-    if _is_json_lines(text):
-        for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                yield f"line {number}", parse_json(line)
-            except DataError as error:
-                raise_or_collect(error.at(f"line {number}"), skipped)
-        return
-    value = parse_json(text)
-    for position, item in enumerate(value if isinstance(value, list) else [value], start=1):
-        yield f"composition {position}", item
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise DataError(
+                    "YAML must not have aliases (*name), which can multiply; write the values out",
+                    rule="not-yaml",
+                )
+            return super().compose_node(parent, index)
+
+        def construct_object_of(self, node: yaml.MappingNode) -> dict[str, Json]:
+            pairs = [
+                (str(self.construct_object(name, deep=True)), self.construct_object(value, deep=True))
+                for name, value in node.value
+            ]
+            return _distinct(pairs)
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_constructor("tag:yaml.org,2002:map", Loader.construct_object_of)
+    try:
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"not YAML: {reason}; correct the file", rule="not-yaml") from None
+    except RecursionError:
+        raise DataError(
+            "YAML is nested too deeply (a composition needs about 5 levels); correct the file",
+            rule="too-deep",
+        ) from None
 
 
-def _is_json_lines(text: str) -> bool:
+def is_json_lines(text: str) -> bool:
     """Whether ``text`` is JSON lines and not a pretty-printed object.
 
     Either the first line is a whole object and not the only line, or the second line starts with an
@@ -131,7 +129,34 @@ def require_id(value: Json, name: str) -> str:
         raise DataError(
             f"{name} must be a non-empty string or an integer, found {describe_value(value)}", rule=rule
         )
-    return check_unicode(str(value), name)
+    return check_key(str(value), name)
+
+
+def optional_id(value: Json, name: str) -> str | None:
+    """Return an id as a string, or None for nothing or an empty string."""
+    return None if value is None or value == "" else require_id(value, name)
+
+
+def check_key(text: str, name: str) -> str:
+    """Return a key or an id if it is valid Unicode and not longer than ``MAX_KEY_LENGTH``."""
+    if len(text) > MAX_KEY_LENGTH:
+        raise DataError(
+            f"{name} may have {MAX_KEY_LENGTH} characters, found {len(text)}; shorten it",
+            rule="long-key",
+        )
+    return check_unicode(text, name)
+
+
+def plain_text(value: Json) -> str | None:
+    """Return the text that a user wrote, stripped and cut to ``MAX_TEXT_LENGTH``; None if empty.
+
+    Values that are no text, and characters that are no valid Unicode, are left out: what users write
+    must not cost a composition.
+    """
+    if not isinstance(value, str):
+        return None
+    text = value.encode("utf-8", "ignore").decode().strip()[:MAX_TEXT_LENGTH].strip()
+    return text or None
 
 
 def optional_text(value: Json, name: str) -> str | None:
@@ -140,6 +165,11 @@ def optional_text(value: Json, name: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise DataError(f"{name} must be a string, found {describe_value(value)}", rule="wrong-type")
+    if len(value) > MAX_TEXT_LENGTH:
+        raise DataError(
+            f"{name} may have {MAX_TEXT_LENGTH} characters, found {len(value)}; shorten it",
+            rule="long-text",
+        )
     return check_unicode(value, name)
 
 

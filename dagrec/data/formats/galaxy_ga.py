@@ -6,10 +6,12 @@ first goes to the inner input step, which is then replaced by its sources.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dagrec.data.compositions import Link, Node
+from dagrec.data.formats.base import Document, Draft, Format, Reading, ReadOptions, documents_of_items
+from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import (
     Json,
     describe_value,
@@ -18,7 +20,6 @@ from dagrec.data.formats.documents import (
     require_list,
     require_object,
 )
-from dagrec.data.formats.draft import Draft, Format, ReadOptions
 from dagrec.data.formats.galaxy_tsv import step_node
 from dagrec.errors import DataError
 
@@ -30,13 +31,17 @@ Port = tuple[str, str]
 """(step id, output name)."""
 
 
-def _recognises(first: str | dict[str, Json]) -> bool:
-    return isinstance(first, dict) and "steps" in first and "nodes" not in first
+def _recognises(content: Content, options: ReadOptions) -> bool:
+    return "steps" in content.first and "nodes" not in content.first
 
 
-def _draft(document: Json, options: ReadOptions) -> Draft:
+def _documents(content: Content, reading: Reading) -> Iterator[Document]:
+    yield from documents_of_items(content, reading, _draft)
+
+
+def _draft(document: Json, reading: Reading) -> Draft:
     workflow = require_object(document, "a workflow")
-    flat = _FlatWorkflow()
+    flat = _FlatWorkflow(reading)
     flat.add(workflow, prefix="", depth=0)
     flat.replace_inner_inputs()
     names = [field for field in ("uuid", "name") if workflow.get(field) not in (None, "")]
@@ -44,7 +49,6 @@ def _draft(document: Json, options: ReadOptions) -> Draft:
         id=require_id(workflow[names[0]], names[0]) if names else None,
         nodes=list(flat.nodes.values()),
         links=flat.links,
-        notes=flat.notes,
     )
 
 
@@ -52,13 +56,13 @@ def _draft(document: Json, options: ReadOptions) -> Draft:
 class _FlatWorkflow:
     """A workflow with expanded sub-workflows. Ids of inner steps are ``outer.inner``."""
 
+    reading: Reading
     nodes: dict[str, Node] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
     inner_ports: dict[Port, Port] = field(default_factory=dict)
     """Output of an expanded step -> the output of an inner step that it stands for."""
     inner_inputs: list[str] = field(default_factory=list)
     """Ids of the input steps of sub-workflows."""
-    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, workflow: dict[str, Json], prefix: str, depth: int) -> None:
         """Add the steps and links of a workflow at a nesting depth; ``prefix`` precedes their ids."""
@@ -79,7 +83,7 @@ class _FlatWorkflow:
                 inner = require_object(step["subworkflow"], f"step {id_}: subworkflow")
                 self.add(inner, f"{id_}.", depth + 1)
                 self._name_outputs(id_, inner)
-                self.notes["sub-workflows expanded"] += 1
+                self.reading.notes["sub-workflows expanded"] += 1
                 continue
             if id_ in self.nodes:
                 raise DataError(
@@ -105,7 +109,7 @@ class _FlatWorkflow:
         tool = step.get("tool_id")
         if step.get("type") == "subworkflow":  # a reference, without the content of the sub-workflow
             tool = step.get("content_id") or step.get("name")
-            self.notes["sub-workflows without their content"] += 1
+            self.reading.notes["sub-workflows without their content"] += 1
         label = optional_text(step.get("label"), f"step {id_}: label")
         return step_node(
             id_, "" if tool in (None, "") else require_id(tool, f"step {id_}: tool_id"), label
@@ -174,7 +178,8 @@ def _output_name(item: dict[str, Json], where: str) -> str:
 FORMAT = Format(
     name="galaxy-ga",
     description="Galaxy workflow file (.ga), sub-workflows expanded",
-    on_cycle="fail",
     recognises=_recognises,
-    draft=_draft,
+    documents=_documents,
+    suffixes=(".ga", ".json", ".jsonl"),
+    fields=("steps", "a_galaxy_workflow", "format-version", "annotation"),
 )

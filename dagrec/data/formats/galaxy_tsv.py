@@ -6,18 +6,14 @@ target version, then input name and flags. A step without a tool is an input dat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from dagrec.data.compositions import Node
-from dagrec.data.formats.documents import (
-    Document,
-    Json,
-    check_unicode,
-    describe_value,
-    raise_or_collect,
-)
-from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
-from dagrec.data.formats.rows import numbered_rows
+from dagrec.data.compositions import Node, Wire
+from dagrec.data.formats.base import Document, Draft, Format, Reading, ReadOptions
+from dagrec.data.formats.content import Content
+from dagrec.data.formats.documents import check_key, describe_value, plain_text
+from dagrec.data.formats.rows import Row, numbered_rows
 from dagrec.errors import DataError
 
 INPUT = "__input__"
@@ -37,16 +33,16 @@ def step_node(id_: str, tool_id: str, text: str | None = None) -> Node:
     return Node(id=id_, key=tool_key(tool_id), text=text)
 
 
-def _recognises(first: str | dict[str, Json]) -> bool:
-    if not isinstance(first, str):
+def _recognises(content: Content, options: ReadOptions) -> bool:
+    if content.is_json or content.is_yaml:
         return False
-    _, row = next(numbered_rows(first, "\t", [], quoted=False), (0, []))
+    _, row = next(numbered_rows(content.text, "\t", Reading(), quoted=False), (0, []))
     return len(row) >= COLUMNS
 
 
-def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> Iterator[Document]:
-    workflows: dict[str, list[tuple[int, list[str]]]] = {}
-    for number, row in numbered_rows(text, "\t", skipped, quoted=False):
+def _documents(content: Content, reading: Reading) -> Iterator[Document]:
+    workflows: dict[str, list[Row]] = {}
+    for number, row in numbered_rows(content.text, "\t", reading, quoted=False):
         if len(row) < COLUMNS or not (row[0] and row[2] and row[5]):
             line = "\t".join(row)
             error = DataError(
@@ -54,31 +50,32 @@ def _rows(text: str, options: ReadOptions, skipped: list[DataError] | None) -> I
                 f"id, source step and target step, found {describe_value(line)}; correct it",
                 rule="bad-row",
             )
-            raise_or_collect(error, skipped)
+            reading.reject(error)
             continue
         workflows.setdefault(row[0], []).append((number, row))
     for id_, rows in workflows.items():
-        yield f"workflow {id_}", rows
+        yield Document(f"workflow {id_}", partial(_draft, rows, reading))
 
 
-def _draft(rows: Json, options: ReadOptions) -> Draft:
+def _draft(rows: Sequence[Row], reading: Reading) -> Draft:
     tools: dict[str, str] = {}
     links = []
     times = []
     for number, row in rows:
         for step, tool in ((row[2], row[3]), (row[5], row[6])):
-            check_unicode(step, f"line {number}: step")
+            check_key(step, f"line {number}: step")
             if tools.setdefault(step, tool) != tool:
                 raise DataError(
                     f"line {number}: step {step!r} must have one tool, found {describe_value(tool)} "
                     f"after {describe_value(tools[step])}; correct the row",
                     rule="two-tools",
                 )
-            check_unicode(tool, f"line {number}: tool")
-        links.append((row[2], row[5]))
-        times.append(parse_time(row[1], f"line {number}: updated"))
+            check_key(tool, f"line {number}: tool")
+        input_ = plain_text(row[COLUMNS]) if len(row) > COLUMNS else None
+        links.append(Wire(row[2], row[5], input=input_))
+        times.append(reading.time(row[1], f"line {number}: updated"))
     return Draft(
-        id=rows[0][1][0],
+        id=check_key(rows[0][1][0], "workflow id"),
         nodes=[step_node(step, tool) for step, tool in tools.items()],
         links=links,
         time=max((time for time in times if time is not None), default=None),
@@ -88,8 +85,7 @@ def _draft(rows: Json, options: ReadOptions) -> Draft:
 FORMAT = Format(
     name="galaxy-tsv",
     description="Galaxy workflow connections, one link per row (gxadmin)",
-    on_cycle="fail",
     recognises=_recognises,
-    draft=_draft,
-    rows=_rows,
+    documents=_documents,
+    suffixes=(".tsv", ".txt"),
 )

@@ -1,32 +1,56 @@
 """The native JSON: ``{"nodes": [...], "links": [...]}``, bare or under ``"composition"``.
 
 A node with a ``mid`` is a service and one without is a table, unless ``kind`` is given. The key is
-``<kind>_<mid, or id>``, unless ``key`` is given. Ids can be strings or integers.
+``<kind>_<mid, or id>``, unless ``key`` is given. Ids can be strings or integers. A link can name the
+``output`` of its source and the ``input`` of its target.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from dagrec.data.compositions import Composition, Node
+from dagrec.data.compositions import Composition, Node, Wire
+from dagrec.data.formats.base import Document, Draft, Format, Reading, ReadOptions, documents_of_items
+from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import (
     Json,
+    optional_id,
     optional_text,
     require_id,
     require_list,
     require_object,
 )
-from dagrec.data.formats.draft import Draft, Format, ReadOptions, parse_time
 from dagrec.errors import DataError
 
-
-def _recognises(first: str | dict[str, Json]) -> bool:
-    return isinstance(first, dict) and (
-        "composition" in first or ("nodes" in first and "connections" not in first)
-    )
+FIELDS = ("composition", "nodes", "links")
 
 
-def draft(document: Json, options: ReadOptions) -> Draft:
+def _recognises(content: Content, options: ReadOptions) -> bool:
+    outer = content.first
+    inner = outer.get("composition")
+    if isinstance(inner, dict):
+        return "nodes" in inner or "links" in inner
+    return "composition" in outer or _looks_native(outer)
+
+
+def _looks_native(value: dict[str, Json]) -> bool:
+    """Whether an object has nodes and links between their ids, and is not of another tool."""
+    if "nodes" not in value or "connections" in value or "edges" in value:
+        return False
+    if "links" not in value:
+        return not isinstance(value["nodes"], dict)
+    links = value["links"]
+    first = links[0] if isinstance(links, list) and links else {}
+    # ComfyUI has arrays, and networkx has attributes of the graph.
+    return not isinstance(first, list) and "multigraph" not in value
+
+
+def _documents(content: Content, reading: Reading) -> Iterator[Document]:
+    yield from documents_of_items(content, reading, draft)
+
+
+def draft(document: Json, reading: Reading) -> Draft:
     """Return a draft from parsed JSON. Raises :class:`DataError`, which names the field."""
     outer = require_object(document, "a composition")
     inner = require_object(outer["composition"], "composition") if "composition" in outer else outer
@@ -36,10 +60,10 @@ def draft(document: Json, options: ReadOptions) -> Draft:
     items = require_list(inner["nodes"], "nodes")
     if not items:
         raise DataError("a composition needs at least one node, found none; add it", rule="no-nodes")
-    table = re.compile(options.table_mid) if options.table_mid else None
+    table = re.compile(reading.options.table_mid) if reading.options.table_mid else None
     nodes, owners = [], set()
     for i, item in enumerate(items, start=1):
-        node, owner = _node(require_object(item, f"node {i}"), f"node {i}", table)
+        node, owner = _node(require_object(item, f"node {i}"), f"node {i}", table, reading)
         nodes.append(node)
         if owner is not None:
             owners.add(owner)
@@ -47,7 +71,9 @@ def draft(document: Json, options: ReadOptions) -> Draft:
     for i, item in enumerate(require_list(inner["links"], "links"), start=1):
         link = require_object(item, f"link {i}")
         source = require_id(link.get("source"), f"link {i}: source")
-        links.append((source, require_id(link.get("target"), f"link {i}: target")))
+        target = require_id(link.get("target"), f"link {i}: target")
+        output, input_ = (optional_id(link.get(end), f"link {i}: {end}") for end in ("output", "input"))
+        links.append(Wire(source, target, output, input_))
 
     def field(name: str) -> Json:
         return inner[name] if inner.get(name) is not None else outer.get(name)
@@ -55,7 +81,7 @@ def draft(document: Json, options: ReadOptions) -> Draft:
     id_ = field("id")
     owner = field("owner")
     times = [node.time for node in nodes if node.is_service and node.time is not None]
-    time = parse_time(field("time"), "time")
+    time = reading.time(field("time"), "time")
     return Draft(
         id=None if id_ is None else require_id(id_, "id"),
         nodes=nodes,
@@ -64,21 +90,31 @@ def draft(document: Json, options: ReadOptions) -> Draft:
         owner=require_id(owner, "owner") if owner is not None else _single(owners),
         # Without a time, a composition gets the time of its last service.
         time=time if time is not None else max(times, default=None),
+        goal=optional_text(field("goal"), "goal"),
     )
 
 
 def to_document(composition: Composition) -> Json:
     """Return a composition as the native JSON that :func:`draft` reads."""
-    nodes = [
-        {"id": n.id, "key": n.key, "kind": n.kind, "text": n.text, "time": n.time}
-        for n in composition.nodes
-    ]
-    links = [{"source": source, "target": target} for source, target in composition.links]
+    nodes = []
+    for n in composition.nodes:
+        node = {"id": n.id, "key": n.key, "kind": n.kind, "text": n.text, "time": n.time}
+        nodes.append(node if n.operation is None else node | {"operation": n.operation})
+    links = []
+    for link in composition.links:
+        for wire in composition.ports.get(link, (Wire(*link),)):
+            ports = {"output": wire.output, "input": wire.input}
+            present = {name: port for name, port in ports.items() if port is not None}
+            links.append({"source": wire.source, "target": wire.target, **present})
     about = {"id": composition.id, "owner": composition.owner, "time": composition.time}
+    if composition.goal is not None:
+        about["goal"] = composition.goal
     return {**about, "nodes": nodes, "links": links}
 
 
-def _node(item: dict[str, Json], where: str, table: re.Pattern[str] | None) -> tuple[Node, str | None]:
+def _node(
+    item: dict[str, Json], where: str, table: re.Pattern[str] | None, reading: Reading
+) -> tuple[Node, str | None]:
     id_ = require_id(item.get("id"), f"{where}: id")
     mid = None if item.get("mid") is None else require_id(item["mid"], f"{where}: mid")
     key = None if item.get("key") is None else require_id(item["key"], f"{where}: key")
@@ -93,7 +129,8 @@ def _node(item: dict[str, Json], where: str, table: re.Pattern[str] | None) -> t
         key=key or f"{kind}_{id_ if mid is None else mid}",
         kind=kind,
         text=optional_text(item.get("text"), f"{where}: text"),
-        time=parse_time(started, f"{where}: start_time"),
+        time=reading.time(started, f"{where}: start_time"),
+        operation=optional_text(item.get("operation"), f"{where}: operation"),
     )
     return node, None if owner is None else require_id(owner, f"{where}: owner")
 
@@ -105,7 +142,8 @@ def _single(owners: set[str]) -> str | None:
 FORMAT = Format(
     name="native",
     description="JSON of nodes and links: an object, an array of them, or JSON lines",
-    on_cycle="fail",
     recognises=_recognises,
-    draft=draft,
+    documents=_documents,
+    examples="paths",
+    fields=FIELDS,
 )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, Field
 
-from dagrec.data.compositions import Composition, compose, find_errors
-from dagrec.data.formats import ReadOptions, recognise_document
-from dagrec.data.formats.draft import Draft, Format
+from dagrec.data.compositions import Composition, find_errors
+from dagrec.data.formats import Format, read_draft
+from dagrec.data.formats.base import compose_draft
 from dagrec.data.paths import count_pairs, count_paths
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DataError
-from dagrec.recommend.request import MAX_LINKS, MAX_NODES
+from dagrec.recommend.request import Document, check_size, drops
 from dagrec_service.routes.common import BODY_PROBLEMS, HolderDep, require_json
 from dagrec_service.routes.predict import run_in_thread
 
@@ -87,11 +87,11 @@ class Validation(BaseModel):
 
 @router.post("/compositions/validate", responses=BODY_PROBLEMS, dependencies=[Depends(require_json)])
 async def validate(
-    body: Annotated[dict[str, Any], Body(openapi_examples=EXAMPLES)], holder: HolderDep
+    body: Annotated[Document, Body(openapi_examples=EXAMPLES)], holder: HolderDep
 ) -> Validation:
     """Check a composition and count its parts, without a prediction.
 
-    The composition is native JSON, or an export of n8n or Galaxy. Cycles are treated as in
+    The composition can have any known format. Cycles are treated as in
     `dagrec inspect`: those of n8n are broken, which `dropped` reports; in other formats they are a
     problem.
     """
@@ -99,21 +99,19 @@ async def validate(
     return await run_in_thread(lambda: _validate(body, vocabulary))
 
 
-def _validate(document: dict[str, Any], vocabulary: Vocabulary) -> Validation:
+def _validate(document: Document, vocabulary: Vocabulary) -> Validation:
     format_ = None
     try:
-        format_ = recognise_document(document)
-        draft = format_.draft(document, ReadOptions())
-        _check_size(draft)
-        problems = list(islice(find_errors(draft.nodes, dict.fromkeys(draft.links)), MAX_PROBLEMS))
+        format_, draft, reading = read_draft(document)
+        check_size(draft)
+        links = dict.fromkeys((link[0], link[1]) for link in draft.links)
+        problems = list(islice(find_errors(draft.nodes, links), MAX_PROBLEMS))
         if problems:
             return _invalid(format_, problems)
-        composition, cut = compose(
-            draft.id or "request", draft.nodes, draft.links, on_cycle=format_.on_cycle
-        )
+        composition, cut = compose_draft(draft, "request", format_.on_cycle)
     except DataError as error:
         return _invalid(format_, [error])
-    return _valid(format_, draft, composition, cut, vocabulary)
+    return _valid(format_, composition, drops(draft, reading, cut), vocabulary)
 
 
 def _invalid(format_: Format | None, errors: Iterable[DataError]) -> Validation:
@@ -122,20 +120,9 @@ def _invalid(format_: Format | None, errors: Iterable[DataError]) -> Validation:
     return Validation(valid=False, format=name, problems=problems)
 
 
-def _check_size(draft: Draft) -> None:
-    for name, items, limit in (("nodes", draft.nodes, MAX_NODES), ("links", draft.links, MAX_LINKS)):
-        if len(items) > limit:
-            raise DataError(
-                f"at most {limit} {name} are allowed, found {len(items)}; send fewer",
-                rule=f"too-many-{name}",
-            )
-
-
 def _valid(
-    format_: Format, draft: Draft, composition: Composition, cut: int, vocabulary: Vocabulary
+    format_: Format, composition: Composition, dropped: dict[str, int], vocabulary: Vocabulary
 ) -> Validation:
-    repeated = len(draft.links) - len(composition.links) - cut
-    counts = {"links that closed a cycle": cut, "links given more than once": repeated}
     keys = dict.fromkeys(node.key for node in composition.nodes)
     return Validation(
         valid=True,
@@ -148,7 +135,7 @@ def _valid(
         sources=list(composition.sources),
         ends=list(composition.sinks),
         unknown=[key for key in keys if key not in vocabulary.ids],
-        dropped={**draft.notes, **{name: count for name, count in counts.items() if count}},
+        dropped=dropped,
     )
 
 

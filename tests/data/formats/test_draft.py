@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dagrec.data.dataset import ReadReport
 from dagrec.data.formats.documents import Json
-from dagrec.data.formats.draft import parse_time
+from dagrec.data.formats.times import parse_time
 from dagrec.errors import DataError
 from tests.checks import says
 
