@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,6 +23,12 @@ from dagrec.output.progress import Progress
 from dagrec.recommend.answers import Answer, Answers
 from dagrec.recommend.explain import Explanation
 from dagrec.training.runtime import is_first_process
+
+if sys.stdout is None:  # it was closed before the start
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):  # some terminals cannot show every character
+        stream.reconfigure(errors="backslashreplace")
 
 # In distributed training, only the first process prints. A pipe or a file has no width, so tables are
 # allowed more than the 80 columns that rich assumes.

@@ -112,6 +112,11 @@ READ_OPTIONS: dict[str, Any] = {
         str | None, typer.Option(help="Call logs: name of the service column.")
     ],
     "time_column": Annotated[str | None, typer.Option(help="Call logs: name of the time column.")],
+    "source_column": Annotated[str | None, typer.Option(help="Edge lists: name of the source column.")],
+    "target_column": Annotated[str | None, typer.Option(help="Edge lists: name of the target column.")],
+    "composition_column": Annotated[
+        str | None, typer.Option(help="Edge lists: name of the column that tells compositions apart.")
+    ],
     "session_gap": Annotated[
         float | None,
         typer.Option(

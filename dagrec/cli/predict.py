@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +21,22 @@ if TYPE_CHECKING:
     from dagrec.store.bundle import Bundle
 
 
+MAX_MB = 64
+"""The largest size of a file with a composition or a history, in megabytes."""
 PathKeys = Annotated[
-    str | None, typer.Option("--path", metavar="KEYS", help="Node keys of a path, separated by commas.")
+    str | None,
+    typer.Option(
+        "--path",
+        metavar="KEYS",
+        help='Node keys of a path, separated by commas; a key with a comma is quoted ("a,b").',
+    ),
 ]
 CompositionFile = Annotated[
-    Path | None, typer.Option("--composition", help="JSON file with a partial composition.")
+    Path | None,
+    typer.Option(
+        "--composition",
+        help="File with a partial composition in any format of `dagrec formats`; -: standard input.",
+    ),
 ]
 At = Annotated[
     str | None,
@@ -153,11 +166,39 @@ def read_request(
     if path is not None:
         return make_request({"path": _split_keys(path), "at": at, **values})
     assert composition is not None
-    return make_request({"composition": _read_json(composition), "at": at, **values})
+    return make_request({"composition": _read_composition(composition), "at": at, **values})
 
 
 def _split_keys(text: str) -> list[str]:
-    return [key.strip() for key in text.split(",") if key.strip()]
+    """Split keys at commas, as in CSV: a key with a comma is quoted."""
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise typer.BadParameter(f"keys must be separated by commas, found {text!r}: {error}") from None
+    return [key.strip() for row in rows for key in row if key.strip()]
+
+
+def _read_composition(path: Path) -> Any:
+    """The JSON of a composition in any format."""
+    from dagrec.data.formats import Content, Reading, compose_draft, read_content
+    from dagrec.data.formats.native import to_document
+    from dagrec.data.formats.sources import read_text
+
+    try:
+        content = Content(read_text(path, MAX_MB), path.name)
+        if content.is_yaml or (content.is_json and not content.is_json_lines):
+            return content.value
+        format_, documents = read_content(content, Reading())
+        drafts = [document.draft() for document in islice(documents, 2)]
+        if len(drafts) != 1:
+            raise DataError(
+                f"a file must hold one composition ({format_.name}), found "
+                f"{'several' if drafts else 'none'}; write the others to other files",
+                rule="not-one",
+            )
+        return to_document(compose_draft(drafts[0], "request", format_.on_cycle)[0])
+    except DataError as error:
+        raise error.at(str(path)) from None
 
 
 def _read_json(path: Path) -> Any:
@@ -165,14 +206,15 @@ def _read_json(path: Path) -> Any:
     from dagrec.data.formats.sources import read_text
 
     try:
-        return parse_json(read_text(path, 64))
+        return parse_json(read_text(path, MAX_MB))
     except DataError as error:
         raise error.at(str(path)) from None
 
 
 def _read_lines(path: Path) -> Iterator[str]:
     try:
-        with path.open(encoding="utf-8") as file:
+        descriptor = sys.stdin.fileno() if str(path) == "-" else path
+        with open(descriptor, encoding="utf-8-sig") as file:
             yield from file
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}; check the path") from None

@@ -94,7 +94,7 @@ def make_options(class_: type[OptionsT], overrides: Iterable[str]) -> OptionsT:
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file. Raises :class:`ConfigError`."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

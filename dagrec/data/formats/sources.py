@@ -44,7 +44,7 @@ def sources(
     :class:`DataError` if there is no such path or the archive is damaged.
     """
     if str(path) == "-":
-        yield Source("standard input", lambda: _text(sys.stdin.buffer, max_mb))
+        yield Source("standard input", lambda: read_text(path, max_mb))
     elif path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             if _ending(file.name) in suffixes:
@@ -60,7 +60,12 @@ def sources(
 
 
 def read_text(path: Path, max_mb: int) -> str:
-    """Return the text of a file that may be compressed. Raises :class:`DataError`."""
+    """Return the text of a file that may be compressed, or of standard input (``-``).
+
+    Raises :class:`DataError`.
+    """
+    if str(path) == "-":
+        return _text(sys.stdin.buffer, max_mb)
     with _errors(), path.open("rb") as file:
         if path.name.lower().endswith(".gz"):
             with gzip.open(file) as inner:
