@@ -130,6 +130,24 @@ class Evidence:
             result.append(StepEvidence(nodes, len(members), first_ids))
         return result
 
+    def support(self, node: int, columns: Sequence[int] | Ids) -> Ids:
+        """The number of compositions in which each service column followed a node."""
+        services, counts = self._support
+        start, end = np.searchsorted(services[0], [node, node + 1])
+        found = dict(zip(services[1, start:end].tolist(), counts[start:end].tolist(), strict=True))
+        return np.array([found.get(int(column), 0) for column in columns], dtype=np.int64)
+
+    @cached_property
+    def _support(self) -> tuple[Ids, Ids]:
+        """[2, links] last node and service column of all steps, sorted, and [links] compositions."""
+        nodes = np.append(self.paths, PADDING)
+        last = np.where(np.diff(self.path_starts) > 0, nodes[self.path_starts[1:] - 1], PADDING)
+        steps = np.repeat(np.arange(len(self.step_paths)), np.diff(self.step_starts))
+        rows = [last[self.step_paths[steps]], self.step_services[steps], self.compositions]
+        members = np.unique(np.stack(rows), axis=1)[:2]
+        links, counts = np.unique(members, axis=1, return_counts=True)
+        return links, counts.astype(np.int64)
+
     def nearest(self, path: Sequence[int], count: int = 3) -> list[SimilarContext]:
         """The ``count`` training contexts that are most similar to ``path``.
 

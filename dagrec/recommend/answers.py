@@ -19,7 +19,7 @@ class Prediction(Options):
     rank: int
     service: str
     probability: float
-    support: int = Field(description="training examples in which the service followed this node")
+    support: int = Field(description="training compositions in which the service followed this node")
 
 
 PREDICTIONS = TypeAdapter(list[Prediction])

@@ -284,7 +284,7 @@ class Predictor:
     def _rank(self, request: PredictRequest, log_p: Floats, last: int) -> list[Prediction]:
         graph, services = self.bundle.graph, self.bundle.vocabulary.services
         best = rank(log_p, request.k, graph, diversity=request.diversity, novelty=request.novelty)
-        support = graph.support(last)[best].astype(np.int64).tolist()
+        support = self.bundle.evidence.support(last, best).tolist()
         rows = zip(best.tolist(), np.exp(log_p[best]).tolist(), support, strict=True)
         # Validating the whole list at once takes half the time of validating each prediction.
         predictions: list[Prediction] = PREDICTIONS.validate_python(

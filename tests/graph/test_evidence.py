@@ -131,3 +131,16 @@ def test_restore_rejects_inconsistent_arrays(name: str, value: np.ndarray | None
         state[name] = value
     with pytest.raises(StoreError, match="evidence: its paths and steps must match"):
         Evidence.restore(state, vocabulary)
+
+
+@given_chains_and_query
+def test_support_counts_compositions_by_last_node(chains: list[list[str]], query: list[str]) -> None:
+    evidence, vocabulary, _ = evidence_of(*chains)
+    columns = range(len(vocabulary.services))
+    for key in query:
+        node = vocabulary.ids.get(key, UNKNOWN)
+        expected = [
+            sum((key, service) in set(pairwise(keys)) for keys in chains)
+            for service in vocabulary.services
+        ]
+        assert evidence.support(node, columns).tolist() == expected
