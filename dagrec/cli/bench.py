@@ -24,7 +24,7 @@ def bench(
 
     run_config = opts.run_config(context, model, config, options)
     with console.progress() as progress:
-        dataset = opts.read_data(data, run_config.read, progress)
+        dataset = opts.read_data(data, run_config, progress)
         task = progress.add("timing", total=len(run_config.models))
         with opts.training(device, threads, progress):
             result = run(dataset, run_config, advance=lambda _: progress.update(task, advance=1))

@@ -25,7 +25,7 @@ def inspect(
 
     config = opts.read_config(context)
     with console.progress() as progress:
-        result = run(opts.read_data(data, config.read, progress), config.examples)
+        result = run(opts.read_data(data, config, progress), config.examples)
     if json is not None:
         console.write_json(json, result)
         return

@@ -84,8 +84,8 @@ def evaluate(
         catalogue=links,
     )
     with console.progress() as progress:
-        dataset = opts.read_data(data, run_config.read, progress)
-        test_dataset = None if test is None else opts.read_data(test, run_config.read, progress)
+        dataset = opts.read_data(data, run_config, progress)
+        test_dataset = None if test is None else opts.read_data(test, run_config, progress)
         total = plan.repeats * plan.seeds * len(run_config.models)
         task = progress.add("evaluating", total=total)
         checkpoints = keep and keep / "checkpoints"
@@ -135,7 +135,7 @@ def ablate(
     study = load_study(config, options or ())
     folder = out or Path("out") / config.stem
     with console.progress() as progress:
-        dataset = opts.read_data(data, next(iter(study.runs.values())).read, progress)
+        dataset = opts.read_data(data, next(iter(study.runs.values())), progress)
         total = study.plan.repeats * study.plan.seeds * len(study.runs)
         task = progress.add("evaluating", total=total)
         checkpoints = folder / "checkpoints"

@@ -200,13 +200,20 @@ def _changes(context: typer.Context) -> dict[str, Any]:
     }
 
 
-def read_data(path: Path, options: ReadOptions, progress: Progress) -> Dataset:
-    """Read the compositions of a file or folder, and report those that are skipped."""
+def read_data(path: Path, config: RunConfig, progress: Progress) -> Dataset:
+    """Read the compositions of a file or folder, and report what was read and what was skipped."""
     task = progress.add("reading compositions")
-    dataset = read(path, options, advance=lambda n: progress.update(task, advance=n))
+    dataset = read(path, config.read, advance=lambda n: progress.update(task, advance=n))
     progress.update(task, visible=False)
     for problem in dataset.report.problems:
         console.print_message(f"skipped: {problem}", style="yellow")
+    formats = ", ".join(dataset.report.formats)
+    form = config.examples.form or dataset.form
+    what = "every step of every path" if form == "paths" else "every link"
+    why = "" if config.examples.form else ", the default of the format"
+    console.print_message(
+        f"read {len(dataset):,} compositions ({formats}); one example for {what} (--examples {form}{why})"
+    )
     return dataset
 
 

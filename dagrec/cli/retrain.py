@@ -84,7 +84,7 @@ def retrain(
         keep=keep,
     )
     with console.progress() as progress:
-        dataset = opts.read_data(data, run_config.read, progress)
+        dataset = opts.read_data(data, run_config, progress)
         total = (retrain_options.measure + 1) * len(run_config.models) + 1
         task = progress.add("retraining", total=total)
         job = Job(

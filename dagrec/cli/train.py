@@ -51,7 +51,7 @@ def train(
     run_config = opts.run_config(context, model, config, options)
     candidates = opts.read_candidates(catalogue, services, run_config)
     with console.progress() as progress:
-        dataset = opts.read_data(data, run_config.read, progress)
+        dataset = opts.read_data(data, run_config, progress)
         task = progress.add("fitting", total=(measure + 1) * len(run_config.models))
         folder = checkpoints or store / "checkpoints"
         with opts.training(device, threads, progress, log=log, checkpoints=folder):

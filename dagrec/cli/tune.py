@@ -58,7 +58,7 @@ def tune(
         raise ConfigError(f"tune needs one recommender, found {model!r}; choose one with --model")
     tune_options = TuneOptions(trials=trials, metric=metric, parts=parts, share=share)
     with console.progress() as progress:
-        dataset = opts.read_data(data, run_config.read, progress)
+        dataset = opts.read_data(data, run_config, progress)
         task = progress.add(f"tuning {model}", total=trials)
 
         def advance(num_trials: int, best: float | None) -> None:

@@ -76,6 +76,17 @@ class Context:
             return ()
         return (*self.composition.ancestors(self.at), self.at)
 
+    def visible(self) -> tuple[object, ...]:
+        """The path, the upstream DAG and the existing children, equal where no recommender sees more.
+
+        The time, the owner and the owner's history are left out.
+        """
+        if self.composition is None or self.at is None:
+            return (self.path,)
+        nodes = self.composition.by_id
+        children = tuple((nodes[child].key, nodes[child].text) for child in self.children)
+        return self.path, self.composition.upstream_digests[self.at], children
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -139,23 +150,15 @@ def extract(
             for position in positions
         ]
         if options.count == "once":
-            first = {_visible(e): (e, is_cut) for e, is_cut in reversed(extracted)}
+            first = {
+                (e.context.visible(), e.context.time, e.target): (e, is_cut)
+                for e, is_cut in reversed(extracted)
+            }
             extracted = list(first.values())[::-1]
         shortened += sum(is_cut for _, is_cut in extracted)
         examples += [example for example, _ in extracted]
     report = ExampleReport(form, total, taken, sampled, pairs, len(examples), shortened)
     return tuple(examples), report
-
-
-def _visible(example: Example) -> tuple[object, ...]:
-    """Everything of an example that a recommender can see and that differs in its composition."""
-    context = example.context
-    composition = context.composition
-    assert composition is not None
-    assert context.at is not None
-    children = [(composition.by_id[c].key, composition.by_id[c].text) for c in context.children]
-    upstream = composition.upstream_digests[context.at]
-    return context.path, example.target, upstream, tuple(children), context.time
 
 
 def context_at(composition: Composition, at: str) -> Context:

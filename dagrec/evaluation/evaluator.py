@@ -286,13 +286,17 @@ def row_weights(examples: Sequence[Example], weight: Weight) -> Floats:
     return np.asarray(raw / raw.sum())
 
 
-def oracle_accuracy(examples: Sequence[Example], *, with_owner: bool = False) -> float:
+def oracle_accuracy(
+    examples: Sequence[Example], *, path_only: bool = False, with_owner: bool = False
+) -> float:
     """Return the best possible accuracy of a function of the context (and the owner).
 
-    This function predicts the most frequent target of each distinct context in the examples themselves.
+    The context is the path, the upstream DAG and the existing children, or the path alone. The function
+    predicts the most frequent target of each distinct context in the examples themselves.
     """
     targets: dict[object, Counter[str]] = defaultdict(Counter)
     for example in examples:
-        owner = example.context.owner if with_owner else None
-        targets[example.context.path, owner][example.target] += 1
+        context = example.context
+        visible = context.path if path_only else context.visible()
+        targets[visible, context.owner if with_owner else None][example.target] += 1
     return sum(max(counts.values()) for counts in targets.values()) / len(examples)

@@ -28,16 +28,17 @@ def result_tables(result: Mapping[str, Any], against: str | None = None) -> list
     mask = result["mask"] if isinstance(result["mask"], str) else "by variant"
     title = (
         f"{result['data']['path']}: protocol {result['protocol']}, mask {mask}, "
-        f"{result['repeats']} repeats, {result['data']['examples']:,} examples"
+        f"{result['repeats']} repeats, {result['data']['examples']:,} examples "
+        f"({result['data']['form']})"
     )
     notes = [
         f"± is half the interval ({result['interval']}). In brackets: equal scores and popularity, "
         "under the same mask.",
         f"The mask allows {reference['ceiling']:.3f} of the targets; "
         f"{reference['unseen_links']:.3f} of the links do not occur in training.",
-        "Best possible accuracy of a function of the context: "
-        f"{reference['oracle_context']:.3f}; of context and owner: "
-        f"{reference['oracle_context_owner']:.3f}.",
+        f"Best possible accuracy of a function of the path: {reference['oracle_path']:.3f}; of path, "
+        f"upstream DAG and existing children: {reference['oracle_context']:.3f}; of these and the "
+        f"owner: {reference['oracle_context_owner']:.3f}.",
     ]
     tables = [Table(title, ["model", *METRICS, "fit s"], rows, notes=notes)]
     if result["comparisons"]:

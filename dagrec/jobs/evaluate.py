@@ -93,6 +93,7 @@ def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any]
             for metric, function in METRICS.items():
                 lines.setdefault(name, {}).setdefault(metric, []).append(function(outcome))
         for name, value in (
+            ("oracle_path", oracle_accuracy(examples, path_only=True)),
             ("oracle_context", oracle_accuracy(examples)),
             ("oracle_context_owner", oracle_accuracy(examples, with_owner=True)),
             ("unseen_links", float(new_links.mean())),
