@@ -212,7 +212,8 @@ def read_data(path: Path, config: RunConfig, progress: Progress) -> Dataset:
     what = "every step of every path" if form == "paths" else "every link"
     why = "" if config.examples.form else ", the default of the format"
     console.print_message(
-        f"read {len(dataset):,} compositions ({formats}); one example for {what} (--examples {form}{why})"
+        f"read {len(dataset):,} compositions ({formats}); one example for {what} "
+        f"(--examples {form}{why})"
     )
     return dataset
 

@@ -48,14 +48,15 @@ def render(result: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     reference = result["reference"]
     setup = (
         f"{result['data']['compositions']:,} compositions, {result['data']['examples']:,} examples "
-        f"({result['data']['form']}); protocol {result['protocol']}, mask {result['mask']}, {result['repeats']} repeats, every "
+        f"({result['data']['form']}); protocol {result['protocol']}, mask {result['mask']}, "
+        f"{result['repeats']} repeats, every "
         f"{result['weight'].removesuffix('s')} has the same weight. Intervals: {result['interval']}."
     )
     limits = (
         f"The mask allows {reference['ceiling']:.4f} of the targets; "
         f"{reference['unseen_links']:.4f} of the links do not occur in training. Best possible "
-        f"accuracy of a function of the path: {reference['oracle_path']:.4f}; of path, upstream DAG and "
-        f"existing children: {reference['oracle_context']:.4f}; of these and the owner: "
+        f"accuracy of a function of the path: {reference['oracle_path']:.4f}; of path, upstream DAG "
+        f"and existing children: {reference['oracle_context']:.4f}; of these and the owner: "
         f"{reference['oracle_context_owner']:.4f}."
     )
     inline = "\n".join(

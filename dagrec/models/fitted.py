@@ -12,6 +12,7 @@ from dagrec.data.vocabulary import Contexts, Vocabulary
 from dagrec.graph.mask import Masked, MaskPolicy, apply_mask
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender
+from dagrec.types import Scores
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,14 @@ class Fitted:
         """
         if not isinstance(contexts, Contexts):
             contexts = self.vocabulary.encode(contexts)
-        scores = self.recommender.score(contexts) / np.float32(self.temperature)
-        return apply_mask(scores, contexts.last, self.graph, self.mask if mask is None else mask)
+        return apply_mask(
+            self.scores(contexts), contexts.last, self.graph, self.mask if mask is None else mask
+        )
+
+    def scores(self, contexts: Contexts) -> Scores:
+        """Return [B, C] scores divided by the temperature."""
+        scores: Scores = self.recommender.score(contexts) / np.float32(self.temperature)
+        return scores
 
     def recommend(
         self, contexts: Contexts | Sequence[Context], k: int = 10, mask: MaskPolicy | None = None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, TypeAdapter
 
 from dagrec.graph.mask import MaskPolicy
 from dagrec.recommend.explain import Explanation
+from dagrec.recommend.known import Strategy
 from dagrec.types import Options
-
-Strategy = Literal["model", "back-off", "popularity"]
 
 
 class Prediction(Options):
@@ -34,8 +31,10 @@ class Answer(Options):
     mask: MaskPolicy
     candidates: int = Field(description="number of services that the mask and the filters allow")
     strategy: Strategy = Field(
-        description="model: every node of the context is known; back-off: unknown nodes were skipped; "
-        "popularity: no node is known"
+        description="model: every node of the context is known; back-off: unknown nodes before the "
+        "node to extend were skipped; ancestor: the node to extend is unknown, and its nearest known "
+        "ancestor was extended; history: no node is known, and the owner's history was used; "
+        "popularity: nothing is known, and services are ranked by frequency"
     )
     why: str | None = Field(
         description="why the model or the mask fell back, or no service is left; otherwise null"

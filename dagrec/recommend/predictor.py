@@ -16,9 +16,10 @@ from dagrec.data.examples import Context
 from dagrec.data.formats.documents import parse_json, require_object
 from dagrec.data.vocabulary import UNKNOWN
 from dagrec.errors import DataError, RequestError
-from dagrec.graph.mask import MaskPolicy
-from dagrec.recommend.answers import PREDICTIONS, Answer, Answers, Prediction, Strategy
+from dagrec.graph.mask import MaskPolicy, apply_mask
+from dagrec.recommend.answers import PREDICTIONS, Answer, Answers, Prediction
 from dagrec.recommend.explain import explain
+from dagrec.recommend.known import Strategy, known_part
 from dagrec.recommend.request import (
     PredictRequest,
     context_keys,
@@ -198,22 +199,33 @@ class Predictor:
     def _compute(
         self, label: str, mask: MaskPolicy, contexts: Sequence[Context]
     ) -> Iterator[_Distribution]:
-        vocabulary = self.bundle.vocabulary
-        encoded = vocabulary.encode(contexts)
-        masked = self.bundle.models[label].probabilities(encoded, mask)
-        known = [any(node > UNKNOWN for node in row) for row in encoded.nodes.tolist()]
-        last, terminal = encoded.last.tolist(), masked.terminal.tolist()
-        for row, context in enumerate(contexts):
-            unknown = [key for key in context_keys(context) if key not in vocabulary.ids]
+        vocabulary, model = self.bundle.vocabulary, self.bundle.models[label]
+        owner_aware = model.recommender.traits.owner_aware
+        unknown = [[key for key in context_keys(c) if key not in vocabulary.ids] for c in contexts]
+        parts = [
+            known_part(context, keys, vocabulary, owner_aware=owner_aware)
+            for context, keys in zip(contexts, unknown, strict=True)
+        ]
+        encoded = vocabulary.encode([part.context for part in parts])
+        scores = model.scores(encoded)
+        for row, part in enumerate(parts):
+            if part.strategy == "popularity":
+                scores[row] = np.log(self.bundle.graph.popularity + 1)
+        # The mask is that of the node to extend, and not that of its ancestor.
+        is_ancestor = np.array([part.strategy == "ancestor" for part in parts], dtype=np.bool_)
+        last = np.where(is_ancestor, UNKNOWN, encoded.last)
+        masked = apply_mask(scores, last, self.bundle.graph, mask)
+        terminal = masked.terminal.tolist()
+        for row, (keys, part) in enumerate(zip(unknown, parts, strict=True)):
             yield _Distribution(
                 masked.log_probabilities[row],
                 masked.allowed[row],
                 int(masked.allowed[row].sum()),
-                last[row],
-                mask is not MaskPolicy.NONE and (terminal[row] or last[row] <= UNKNOWN),
+                int(last[row]),
+                mask is not MaskPolicy.NONE and (terminal[row] or bool(last[row] <= UNKNOWN)),
                 terminal[row],
-                unknown,
-                "back-off" if unknown and known[row] else "model" if known[row] else "popularity",
+                keys,
+                part.strategy,
             )
 
     def _from_cache(self, query: _Query) -> _Distribution | None:
@@ -301,6 +313,10 @@ def _why(query: _Query, distribution: _Distribution, has_predictions: bool) -> s
     reasons = []
     if distribution.strategy == "popularity":
         reasons.append("no node occurs in the training data: services are ranked by frequency")
+    elif distribution.strategy == "history":
+        reasons.append("no node occurs in the training data: the owner's history was used")
+    elif distribution.strategy == "ancestor":
+        reasons.append("the nearest known ancestor of the node was extended")
     elif distribution.strategy == "back-off":
         count = len(distribution.unknown)
         reasons.append(f"{count} unknown {'node was' if count == 1 else 'nodes were'} skipped")

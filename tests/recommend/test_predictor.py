@@ -65,11 +65,37 @@ def test_nodes_not_upstream_of_frontier_are_ignored(model: str, bundle: Bundle) 
 def test_answer_lists_unknown_nodes_and_strategy(bundle: Bundle) -> None:
     known = ask(bundle, path=["table_1001002", "service_301"])
     assert (known.strategy, known.unknown, known.terminal) == ("model", [], False)
-    partly_known = ask(bundle, path=["new_1", "service_301", "new_2", "service_303", "new_1"])
+    partly_known = ask(bundle, path=["new_1", "service_301", "new_2", "service_303"])
     assert (partly_known.strategy, partly_known.unknown) == ("back-off", ["new_1", "new_2"])
     for path in (["new_1", "new_2"], []):
         answer = ask(bundle, path=path)
         assert (answer.strategy, answer.unknown, answer.terminal) == ("popularity", path, False)
+
+
+@pytest.mark.parametrize("model", ["markov", "gru4rec"])
+def test_unknown_node_is_answered_by_its_nearest_known_ancestor(model: str, bundle: Bundle) -> None:
+    known = ask(bundle, path=["table_1001002", "service_301"], model=model, mask="none")
+    answer = ask(bundle, path=["table_1001002", "service_301", "new_1", "new_2"], model=model)
+    assert (answer.strategy, answer.unknown) == ("ancestor", ["new_1", "new_2"])
+    assert answer.mask_fallback
+    assert answer.why is not None
+    assert "nearest known ancestor" in answer.why
+    assert [(p.service, p.probability) for p in answer.predictions] == [
+        (p.service, p.probability) for p in known.predictions
+    ]
+
+
+def test_unknown_node_of_composition_is_answered_by_its_nearest_known_ancestor(bundle: Bundle) -> None:
+    request = chain(301, 303, at="n9")
+    request["composition"]["nodes"] += [{"id": "n8", "key": "new_1"}, {"id": "n9", "key": "new_2"}]
+    request["composition"]["links"] += [
+        {"source": "n0", "target": "n8"},
+        {"source": "n8", "target": "n9"},
+    ]
+    answer = ask(bundle, **request)
+    known = ask(bundle, **{**request, "at": "n0"}, mask="none")
+    assert answer.strategy == "ancestor"
+    assert [p.service for p in answer.predictions] == [p.service for p in known.predictions]
 
 
 def test_answer_lists_unknown_upstream_nodes_outside_longest_path(bundle: Bundle) -> None:
