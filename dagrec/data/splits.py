@@ -240,6 +240,20 @@ def time_of(example: Example) -> float:
     return example.context.time
 
 
+def later_share(splits: Sequence[Split]) -> float:
+    """Return the share of the test examples for which the training part has a later example.
+
+    It is 0 if examples have no times.
+    """
+    later = [
+        example.context.time is not None and example.context.time < last
+        for split in splits
+        for last in [max((e.context.time or 0.0 for e in split.train), default=0.0)]
+        for example in split.test
+    ]
+    return sum(later) / max(len(later), 1)
+
+
 def _split(examples: Sequence[Example], test: set[int]) -> Split:
     return Split(
         tuple(e for i, e in enumerate(examples) if i not in test),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dagrec.data.dataset import Dataset
+from dagrec.data.splits import later_share
 from dagrec.errors import ConfigError
 from dagrec.evaluation.evaluator import join_outcomes, oracle_accuracy, reference_outcomes, row_weights
 from dagrec.evaluation.report import BOOTSTRAP_DRAWS, Grid, identical, summarise
@@ -67,7 +68,7 @@ def result_of(
         "models": models,
         "comparisons": comparisons,
         "reference": reference,
-        "warnings": _warnings(models, plan, mask),
+        "warnings": _warnings(models, plan, mask, reference["later_training"]),
     }
 
 
@@ -97,6 +98,7 @@ def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any]
             ("oracle_context", oracle_accuracy(examples)),
             ("oracle_context_owner", oracle_accuracy(examples, with_owner=True)),
             ("unseen_links", float(new_links.mean())),
+            ("later_training", later_share(split.splits)),
         ):
             values.setdefault(name, []).append(value)
     means: dict[str, Any] = {name: float(np.mean(each)) for name, each in values.items()}
@@ -106,7 +108,9 @@ def _reference(experiment: Experiment, mask: MaskPolicy) -> tuple[dict[str, Any]
     return means, float(np.mean(ratios))
 
 
-def _warnings(models: Mapping[str, Any], plan: Plan, mask: MaskPolicy) -> list[str]:
+def _warnings(
+    models: Mapping[str, Any], plan: Plan, mask: MaskPolicy, later_training: float
+) -> list[str]:
     warnings = [
         f"{a} and {b} have the same value of every metric in every repeat, so they are probably the "
         "same model; check their configuration"
@@ -120,6 +124,11 @@ def _warnings(models: Mapping[str, Any], plan: Plan, mask: MaskPolicy) -> list[s
         warnings.append(
             f"protocol cold-services: mask {mask.value} allows cold services only after unknown "
             "nodes and nodes without followers; use --mask none or soft"
+        )
+    if plan.protocol == "leave-one-out" and later_training:
+        warnings.append(
+            f"protocol leave-one-out: for {100 * later_training:.0f} % of the test examples, the "
+            "training part has later examples; use protocol temporal to predict the future"
         )
     if plan.repeats == 1 and plan.protocol in RANDOM:
         warnings.append(

@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from dagrec.metrics.ranks import Ranks
 from dagrec.types import Floats, Ids
 
 COVERAGE_DEPTH = 10
 ECE_BINS = 10
+
+
+SHARED = ("ranks", "top1", "top1_hits", "hits", "confidence", "squared_errors", "coverage")
+"""Properties of an outcome that do not depend on its weights."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,33 @@ class Outcome:
         return Ranks.of(self.log_probabilities, known)
 
     @cached_property
-    def top1(self) -> Floats:
+    def top1(self) -> csr_array:
         """[n, C] probability that each service is the top prediction, with ties broken at random."""
         is_top = self.log_probabilities == self.log_probabilities.max(axis=1, keepdims=True)
-        share: Floats = is_top / is_top.sum(axis=1, keepdims=True)
-        return share
+        return csr_array(is_top / is_top.sum(axis=1, keepdims=True))
+
+    @cached_property
+    def top1_hits(self) -> Floats:
+        """[n] the entry of :attr:`top1` for the target; 0 for a service that is not in training."""
+        known = self.targets < self.num_services
+        hits = self.top1[np.arange(len(self.targets)), np.where(known, self.targets, 0)]
+        return np.where(known, np.asarray(hits, dtype=np.float64), 0.0)
+
+    @cached_property
+    def squared_errors(self) -> Floats:
+        """[n] sum_y (p(y) - [y is the target])^2; a target that is not reachable has probability 0."""
+        p = np.exp(self.log_probabilities)
+        known = np.flatnonzero(self.targets < self.num_services)
+        errors: Floats = (p**2).sum(axis=1) + 1
+        errors[known] -= 2 * p[known, self.targets[known]]
+        return errors
+
+    @cached_property
+    def coverage(self) -> float:
+        """The share of all services in the top ten of any example; see :func:`coverage`."""
+        order = np.argsort(-self.log_probabilities, axis=1, kind="stable")[:, :COVERAGE_DEPTH]
+        shown = np.isfinite(np.take_along_axis(self.log_probabilities, order, axis=1))
+        return len(np.unique(order[shown])) / self.num_services
 
     @cached_property
     def hits(self) -> Floats:
@@ -62,7 +89,7 @@ class Outcome:
     def reweighted(self, weights: Floats) -> Outcome:
         """The same predictions with other weights, reusing the values that do not depend on them."""
         other = Outcome(self.log_probabilities, self.targets, weights)
-        for name in ("ranks", "top1", "hits", "confidence"):
+        for name in SHARED:
             other.__dict__[name] = getattr(self, name)
         return other
 
@@ -116,9 +143,7 @@ class Confusion:
         size = max(outcome.num_services, int(targets.max(initial=0)) + 1)
         predicted = np.zeros(size)
         predicted[: outcome.num_services] = weights @ top1
-        known = targets < outcome.num_services
-        hits = np.where(known, top1[np.arange(len(targets)), np.where(known, targets, 0)], 0.0)
-        correct = np.bincount(targets, weights * hits, size).astype(np.float64)
+        correct = np.bincount(targets, weights * outcome.top1_hits, size).astype(np.float64)
         actual = np.bincount(targets, weights, size).astype(np.float64)
         labels = (predicted > 0) | (actual > 0)
         return cls(correct[labels], predicted[labels], actual[labels])
@@ -151,9 +176,7 @@ def coverage(outcome: Outcome) -> float:
 
     Masked services do not count. Ties are broken by vocabulary order, as in answers.
     """
-    order = np.argsort(-outcome.log_probabilities, axis=1, kind="stable")[:, :COVERAGE_DEPTH]
-    shown = np.isfinite(np.take_along_axis(outcome.log_probabilities, order, axis=1))
-    return len(np.unique(order[shown])) / outcome.num_services
+    return outcome.coverage
 
 
 def nll(outcome: Outcome) -> float:
@@ -198,11 +221,7 @@ def brier(outcome: Outcome) -> float:
 
     A target that is not reachable has probability 0.
     """
-    p = np.exp(outcome.log_probabilities)
-    known = np.flatnonzero(outcome.targets < outcome.num_services)
-    losses = (p**2).sum(axis=1) + 1
-    losses[known] -= 2 * p[known, outcome.targets[known]]
-    return outcome.mean(losses)
+    return outcome.mean(outcome.squared_errors)
 
 
 def ceiling(outcome: Outcome) -> float:
