@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from dagrec.metrics.ranks import Ranks
 from dagrec.types import Floats, Ids
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 COVERAGE_DEPTH = 10
 ECE_BINS = 10
@@ -50,6 +53,8 @@ class Outcome:
     def top1(self) -> csr_array:
         """[n, C] probability that each service is the top prediction, with ties broken at random."""
         is_top = self.log_probabilities == self.log_probabilities.max(axis=1, keepdims=True)
+        from scipy.sparse import csr_array
+
         return csr_array(is_top / is_top.sum(axis=1, keepdims=True))
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends
 from fastapi.openapi.models import Example
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from dagrec.data.compositions import Composition, find_errors
 from dagrec.data.formats import Format, read_draft
 from dagrec.data.formats.base import compose_draft
+from dagrec.data.formats.native import to_document
 from dagrec.data.paths import count_pairs, count_paths
 from dagrec.data.vocabulary import Vocabulary
 from dagrec.errors import DataError
@@ -80,6 +81,9 @@ class Validation(BaseModel):
     unknown: list[str] | None = Field(
         None, description="keys that are not in the training data of the live bundle"
     )
+    composition: dict[str, Any] | None = Field(
+        None, description="the composition as native JSON, whatever format it was read in"
+    )
     dropped: dict[str, int] | None = Field(
         None, description="counts of what the reader dropped or repaired, by name"
     )
@@ -135,6 +139,7 @@ def _valid(
         sources=list(composition.sources),
         ends=list(composition.sinks),
         unknown=[key for key in keys if key not in vocabulary.ids],
+        composition=to_document(composition),
         dropped=dropped,
     )
 

@@ -54,6 +54,13 @@ export async function keys(search, signal) {
   return (await send(`playground/keys?limit=60&search=${encodeURIComponent(search)}`, { signal })).value;
 }
 
+/** Converts a composition of any format to native JSON. Returns {composition, format, dropped}. */
+export async function convert(document) {
+  const { value } = await send("compositions/validate", { body: document });
+  if (value.valid) return value;
+  throw new Error(value.problems.map((problem) => problem.message).join("\n"));
+}
+
 /** Returns the answers as a list, even if there is one, and the request id. */
 export async function predict(request, signal) {
   const { value, id } = await send("predict", { body: request, signal });

@@ -110,12 +110,8 @@ export class Composition {
   }
 }
 
-/** Reads native JSON: one composition, or the first of an array or of JSON lines.
- * Returns [composition, number of compositions]. Throws Error with a readable message. */
-export function parse(text) {
-  if (!text.trim()) throw new Error("The text is empty; paste a composition, or choose a file.");
-  const documents = documentsOf(text);
-  const outer = documents[0];
+/** Reads the JSON of a native composition. Throws Error with a readable message. */
+export function read(outer) {
   const inner = outer?.composition ?? outer;
   if (!isObject(inner)) throw new Error(`A composition must be an object, found ${short(inner)}.`);
   for (const name of ["nodes", "links"]) {
@@ -135,10 +131,18 @@ export function parse(text) {
   const { composition: _inner, ...wrapped } = inner === outer ? {} : outer;
   const composition = new Composition(nodes, links, { ...wrapped, ...rest });
   if (composition.order() === null) throw new Error("The links form a cycle; a composition must be acyclic.");
-  return [composition, documents.length];
+  return composition;
 }
 
-function documentsOf(text) {
+/** Whether a document is native JSON, which the page reads itself. */
+export function isNative(document) {
+  const inner = document?.composition ?? document;
+  return Array.isArray(inner?.nodes) && Array.isArray(inner?.links) && inner.links.every(isObject);
+}
+
+/** The documents of a text: those of an array or of JSON lines, or the only one. Throws Error. */
+export function documentsOf(text) {
+  if (!text.trim()) throw new Error("The text is empty; paste a composition, or choose a file.");
   let value;
   try {
     value = JSON.parse(text);

@@ -1,7 +1,7 @@
 // The dialogs: the search for keys, and the composition as JSON.
 
 import * as api from "./api.js";
-import { parse } from "./composition.js";
+import { documentsOf, isNative, read } from "./composition.js";
 import { make } from "./panel.js";
 
 const get = (id) => document.getElementById(id);
@@ -104,7 +104,7 @@ export class Finder {
 
 const kindOf = (key) => (key.startsWith("table_") ? "table" : "data");
 
-/** Import and export. `load(composition, count)` is called with the imported composition. */
+/** Import and export. `load(composition, note)` is called with the imported composition. */
 export class JsonDialog {
   constructor(load) {
     this.load = load;
@@ -131,11 +131,23 @@ export class JsonDialog {
     get("json-problem").textContent = text;
   }
 
-  #read(text) {
+  async #read(text) {
     try {
-      const [composition, count] = parse(text);
+      const documents = documentsOf(text);
+      let [document] = documents;
+      let note = "Loaded the composition.";
+      if (documents.length > 1) note = `Loaded the first of ${documents.length} compositions.`;
+      if (!isNative(document)) {
+        // Some formats are arrays of nodes.
+        const whole = text.trim().startsWith("[") ? documents : document;
+        const { composition, format, dropped } = await api.convert(whole);
+        const counts = Object.entries(dropped).map(([what, count]) => `${what}: ${count}`);
+        note = [`Loaded the composition (${format}).`, ...counts].join(" ");
+        document = composition;
+      }
+      const composition = read(document);
       get("json").close();
-      this.load(composition, count);
+      this.load(composition, note);
     } catch (error) {
       this.#showProblem(error.message);
     }

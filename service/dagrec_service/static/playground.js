@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Canvas, arrange, shortKey } from "./canvas.js";
-import { Composition, History, isService, parse } from "./composition.js";
+import { Composition, History, isService, read } from "./composition.js";
 import { Finder, JsonDialog } from "./dialogs.js";
 import { listen } from "./keys.js";
 import {
@@ -32,9 +32,7 @@ const canvas = new Canvas(get("graph"), {
   move: (positions) => edit(history.current.composition.move(positions), history.current.selected, null),
 });
 const finder = new Finder(addNode, showProblem);
-const json = new JsonDialog((composition, count) => {
-  load(composition, count > 1 ? `Loaded the first of ${count} compositions.` : "Loaded the composition.");
-});
+const json = new JsonDialog(load);
 
 const nameOf = (id) => history.current.composition.node(id)?.key ?? id;
 
@@ -377,7 +375,7 @@ async function start() {
     list.replaceChildren(list.options[0], ...examples.map(({ name }) => make("option", { value: name }, name)));
     const loadExample = (name) => {
       const example = examples.find((candidate) => candidate.name === name);
-      if (example) load(parse(JSON.stringify(example.composition))[0], `Loaded the example: ${name}.`);
+      if (example) load(read(example.composition), `Loaded the example: ${name}.`);
     };
     list.onchange = () => {
       loadExample(list.value);
