@@ -18,7 +18,13 @@ from dagrec.errors import ConfigError, DataError, did_you_mean
 from dagrec.graph.mask import MaskPolicy
 from dagrec.jobs.config import RunConfig
 from dagrec.models.base import Recommender
-from dagrec.models.registry import MODELS, RECOMMENDER, recommender_class, recommender_name
+from dagrec.models.registry import (
+    RECOMMENDER,
+    model_names,
+    recommender_class,
+    recommender_name,
+    usable_models,
+)
 from dagrec.output.progress import EpochProgress, Progress
 from dagrec.training.data import Candidates
 from dagrec.training.runtime import current_runtime, use_runtime
@@ -183,7 +189,7 @@ def _pairs(models: object, function: str) -> Iterator[tuple[str, object]]:
         )
     seen: set[str] = set()
     for item in items:
-        for model in MODELS if isinstance(item, str) and item == ALL else [item]:
+        for model in usable_models() if isinstance(item, str) and item == ALL else [item]:
             name = _name(model) if isinstance(model, Recommender) else model
             name = label = name if isinstance(name, str) else quoted(name)
             number = 2
@@ -201,10 +207,10 @@ def _own_options(model: object) -> dict[str, Any]:
         return dict(model)
     if isinstance(model, Recommender):
         name = _name(model)
-        if name not in MODELS or recommender_class(name) is not type(model):
+        if name not in model_names() or recommender_class(name) is not type(model):
             raise ConfigError(
                 f"{type(model).__name__}: must be a registered recommender, found a class of its own "
-                f"under the name {name!r}; see docs/layout.md for how to add one"
+                f"under the name {name!r}; see docs/extending.md for how to add one"
             )
         return {RECOMMENDER: name, **model.config.model_dump(exclude_unset=True)}
     found = f"a class; {_call(model)}" if isinstance(model, type) else quoted(model)
@@ -217,7 +223,7 @@ def _name(model: Recommender) -> str:
 
 def _fields(name: str) -> Iterable[str] | None:
     """The hyperparameters of a recommender; None where there is no such recommender."""
-    return recommender_class(name).Config.model_fields if name in MODELS else None
+    return recommender_class(name).Config.model_fields if name in model_names() else None
 
 
 def _require_taken(

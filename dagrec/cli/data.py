@@ -10,7 +10,7 @@ import typer
 from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.data.examples import ExampleOptions, extract
-from dagrec.data.formats import FORMATS, read_composition
+from dagrec.data.formats import PLUGINS, all_formats, read_composition
 from dagrec.jobs.config import make_options
 
 
@@ -63,10 +63,22 @@ def generate(
 
 def formats(json: opts.Json = None) -> None:
     """List the supported data formats, and how each handles a cycle."""
-    rows = [[f.name, f.description, f.on_cycle] for f in FORMATS.values()]
+    found = [
+        {
+            "name": f.name,
+            "about": f.description,
+            "on_cycle": f.on_cycle,
+            "package": PLUGINS.package(f.name) or "dagrec",
+        }
+        for f in all_formats().values()
+    ]
     if json is not None:
-        console.write_json(
-            json, [dict(zip(("name", "about", "on_cycle"), row, strict=True)) for row in rows]
-        )
+        console.write_json(json, found)
         return
-    console.print_table("formats, detected from the content", ["name", "about", "on cycle"], rows)
+    # The packages are of interest if there are plug-ins.
+    shown = ["name", "about", "on_cycle", *["package"] * (len(PLUGINS.entries) > 0)]
+    console.print_table(
+        "formats, detected from the content",
+        [name.replace("_", " ") for name in shown],
+        [[row[name] for name in shown] for row in found],
+    )

@@ -8,7 +8,7 @@ from dagrec.errors import DagrecError
 
 
 def doctor(json: opts.Json = None) -> None:
-    """Check the installation: versions, devices, memory, disk, and missing packages of each extra.
+    """Check the installation: versions, devices, memory, disk, missing packages of extras, plug-ins.
 
     The exit status is 0 if the core is complete, even if packages of an extra are missing.
     """
@@ -24,7 +24,7 @@ def doctor(json: opts.Json = None) -> None:
         values = {
             name: "-" if value is None else value
             for name, value in result.items()
-            if name not in ("devices", "torch_problem", "parts")
+            if name not in ("devices", "torch_problem", "parts", "plugins")
         }
         console.print_pairs("this machine", values | sizes)
         rows = [
@@ -38,6 +38,16 @@ def doctor(json: opts.Json = None) -> None:
             for row in about["packages"]
         ]
         console.print_table("packages", ["part", "package", "required", "found", "status"], packages)
+        if result["plugins"]:
+            about_plugins = [
+                [p["name"], p["group"], p["package"], p["version"], "skipped" if p["problem"] else "ok"]
+                for p in result["plugins"]
+            ]
+            columns = ["plug-in", "entry point", "package", "version", "status"]
+            console.print_table("plug-ins", columns, about_plugins, texts=3)
+        for plugin in result["plugins"]:
+            if plugin["problem"]:
+                console.print_message(f"skipped: {plugin['problem']}", style="yellow")
         if result["torch_problem"]:
             console.print_message(f"note: {result['torch_problem']}", style="yellow")
         for part, about in parts.items():

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic_core import to_jsonable_python
 
 from dagrec.cli import console
 from dagrec.cli import options as opts
 from dagrec.errors import ConfigError, MissingPackageError
-from dagrec.models.registry import MODELS, family, recommender_class
+from dagrec.models.registry import PLUGINS, family, recommender_class, usable_models
 from dagrec.training.options import TrainingOptions
 from dagrec.types import Options
 
@@ -33,7 +34,7 @@ def models(
 ) -> None:
     """List the recommenders, or the hyperparameters of the named ones."""
     parameters = {} if store is None else _count_parameters(store)
-    descriptions = [_describe(name, parameters) for name in names or MODELS]
+    descriptions = [_describe(name, parameters) for name in names or usable_models()]
     if json is not None:
         console.write_json(json, descriptions)
     elif names:
@@ -70,11 +71,12 @@ def _describe(name: str, parameters: dict[str, dict[str, int]]) -> dict[str, Any
     try:
         class_ = recommender_class(name)
     except MissingPackageError as error:
-        return {"name": name, "family": family(name), "needs": str(error)}
+        return {"name": name, "family": family(name), "package": "dagrec", "needs": str(error)}
     traits = class_.traits
     return {
         "name": name,
         "family": family(name),
+        "package": PLUGINS.package(name) or "dagrec",
         "paper": class_.paper,
         "uses": [u for u in ("order", "graph", "owner") if getattr(traits, f"{u}_aware")]
         + ["text"] * traits.needs_text,
@@ -92,7 +94,9 @@ def _hyperparameters(config: type[Options]) -> dict[str, dict[str, Any]]:
             nested = _hyperparameters(type(field.default))
             result |= {f"{key}.{name}": about for name, about in nested.items()}
         else:
-            result[key] = {"default": field.default, "about": field.description}
+            default = field.get_default(call_default_factory=True, validated_data={})
+            plain = to_jsonable_python(default, fallback=str)
+            result[key] = {"default": plain, "about": field.description}
     return result
 
 

@@ -16,11 +16,11 @@ import typer
 from dagrec.cli import console
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import ExampleOptions
-from dagrec.data.formats import FORMATS, ReadOptions, read
+from dagrec.data.formats import ReadOptions, format_names, read
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import read_catalogue, read_services
 from dagrec.jobs.config import RunConfig, load_config
-from dagrec.models.registry import MODELS
+from dagrec.models.registry import usable_models
 from dagrec.output.progress import EpochProgress, Progress
 from dagrec.training.data import Candidates
 from dagrec.training.runtime import Runtime, use_runtime
@@ -87,7 +87,9 @@ BundleVersion = Annotated[
 READ_OPTIONS: dict[str, Any] = {
     "format": Annotated[
         str | None,
-        typer.Option(help=f"Data format: {', '.join(FORMATS)}. [default: detected from the content]"),
+        typer.Option(
+            help=f"Data format: {', '.join(format_names())}. [default: detected from the content]"
+        ),
     ],
     "on_error": Annotated[
         Literal["fail", "skip"] | None,
@@ -185,8 +187,10 @@ def read_config(context: typer.Context) -> RunConfig:
 def _labels(model: list[str] | None, config: Path | None) -> list[str]:
     """The labels of --model without duplicates; by default those of --config or every recommender."""
     if not model:
-        return [] if config else list(MODELS)
-    return list(dict.fromkeys(label for m in model for label in (MODELS if m == "all" else [m])))
+        return [] if config else usable_models()
+    return list(
+        dict.fromkeys(label for m in model for label in (usable_models() if m == "all" else [m]))
+    )
 
 
 def _changes(context: typer.Context) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from dagrec.data import formats
 from dagrec.errors import DagrecError
+from dagrec.models import registry
 
 CORE = "core"
 
@@ -28,8 +31,9 @@ def doctor() -> dict[str, Any]:
 
     ``parts`` is the result of :func:`check` for the core and the extras. Sizes are in bytes, or None if
     they are unknown on this system. If torch cannot be imported, ``devices`` is empty, ``threads`` is
-    None, and ``torch_problem`` is the reason. Raises :class:`DagrecError` if dagrec is not installed,
-    because its requirements are then unknown.
+    None, and ``torch_problem`` is the reason. ``plugins`` are all plug-ins, with the ``problem`` of
+    each that cannot be used. Raises :class:`DagrecError` if dagrec is not installed, because its
+    requirements are then unknown.
     """
     try:
         distribution = metadata.distribution("dagrec")
@@ -55,6 +59,11 @@ def doctor() -> dict[str, Any]:
         "devices": devices,
         "torch_problem": problem,
         "parts": check(requirements, extras, _versions(requirements)),
+        "plugins": [
+            asdict(status)
+            for plugins in (formats.PLUGINS, registry.PLUGINS)
+            for status in plugins.statuses()
+        ],
     }
 
 

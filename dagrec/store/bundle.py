@@ -27,13 +27,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dagrec.data.vocabulary import Vocabulary
-from dagrec.errors import ConfigError, StoreError
+from dagrec.errors import ConfigError, DagrecError, StoreError
 from dagrec.graph.evidence import Evidence
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import ServiceGraph
 from dagrec.models.base import Recommender
 from dagrec.models.fitted import Fitted
-from dagrec.models.registry import recommender_class
+from dagrec.models.registry import PLUGINS, model_names, plugin_packages, recommender_class
+from dagrec.plugins import describe
 from dagrec.types import Options, validation_message
 
 FORMAT = 3
@@ -57,6 +58,8 @@ class ModelEntry(Quality):
     recommender: str
     parameters: int
     fit_seconds: float
+    plugins: dict[str, str] = Field(default_factory=dict)
+    """Recommenders of other packages that the model is or contains -> package."""
 
 
 class Manifest(Options):
@@ -113,6 +116,7 @@ class Bundle:
                 recommender=model.recommender.name,
                 parameters=model.recommender.parameters(),
                 fit_seconds=(fit_seconds or {}).get(label, 0.0),
+                plugins=plugin_packages(model.recommender),
                 temperature=model.temperature,
                 **(quality or {}).get(label, Quality()).model_dump(exclude={"temperature"}),
             )
@@ -320,9 +324,45 @@ def _load_model(
         )
     try:
         class_ = recommender_class(entry.recommender)
+        _check_package(entry)
         return class_.load(folder, about, vocabulary, graph)
     except ConfigError as error:
-        raise StoreError(f"{folder / 'model.json'}: {error}") from None
+        message = _missing_plugins(entry) or str(error)
+        raise StoreError(f"{folder / 'model.json'}: {message}") from None
+    except DagrecError:
+        raise
+    except Exception as error:
+        package = entry.plugins.get(entry.recommender)
+        if package is None:
+            raise
+        raise StoreError(
+            f"{folder}: the recommender {entry.recommender!r} of the package {package} must load it, "
+            f"found {describe(error)}; install the version of {package} that it was trained with"
+        ) from error
+
+
+def _check_package(entry: ModelEntry) -> None:
+    """Raise :class:`ConfigError` if the recommender is now that of another package."""
+    was = entry.plugins.get(entry.recommender, "dagrec")
+    now = PLUGINS.package(entry.recommender) or "dagrec"
+    if was != now:
+        raise ConfigError(
+            f"recommender {entry.recommender!r} must be that of the package {was}, found that of "
+            f"{now}; install {was} or train again"
+        )
+
+
+def _missing_plugins(entry: ModelEntry) -> str | None:
+    """Say which plug-ins are not installed; None if they all are."""
+    known = model_names()
+    missing = {name: package for name, package in entry.plugins.items() if name not in known}
+    if not missing:
+        return None
+    what = ", ".join(f"{name!r} of the package {package}" for name, package in missing.items())
+    return (
+        f"recommender {what} must be installed, found that it is not; "
+        f"install {', '.join(dict.fromkeys(missing.values()))}"
+    )
 
 
 def _sha256(path: Path) -> str:

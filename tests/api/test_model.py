@@ -352,7 +352,7 @@ class Nameless(dagrec.models.Markov):
         ("makrov", ("no recommender 'makrov'", "did you mean markov?")),
         ("GRU4REC", ("no recommender 'GRU4REC'", "did you mean gru4rec")),
         ("", ("no recommender ''", "popularity", "markov")),
-        (Mine(), ("Mine", "registered recommender", "'markov'", "docs/layout.md")),
+        (Mine(), ("Mine", "registered recommender", "'markov'", "docs/extending.md")),
         (Nameless(), ("Nameless", "registered recommender", "'nameless'")),
     ],
     ids=repr,

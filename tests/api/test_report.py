@@ -181,7 +181,7 @@ def test_options_go_to_the_models_by_name_that_have_them(data: Dataset) -> None:
 def test_evaluate_all_takes_every_registered_recommender(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagrec.api.training.MODELS", {"markov": "x", "popularity": "y"})
+    monkeypatch.setattr("dagrec.api.training.usable_models", lambda: ["markov", "popularity"])
     report = dagrec.evaluate(data, "all", repeats=1, order=1)
     assert report.result["config"]["models"] == {"markov": {"order": 1}, "popularity": {}}
 

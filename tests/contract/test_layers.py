@@ -33,7 +33,7 @@ FILES = sorted(
 TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 
 ROOMS = (
-    {"errors", "types"},
+    {"errors", "types", "plugins"},
     {"output"},
     {"metrics"},
     {"data"},

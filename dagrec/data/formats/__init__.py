@@ -22,13 +22,17 @@ from dagrec.data.formats.base import (
 )
 from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import Json, check_unicode, describe_value
+from dagrec.data.formats.guard import checked_format
 from dagrec.data.formats.sources import ARCHIVES, Source, sources
 from dagrec.errors import ConfigError, DataError, did_you_mean
+from dagrec.plugins import Plugins
 
 FORMATS: dict[str, Format] = {
     f.name: f for f in (native.FORMAT, n8n.FORMAT, galaxy_ga.FORMAT, calls.FORMAT, galaxy_tsv.FORMAT)
 }
-"""The formats by name, in the order in which they are tried."""
+"""The formats of dagrec by name, in the order in which they are tried."""
+PLUGINS: Plugins[Format] = Plugins("dagrec.formats", "format", FORMATS, checked_format)
+"""The formats of other installed packages, which are tried after those of dagrec."""
 
 Advance = Callable[[int], None]
 """Called with the number of compositions that were read since the last call."""
@@ -43,9 +47,30 @@ class Parsed(NamedTuple):
     notes: dict[str, int]
 
 
+def format_names() -> list[str]:
+    """The names of all formats. Plug-ins are not imported, so some may not be usable."""
+    return [*FORMATS, *PLUGINS.entries]
+
+
+def all_formats() -> dict[str, Format]:
+    """All formats by name, in the order in which they are tried. Plug-ins are imported."""
+    return {**FORMATS, **PLUGINS.usable()}
+
+
+def find_format(name: str) -> Format | None:
+    """Return the format of a name, and None for ``auto``. Raises :class:`ConfigError`."""
+    if name == "auto" or name in FORMATS:
+        return FORMATS.get(name)
+    if name in PLUGINS.entries:
+        return PLUGINS.get(name)
+    names = format_names()
+    nearest = did_you_mean(name, names) or f"; there are auto, {', '.join(names)}"
+    raise ConfigError(f"no format {name!r}{nearest}")
+
+
 def suffixes() -> frozenset[str]:
     """The endings of files that are read in folders; others are ignored and counted."""
-    return frozenset(suffix for f in FORMATS.values() for suffix in f.suffixes) | set(ARCHIVES)
+    return frozenset(suffix for f in all_formats().values() for suffix in f.suffixes) | set(ARCHIVES)
 
 
 def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | None = None) -> Dataset:
@@ -56,15 +81,14 @@ def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | N
     ``on_error`` is ``fail``, and if there is no valid composition.
     """
     options = options or ReadOptions()
-    if options.format not in ("auto", *FORMATS):
-        nearest = did_you_mean(options.format, FORMATS) or f"; there are auto, {', '.join(FORMATS)}"
-        raise ConfigError(f"no format {options.format!r}{nearest}")
+    find_format(options.format)
     report = ReadReport()
     compositions: list[Composition] = []
     seen: set[int] = set()
     ignored: Counter[str] = Counter()
     is_one_file = not path.is_dir() and not path.name.lower().endswith(ARCHIVES)
-    for source in sources(path, suffixes(), options.max_mb, ignored):
+    endings = frozenset() if is_one_file else suffixes()
+    for source in sources(path, endings, options.max_mb, ignored):
         try:
             done = len(compositions) + sum(report.skipped.values())
             for composition in _read_source(source, options, report, seen, start=done):
@@ -80,14 +104,14 @@ def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | N
         total = sum(report.skipped.values())
         reason = f"; {total} skipped, the first: {report.problems[0]}" if report.problems else ""
         if report.ignored_files:
-            endings = ", ".join(sorted(suffixes()))
-            reason += f"; {report.ignored_files} files ignored, whose endings are none of {endings}"
+            listed = ", ".join(sorted(endings))
+            reason += f"; {report.ignored_files} files ignored, whose endings are none of {listed}"
         raise DataError(
             f"{path}: at least one composition is needed, found none{reason}; check the file",
             rule="empty",
         )
     _check_services(compositions, path)
-    forms = {FORMATS[name].examples for name in report.formats}
+    forms = {format_.examples for name in report.formats if (format_ := find_format(name))}
     form: Form = "paths" if "paths" in forms else "links"
     return Dataset.of(compositions, report, source=str(path), form=form)
 
@@ -103,11 +127,12 @@ def read_content(
 def recognise(content: Content, options: ReadOptions | None = None) -> Format:
     """Return the format of a file. Raises :class:`DataError` if it has none of them."""
     options = options or ReadOptions()
-    for format_ in FORMATS.values():
+    for format_ in _in_order():
         if format_.recognises(content, options):
             return format_
     names = set(content.first)
-    nearest = max(FORMATS.values(), key=lambda format_: len(names & set(format_.fields)))
+    formats = all_formats()
+    nearest = max(formats.values(), key=lambda format_: len(names & set(format_.fields)))
     shared = sorted(names & set(nearest.fields))
     hint = (
         f"; like {nearest.name} it has {', '.join(shared)}, but not what else that needs"
@@ -115,10 +140,16 @@ def recognise(content: Content, options: ReadOptions | None = None) -> Format:
         else ""
     )
     raise DataError(
-        f"its content must be that of a known format ({', '.join(FORMATS)}), found "
+        f"its content must be that of a known format ({', '.join(formats)}), found "
         f"{content.describe()}{hint}; name the format with --format, or see `dagrec formats`",
         rule="unknown-format",
     )
+
+
+def _in_order() -> Iterator[Format]:
+    """All formats in the order in which they are tried. Plug-ins are imported when it is their turn."""
+    yield from FORMATS.values()
+    yield from PLUGINS.usable().values()
 
 
 def read_document(value: Json, options: ReadOptions | None = None) -> Parsed:
@@ -140,7 +171,7 @@ def read_draft(value: Json, options: ReadOptions | None = None) -> tuple[Format,
         raise DataError(
             f"a composition must be an object, found {describe_value(value)}", rule="wrong-type"
         )
-    chosen = FORMATS.get(reading.options.format)
+    chosen = find_format(reading.options.format)
     format_, documents = read_content(Content.of_value(value), reading, chosen)
     found = list(islice(documents, 2))
     if len(found) != 1:
@@ -180,7 +211,7 @@ def _read_source(
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
     reading = Reading(options)
     content = Content(text, source.name.removesuffix(".gz"))
-    format_, documents = read_content(content, reading, FORMATS.get(options.format))
+    format_, documents = read_content(content, reading, find_format(options.format))
     report.files += 1
     report.formats[format_.name] += 1
     on_cycle = options.on_cycle or format_.on_cycle
@@ -213,6 +244,7 @@ def _read_source(
 
 __all__ = [
     "FORMATS",
+    "PLUGINS",
     "Content",
     "Document",
     "Draft",
@@ -220,7 +252,10 @@ __all__ = [
     "Parsed",
     "ReadOptions",
     "Reading",
+    "all_formats",
     "compose_draft",
+    "find_format",
+    "format_names",
     "read",
     "read_composition",
     "read_content",
