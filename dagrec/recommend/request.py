@@ -27,6 +27,7 @@ MAX_LINKS = 50_000
 MAX_HISTORY_ITEMS = 1000
 MAX_FILTER_KEYS = 10_000
 MAX_OPEN_ENDS = 32
+"""The largest number of open ends that are answered; others are counted as dropped."""
 MAX_MODELS = 100
 
 Key = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_LENGTH)]
@@ -82,7 +83,8 @@ class PredictRequest(Options):
         None, description="the JSON of a composition in any known format, such as nodes and links"
     )
     at: Annotated[str | int, Field(union_mode="left_to_right")] | None = Field(
-        None, description="id of the node to extend; every open end if omitted"
+        None,
+        description=f"id of the node to extend; the first {MAX_OPEN_ENDS} open ends if omitted",
     )
     k: Annotated[int, Number] = Field(
         10, ge=1, le=MAX_K, description="maximum number of services in the answer"
@@ -192,6 +194,8 @@ def request_contexts(
     if request.composition is None:
         return [Context(tuple(request.path or ()), time=request.time, history=history)], {}
     composition, dropped = _read_composition(request.composition, "composition")
+    if request.at is None and len(composition.sinks) > MAX_OPEN_ENDS:
+        dropped["open ends without an answer"] = len(composition.sinks) - MAX_OPEN_ENDS
     contexts = [
         replace(
             context,
@@ -276,13 +280,7 @@ def _frontiers(composition: Composition, at: str | int | None) -> tuple[str, ...
         if str(at) not in composition.by_id:
             raise RequestError(f"at: must be the id of a node of the composition, found {at!r}")
         return (str(at),)
-    sinks = composition.sinks
-    if len(sinks) > MAX_OPEN_ENDS:
-        raise RequestError(
-            f"composition: at most {MAX_OPEN_ENDS} open ends can be answered at once, found "
-            f'{len(sinks)}, such as {", ".join(sinks[:5])}; choose one with "at"'
-        )
-    return sinks
+    return composition.sinks[:MAX_OPEN_ENDS]
 
 
 def context_keys(context: Context) -> Sequence[str]:

@@ -264,3 +264,27 @@ def test_accepted_suggestion_is_sent_as_feedback(
     first, last = decisions()
     assert (first["action"], first["service"], first["rank"]) == ("taken", second, 2)
     assert (last["action"], last["at"], last["rank"]) == ("taken", "a", 1)
+
+
+def test_workflow_of_other_tool_is_opened_and_its_cycle_is_reported(page: Browser) -> None:
+    def to(name: str) -> dict[str, object]:
+        return {"main": [[{"node": name, "type": "main", "index": 0}]]}
+
+    workflow = {
+        "nodes": [
+            {"name": "Start", "type": "n8n-nodes-base.start"},
+            {"name": "Loop", "type": "n8n-nodes-base.splitInBatches"},
+            {"name": "Ask", "type": "n8n-nodes-base.httpRequest"},
+        ],
+        "connections": {"Start": to("Loop"), "Loop": to("Ask"), "Ask": to("Loop")},
+    }
+    paste(page, json.dumps(workflow))
+    page.wait(lambda: "n8n" in page.text("#status"), "the workflow is loaded")
+    assert "links that closed a cycle: 1" in page.text("#status")
+    composition = exported(page)
+    assert [node["key"] for node in composition["nodes"]] == [
+        "n8n-nodes-base.start",
+        "n8n-nodes-base.splitInBatches",
+        "n8n-nodes-base.httpRequest",
+    ]
+    assert len(composition["links"]) == 2
