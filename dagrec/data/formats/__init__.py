@@ -11,7 +11,17 @@ from typing import NamedTuple
 from dagrec.data.compositions import Composition
 from dagrec.data.dataset import Dataset, ReadReport
 from dagrec.data.examples import Form
-from dagrec.data.formats import calls, galaxy_ga, galaxy_tsv, n8n, native
+from dagrec.data.formats import (
+    calls,
+    comfyui,
+    galaxy_ga,
+    galaxy_tsv,
+    n8n,
+    native,
+    node_red,
+    react_flow,
+    step_functions,
+)
 from dagrec.data.formats.base import (
     Document,
     Draft,
@@ -28,7 +38,18 @@ from dagrec.errors import ConfigError, DataError, did_you_mean
 from dagrec.plugins import Plugins
 
 FORMATS: dict[str, Format] = {
-    f.name: f for f in (native.FORMAT, n8n.FORMAT, galaxy_ga.FORMAT, calls.FORMAT, galaxy_tsv.FORMAT)
+    f.name: f
+    for f in (
+        comfyui.FORMAT,  # before native, which is any object with nodes
+        node_red.FORMAT,
+        native.FORMAT,
+        n8n.FORMAT,
+        react_flow.FORMAT,
+        step_functions.FORMAT,
+        galaxy_ga.FORMAT,
+        calls.FORMAT,
+        galaxy_tsv.FORMAT,
+    )
 }
 """The formats of dagrec by name, in the order in which they are tried."""
 PLUGINS: Plugins[Format] = Plugins("dagrec.formats", "format", FORMATS, checked_format)
