@@ -279,8 +279,8 @@ def test_workflow_of_other_tool_is_opened_and_its_cycle_is_reported(page: Browse
         "connections": {"Start": to("Loop"), "Loop": to("Ask"), "Ask": to("Loop")},
     }
     paste(page, json.dumps(workflow))
-    page.wait(lambda: "n8n" in page.text("#status"), "the workflow is loaded")
-    assert "links that closed a cycle: 1" in page.text("#status")
+    page.wait(lambda: "n8n" in page.text("#hint"), "the workflow is loaded")
+    assert "links that closed a cycle: 1" in page.text("#hint")
     composition = exported(page)
     assert [node["key"] for node in composition["nodes"]] == [
         "n8n-nodes-base.start",

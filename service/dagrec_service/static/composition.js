@@ -137,7 +137,8 @@ export function read(outer) {
 /** Whether a document is native JSON, which the page reads itself. */
 export function isNative(document) {
   const inner = document?.composition ?? document;
-  return Array.isArray(inner?.nodes) && Array.isArray(inner?.links) && inner.links.every(isObject);
+  if (!isObject(inner) || "connections" in inner || "edges" in inner) return false;
+  return Array.isArray(inner.nodes) && (inner.links ?? []).every(isObject);
 }
 
 /** The documents of a text: those of an array or of JSON lines, or the only one. Throws Error. */
