@@ -101,6 +101,10 @@ def calls(id_: str, *, broken: bool = False) -> str:
     return "".join(f"{id_};{key};2024-05-0{i}\n" for i, key in enumerate(("input", "cut", "join"), 1))
 
 
+def is_json(format_name: str) -> bool:
+    return ".json" in FORMATS[format_name].suffixes
+
+
 @dataclass(frozen=True)
 class Sample:
     """The composition in one format, and the expected result of reading it.
@@ -121,11 +125,16 @@ class Sample:
 
     def text(self, *documents: Json) -> str:
         """The content of a file with these documents."""
-        return self.header + "".join(documents) if FORMATS[self.name].rows else json.dumps(documents)
+        return self.header + "".join(documents) if self.is_table else json.dumps(documents)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a file is a table of text, not JSON."""
+        return not is_json(self.name)
 
     def file_name(self, name: str) -> str:
         """The name of a file in this format, with the extension that is needed in a folder."""
-        return f"{name}.{'tsv' if FORMATS[self.name].rows else 'json'}"
+        return f"{name}.{'tsv' if self.is_table else 'json'}"
 
 
 def sample(
@@ -189,7 +198,7 @@ SAMPLES = {
         ),
     )
 }
-JSON_FORMATS = sorted(name for name, format_ in FORMATS.items() if not format_.rows)
+JSON_FORMATS = sorted(filter(is_json, FORMATS))
 
 NESTED = {
     "steps": {

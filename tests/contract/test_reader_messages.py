@@ -229,7 +229,7 @@ def test_unknown_format_is_rejected(text: str, rule: str, message: str, tmp_path
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_file_of_other_than_named_format_is_rejected(format_: str, tmp_path: Path) -> None:
-    other = SAMPLES["native" if FORMATS[format_].rows else "galaxy-tsv"]
+    other = SAMPLES["native" if SAMPLES[format_].is_table else "galaxy-tsv"]
     error = read_error(write(tmp_path, other.text(other.document("7"))), ReadOptions(format=format_))
     assert error.rule == "unknown-format"
 
