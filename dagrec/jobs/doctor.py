@@ -19,9 +19,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from dagrec.data import formats
 from dagrec.errors import DagrecError
-from dagrec.models import registry
 
 CORE = "core"
 
@@ -59,12 +57,19 @@ def doctor() -> dict[str, Any]:
         "devices": devices,
         "torch_problem": problem,
         "parts": check(requirements, extras, _versions(requirements)),
-        "plugins": [
-            asdict(status)
-            for plugins in (formats.PLUGINS, registry.PLUGINS)
-            for status in plugins.statuses()
-        ],
+        "plugins": _plugins(),
     }
+
+
+def _plugins() -> list[dict[str, Any]]:
+    """All plug-ins; none if packages of the core are missing."""
+    try:
+        from dagrec.data import formats
+        from dagrec.models import registry
+    except ImportError:
+        return []
+    groups = (formats.PLUGINS, registry.PLUGINS)
+    return [asdict(status) for plugins in groups for status in plugins.statuses()]
 
 
 def check(
