@@ -16,6 +16,7 @@ from dagrec.data.dataset import Dataset
 from dagrec.data.formats import FORMATS, ReadOptions, read
 from dagrec.errors import DataError
 from tests.checks import says
+from tests.contract import editor_samples
 
 Json = Any
 Step = str | int
@@ -180,6 +181,38 @@ SAMPLES = {
             "'9'",
         ),
         sample(
+            editor_samples.node_red,
+            "1:inject:service 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "missing-id",
+            "composition 2, tab 1",
+            "nothing",
+        ),
+        sample(
+            editor_samples.comfyui,
+            "1:input:service 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "wrong-type",
+            "composition 2",
+            "an array of 2",
+        ),
+        sample(
+            editor_samples.react_flow,
+            "1:input:service 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "missing-id",
+            "composition 2",
+            "nothing",
+        ),
+        sample(
+            editor_samples.step_functions,
+            "1:Choice:service 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "dangling-link",
+            "composition 2",
+            "'9'",
+        ),
+        sample(
             galaxy_tsv,
             "1:__input__:data 2:cut:service 3:join:service",
             ALL_LINKS,
@@ -227,6 +260,7 @@ WRAPPED = {"id": "w", "composition": native("7") | {"time": NOON}}
 DOCUMENTS = {name: SAMPLES[name].document("7") for name in JSON_FORMATS} | {
     "galaxy-ga-nested": NESTED,
     "native-wrapped": WRAPPED,
+    **editor_samples.DOCUMENTS,
 }
 
 

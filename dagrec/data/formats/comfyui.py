@@ -24,7 +24,7 @@ from dagrec.data.formats.documents import (
     require_list,
     require_object,
 )
-from dagrec.data.formats.editors import join_links, join_texts, known_links, port, written_name
+from dagrec.data.formats.editors import join_links, join_texts, known_links, name_of, port, written_name
 from dagrec.errors import DataError
 
 NOTES = frozenset({"Note", "MarkdownNote", "Label (rgthree)"})
@@ -246,14 +246,14 @@ class _Graph:
 
     def _boundary(self, kind: str, prefix: str, slot: Json) -> str:
         """Return what stands for an input or output of the subgraph whose nodes have this prefix."""
-        end = f"\0{kind} {slot} of {prefix}"
+        end = f"\0{kind} {name_of(slot)} of {prefix}"
         self.ends.add(end)
         self.boundary.add(end)
         return end
 
 
 def _is_subgraph(node: dict[str, Json], subgraphs: dict[str, dict[str, Json]]) -> bool:
-    return str(node.get("type")) in subgraphs
+    return name_of(node.get("type")) in subgraphs
 
 
 def _variable(node: dict[str, Json], type_: str) -> str | None:

@@ -14,6 +14,11 @@ MAX_JOINED = 100_000
 """The largest number of links that junctions may add to a composition."""
 
 
+def name_of(value: Json) -> str:
+    """Return an id or the name of a type as text, and nothing for other values, which are no names."""
+    return str(value) if isinstance(value, str | int) else ""
+
+
 def join_texts(*texts: Json) -> str | None:
     """Join what a user wrote in several fields, without repetitions; None if nothing is written."""
     lines = [text for text in map(plain_text, texts) if text]
@@ -33,7 +38,7 @@ def _letters(text: str) -> str:
 
 def port(*parts: Json) -> str | None:
     """Join the parts of the name of a port by slashes; None if there are none."""
-    texts = [str(part) if isinstance(part, int) else plain_text(part) for part in parts]
+    texts = [plain_text(name_of(part)) for part in parts]
     return "/".join(text for text in texts if text)[:MAX_KEY_LENGTH] or None
 
 

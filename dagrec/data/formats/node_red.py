@@ -24,7 +24,7 @@ from dagrec.data.formats.documents import (
     require_list,
     require_object,
 )
-from dagrec.data.formats.editors import join_links, join_texts, known_links, written_name
+from dagrec.data.formats.editors import join_links, join_texts, known_links, name_of, written_name
 from dagrec.errors import DataError
 
 TABS = ("tab", "subflow")
@@ -137,18 +137,17 @@ class _File:
             self.tabs[require_id(item.get("id"), f"node {number}: id")] = _Tab(item)
 
     def _add_node(self, item: dict[str, Json], number: int) -> None:
-        z = item.get("z")
-        tab_id = str(z) if isinstance(z, str | int) else ""
-        note = DROPPED.get(str(item.get("type")))
+        id_, tab_id = name_of(item.get("id")), name_of(item.get("z"))
+        note = DROPPED.get(name_of(item.get("type")))
         if note is None and not _is_on_canvas(item, tab_id):
             note = "configuration nodes dropped"
         if note is None:
             self.tabs.setdefault(tab_id, _Tab({})).nodes.append((number, item))
-            self.ids.add(str(item.get("id")))
+            self.ids.add(id_)
         else:
             self.reading.notes[note] += 1
             if tab_id in self.tabs:
-                self.tabs[tab_id].comments.add(str(item.get("id")))
+                self.tabs[tab_id].comments.add(id_)
 
     def draft(self, id_: str, tab: _Tab) -> Draft:
         """Return the draft of a tab. Raises :class:`DataError`, which names the field."""
@@ -220,5 +219,5 @@ FORMAT = Format(
     recognises=_recognises,
     documents=_documents,
     suffixes=(".json",),
-    fields=("id", "type", "z", "wires", "flows", "rev"),
+    fields=("z", "wires", "flows", "rev"),
 )

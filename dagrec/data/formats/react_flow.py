@@ -24,7 +24,7 @@ from dagrec.data.formats.documents import (
     require_list,
     require_object,
 )
-from dagrec.data.formats.editors import join_links, join_texts, known_links, port, written_name
+from dagrec.data.formats.editors import join_links, join_texts, known_links, name_of, port, written_name
 from dagrec.errors import DataError
 
 COLLECTIONS = ("flows", "ChatFlow", "AgentFlow", "AgentFlowV2", "AssistantFlow")
@@ -120,7 +120,7 @@ def draft(document: Json, reading: Reading) -> Draft:
         id_ = require_id(node.get("id"), f"node {i}: id")
         data = node["data"] if isinstance(node.get("data"), dict) else {}
         key = require_id(_key(node, data), f"node {i} ({id_}): type")
-        if NOTES.fullmatch(key) or NOTES.fullmatch(str(node.get("type"))):
+        if NOTES.fullmatch(key) or NOTES.fullmatch(name_of(node.get("type"))):
             reading.notes["comment nodes dropped"] += 1
             dropped.add(id_)
         else:
@@ -147,9 +147,9 @@ def _key(node: dict[str, Json], data: dict[str, Json]) -> Json:
     name = data.get("name")
     if name and ("inputAnchors" in data or "outputAnchors" in data or "baseClasses" in data):
         return name
-    if data.get("type") == "tool" and data.get("tool_name"):
-        provider = data.get("provider_name") or data.get("provider_id") or "tool"
-        return f"{provider}/{data['tool_name']}"
+    if data.get("type") == "tool" and (tool := name_of(data.get("tool_name"))):
+        provider = name_of(data.get("provider_name")) or name_of(data.get("provider_id"))
+        return f"{provider}/{tool}" if provider else tool
     for field in TYPE_NAMES:
         if data.get(field) not in (None, "", {}, []):
             return data[field]
@@ -162,8 +162,7 @@ def _text(data: dict[str, Json], key: str) -> str | None:
     component = data.get("node")
     name = component.get("display_name") if isinstance(component, dict) else None
     title = data.get("label") or data.get("title") or name
-    type_ = data.get("type")
-    return join_texts(written_name(title, key, str(type_)), data.get("desc"))
+    return join_texts(written_name(title, key, name_of(data.get("type"))), data.get("desc"))
 
 
 def _wires(graph: dict[str, Json], reading: Reading) -> list[Wire]:
