@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagrec.data.compositions import Composition, Node, compose
+from dagrec.data.dataset import Dataset, ReadReport
 from dagrec.data.examples import (
     MAX_CONTEXT_LENGTH,
     Example,
     ExampleOptions,
+    Form,
     context_at,
     extract,
-    require_examples,
 )
 from dagrec.data.paths import count_pairs, count_paths, longest_path
 from dagrec.errors import DataError
@@ -28,6 +29,10 @@ from tests.data.dags import all_paths, chain, dag, dags, diamonds
 
 LINKS = ExampleOptions(form="links")
 ALL_PATHS = ExampleOptions(max_paths=10**9)
+
+
+def data_set(*compositions: Composition, form: Form = "paths") -> Dataset:
+    return Dataset.of(compositions, ReadReport(), source="test", form=form)
 
 
 def pairs(examples: Sequence[Example]) -> list[tuple[tuple[str, ...], str]]:
@@ -213,16 +218,22 @@ def test_equal_compositions_are_sampled_independently() -> None:
 
 
 @pytest.mark.parametrize("composition", [dag("a"), dag("a b"), dag("a t", "a>t")])
-def test_require_examples_rejects_data_without_examples(composition: Composition) -> None:
+def test_data_without_examples_are_rejected(composition: Composition) -> None:
     assert extract([composition])[0] == ()
     with pytest.raises(DataError) as error:
-        require_examples([composition])
+        data_set(composition).examples()
     assert error.value.rule == "no-examples"
     assert says(error, "a service follows a node", "found none among 1", "`dagrec inspect`")
 
 
-def test_require_examples_returns_examples() -> None:
-    assert require_examples([dag("a b", "a>b")]) == extract([dag("a b", "a>b")])
+@pytest.mark.parametrize("form", ["paths", "links"])
+def test_examples_have_form_of_options_or_data(form: Form) -> None:
+    data = data_set(dag("a b c", "a>b b>c a>c"), form=form)
+    assert data.examples() == extract(data.compositions, ExampleOptions(form=form))
+    assert data.examples()[1].form == form
+    for other in ("paths", "links"):
+        options = ExampleOptions(form=other)
+        assert data.examples(options) == extract(data.compositions, options)
 
 
 # ---- real and bundled data

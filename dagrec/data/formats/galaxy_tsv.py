@@ -87,5 +87,5 @@ FORMAT = Format(
     description="Galaxy workflow connections, one link per row (gxadmin)",
     recognises=_recognises,
     documents=_documents,
-    suffixes=(".tsv", ".txt"),
+    suffixes=(".tsv",),
 )
