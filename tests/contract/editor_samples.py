@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 Json = Any
@@ -138,11 +137,7 @@ FLOWISE_EDGE = {
     "target": "chain_0",
     "targetHandle": "chain_0-input-llm-Base",
 }
-FLOWISE_API = {
-    "id": "f",
-    "name": "Chat",
-    "flowData": json.dumps({"nodes": FLOWISE_NODES, "edges": [FLOWISE_EDGE]}),
-}
+FLOWISE = {"nodes": FLOWISE_NODES, "edges": [FLOWISE_EDGE]}
 DIFY = {
     "kind": "app",
     "app": {"name": "Sum", "description": "Adds up", "mode": "workflow"},
@@ -199,7 +194,7 @@ DOCUMENTS = {
     "node-red-single": {"id": "t", "label": "One", "nodes": NODE_RED_LINKS[2:], "configs": []},
     "comfyui-subgraph": SUBGRAPH,
     "comfyui-prompt": PROMPT,
-    "react-flow-flowise": FLOWISE_API,
+    "react-flow-flowise": FLOWISE,
     "react-flow-dify": DIFY,
     "step-functions-parallel": PARALLEL,
 }

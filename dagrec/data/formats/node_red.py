@@ -184,7 +184,8 @@ class _File:
             outputs = item.get("wires")
             for index, ends in enumerate(require_list([] if outputs is None else outputs, where)):
                 for end in require_list([] if ends is None else ends, where):
-                    yield Wire(str(item["id"]), require_id(end, where), str(index))
+                    if end is not None:
+                        yield Wire(str(item["id"]), require_id(end, where), str(index))
 
     def _named_links(self, tab: _Tab, ids: set[str]) -> list[Wire]:
         """Return the links between link nodes. Both ends name the other one."""

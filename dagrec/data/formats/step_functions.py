@@ -142,10 +142,11 @@ def _reduced(resource: str) -> tuple[str, str | None]:
 
 def _transitions(state: dict[str, Json], where: str) -> Iterator[tuple[str, str]]:
     """Yield the outputs of a state and the names of the states that they lead to."""
-    for output in ("Next", "Default"):
-        if state.get(output) is not None:
-            yield output, require_id(state[output], f"{where}: {output}")
-    for field_ in ("Choices", "Catch"):
+    for field_ in ("Choices", "Default", "Next", "Catch"):
+        if field_ in ("Default", "Next"):
+            if state.get(field_) is not None:
+                yield field_, require_id(state[field_], f"{where}: {field_}")
+            continue
         for i, item in enumerate(_optional_list(state.get(field_), f"{where}: {field_}")):
             rule = require_object(item, f"{where}: {field_} {i}")
             yield f"{field_}/{i}", require_id(rule.get("Next"), f"{where}: {field_} {i}: Next")
