@@ -10,7 +10,6 @@ import pytest
 
 import dagrec
 from dagrec.data.dataset import MAX_PROBLEMS, Dataset, ReadReport
-from dagrec.data.examples import extract
 from dagrec.errors import DataError
 
 PATHS = [["table_1", "clean", "plot"], ["clean", "plot"], ["plot"]]
@@ -54,11 +53,12 @@ def test_fingerprint_does_not_depend_on_where_the_data_lie(data: Dataset) -> Non
 
 
 def test_about_says_what_a_result_needs(data: Dataset) -> None:
-    examples, _ = extract(data.compositions)
-    assert data.about(examples) == {
+    _, report = data.examples()
+    assert data.about(report) == {
         "path": "a list of paths",
         "fingerprint": data.fingerprint,
         "compositions": 3,
+        "form": "paths",
         "examples": 3,
         "skipped": {},
     }
@@ -87,7 +87,10 @@ def test_dataset_shows_what_was_skipped_and_noted(tmp_path: Path) -> None:
     assert len(data) == 2
     assert re.search(r"^skipped +1$", repr(data), re.MULTILINE)
     assert f"skipped: {file}: composition 2: a composition needs at least one node" in repr(data)
-    assert repr(data).splitlines()[-1] == "note: links given more than once: 1"
+    assert repr(data).splitlines()[-2:] == [
+        "note: links given more than once: 1",
+        "note: compositions given more than once: 1",
+    ]
 
 
 def test_report_keeps_the_first_messages_and_counts_all() -> None:

@@ -45,9 +45,12 @@ def test_counts_of_chains(tmp_path: Path) -> None:
         "paths": 2,
         "pairs": 3 + 2,
         "targets": 3,
-        "nodes": 4,
+        "nodes": 4 + 3,
+        "distinct_nodes": 4,
         "services": 3,
-        "links": 5,  # t-1, 1-2, 2-3, t-2, 2-1
+        "links": 3 + 2,
+        "distinct_links": 5,  # t-1, 1-2, 2-3, t-2, 2-1
+        "form": "paths",
         "examples": 5,
         "vocabulary": 4 + 2,  # with padding and unknown
         "duplicates": 0,

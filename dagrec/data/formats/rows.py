@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dagrec.data.formats.base import Reading
+from dagrec.data.formats.base import Reading, ReadOptions
 from dagrec.data.formats.documents import describe_value
 from dagrec.errors import DataError, did_you_mean
 
@@ -64,12 +64,13 @@ class Table:
         Columns that are named by ``options`` as numbers, none of which is a name in the first line,
         mean that it has no header.
         """
+        reading = Reading(ReadOptions(on_error="skip"))
         first = text.lstrip("\n").partition("\n")[0]
         counts = {separator: first.count(separator) for separator in SEPARATORS[:-1]}
         separator = max(counts, key=lambda each: counts[each])
         if not counts[separator]:
             separator = SEPARATORS[-1]
-        _, cells = next(numbered_rows(text, separator, Reading()), (0, []))
+        _, cells = next(numbered_rows(text, separator, reading), (0, []))
         names = [cell.strip() for cell in cells]
         given = [option for option in options if option is not None]
         if given and all(option.isdecimal() and option not in names for option in given):

@@ -165,7 +165,7 @@ def test_missing_column_is_named(
     with pytest.raises(DataError) as error:
         load(tmp_path, text, format="calls", **options)
     assert error.value.rule == "missing-field"
-    assert says(error, "calls.csv: a call log needs a column", *parts)
+    assert says(error, "calls.csv: a table needs a column", *parts)
 
 
 def test_blank_lines_count_for_line_numbers(tmp_path: Path) -> None:
