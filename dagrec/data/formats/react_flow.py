@@ -126,7 +126,7 @@ def draft(document: Json, reading: Reading) -> Draft:
         else:
             nodes.append(Node(id=id_, key=key, text=_text(data, key)))
             if key in STARTS and node.get("parentId"):
-                starts.append(Wire(require_id(node["parentId"], f"node {i}: parentId"), id_))
+                starts.append(Wire(require_id(node["parentId"], f"node {i}: parentId"), id_, key))
     wires = starts + _wires(graph, reading)
     wires = known_links(wires, {node.id for node in nodes}, dropped, reading.notes)
     passing = {wire.target for wire in starts}
