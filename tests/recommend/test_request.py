@@ -29,6 +29,9 @@ from dagrec.store.bundle import Bundle
 from tests.recommend.requests import TWO_OPEN_ENDS, answers_of, ask, ask_all, chain
 
 
+LOOP = {"source": 1, "target": 1}
+
+
 def test_node_ids_may_be_integers(bundle: Bundle) -> None:
     composition = {
         "nodes": [{"id": 1001002}, {"id": 7, "mid": 301}],
@@ -37,6 +40,24 @@ def test_node_ids_may_be_integers(bundle: Bundle) -> None:
     expected = ask(bundle, path=["table_1001002", "service_301"])
     assert ask(bundle, composition=composition, at=7) == expected
     assert ask(bundle, composition=composition, at="7") == expected
+
+
+def test_composition_of_n8n_is_answered_and_its_cycle_is_reported(bundle: Bundle) -> None:
+    def to(name: str) -> dict[str, Any]:
+        return {"main": [[{"node": name, "type": "main", "index": 0}]]}
+
+    workflow = {
+        "nodes": [
+            {"name": "a", "type": "table_1001002"},
+            {"name": "b", "type": "service_301"},
+            {"name": "c", "type": "service_303"},
+        ],
+        "connections": {"a": to("b"), "b": to("c"), "c": to("b")},
+    }
+    answer = ask(bundle, composition=workflow, at="b")
+    assert answer.dropped == {"links that closed a cycle": 1}
+    assert answer.unknown == []
+    assert ask(bundle, composition={"data": workflow}, at="b").predictions == answer.predictions
 
 
 def test_open_ends_are_limited(bundle: Bundle) -> None:
@@ -77,8 +98,10 @@ def test_request_has_either_path_or_composition() -> None:
         ({"path": [], "mask": "hard"}, ["mask", "observed", "catalogue", "soft", "none", "'hard'"]),
         ({"path": [], "kk": 1}, ["kk", "Extra inputs are not permitted"]),
         ({"path": [], "\ud800": 1}, ["valid string"]),
-        ({"composition": []}, ["composition", "dictionary"]),
-        ({"composition": {}}, ["composition needs 'nodes'"]),
+        ({"composition": "a"}, ["composition", "dictionary", "list"]),
+        ({"composition": []}, ["composition: ", "known format", "needs nodes and links"]),
+        ({"composition": {}}, ["composition: ", "known format", "needs nodes and links"]),
+        ({"composition": {"nodes": [{"id": 1}]}}, ["a composition needs 'links'"]),
         ({"composition": {"nodes": [], "links": []}}, ["at least one node"]),
         ({"composition": {"nodes": [{"id": 1}, {"id": "1"}], "links": []}}, ["'1'", "found it twice"]),
         (
@@ -91,7 +114,7 @@ def test_request_has_either_path_or_composition() -> None:
         ),
         ({"composition": {"nodes": [{"id": 1}] * (MAX_NODES + 1), "links": []}}, ["send fewer"]),
         (
-            {"composition": {"composition": {"nodes": [{"id": 1}], "links": [0] * (MAX_LINKS + 1)}}},
+            {"composition": {"composition": {"nodes": [{"id": 1}], "links": [LOOP] * (MAX_LINKS + 1)}}},
             [f"at most {MAX_LINKS} links are allowed, found {MAX_LINKS + 1}"],
         ),
     ],
@@ -227,7 +250,7 @@ def history_calls(
     bundle: Bundle, *history: dict[str, Any]
 ) -> list[tuple[str, tuple[str, ...], float | None]]:
     request = make_request({"path": ["service_301"], "history": list(history)})
-    (context,) = request_contexts(request, bundle.vocabulary)
+    (context,), _ = request_contexts(request, bundle.vocabulary)
     return [tuple(call) for call in context.history]  # type: ignore[misc]
 
 

@@ -155,11 +155,9 @@ def recognise(content: Content, options: ReadOptions | None = None) -> Format:
     formats = all_formats()
     nearest = max(formats.values(), key=lambda format_: len(names & set(format_.fields)))
     shared = sorted(names & set(nearest.fields))
-    hint = (
-        f"; like {nearest.name} it has {', '.join(shared)}, but not what else that needs"
-        if shared
-        else ""
-    )
+    hint = "; native JSON needs nodes and links" if content.is_json else ""
+    if shared:
+        hint = f"; like {nearest.name} it has {', '.join(shared)}, but not what else that needs"
     raise DataError(
         f"its content must be that of a known format ({', '.join(formats)}), found "
         f"{content.describe()}{hint}; name the format with --format, or see `dagrec formats`",
