@@ -100,12 +100,18 @@ def _hyperparameters(config: type[Options]) -> dict[str, dict[str, Any]]:
     return result
 
 
+def _family(model: dict[str, Any]) -> str:
+    """The family of a recommender, or the package of a plug-in."""
+    is_plugin = model["package"] != "dagrec"
+    return f"plug-in of {model['package']}" if is_plugin else str(model["family"])
+
+
 def _row(model: dict[str, Any], *, with_parameters: bool) -> list[object]:
     if "needs" in model:
         return [model["name"], model["family"], "", "not installed", "", *[""] * with_parameters]
     row = [
         model["name"],
-        model["family"],
+        _family(model),
         ", ".join(model["uses"]) or USES_NOTHING,
         model["paper"],
         len(model["hyperparameters"]),
@@ -120,9 +126,7 @@ def _print_in_full(model: dict[str, Any]) -> None:
     if "needs" in model:
         raise ConfigError(model["needs"])
     uses = ", ".join(model["uses"]) or USES_NOTHING
-    console.out.print(
-        f"[bold]{model['name']}[/bold] ({model['family']}; {model['paper']}): uses {uses}"
-    )
+    console.out.print(f"[bold]{model['name']}[/bold] ({_family(model)}; {model['paper']}): uses {uses}")
     for label, count in model["parameters"].items():
         console.out.print(f"    {label} has {count:,} learned parameters", markup=False)
     training_options = _hyperparameters(TrainingOptions)

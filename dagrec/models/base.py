@@ -213,8 +213,9 @@ class Recommender(ABC):
             model = cls(cls.Config.model_validate(metadata["config"]), seed=int(metadata["seed"]))
             model.history = [Epoch(*line) for line in metadata.get("history", ())]
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            found = validation_message(error) if isinstance(error, ValidationError) else error
             raise StoreError(
-                f"{folder}: a stored model must be readable, found {error}; publish the bundle again"
+                f"{folder}: a stored model must be readable, found {found}; publish the bundle again"
             ) from error
         return model.restore(tensors, vocabulary, graph)
 

@@ -326,11 +326,11 @@ def _load_model(
         class_ = recommender_class(entry.recommender)
         _check_package(entry)
         return class_.load(folder, about, vocabulary, graph)
-    except ConfigError as error:
-        message = _missing_plugins(entry) or str(error)
-        raise StoreError(f"{folder / 'model.json'}: {message}") from None
-    except DagrecError:
-        raise
+    except DagrecError as error:
+        message = _missing_plugins(entry)
+        if message is None and not isinstance(error, ConfigError):
+            raise
+        raise StoreError(f"{folder / 'model.json'}: {message or error}") from None
     except Exception as error:
         package = entry.plugins.get(entry.recommender)
         if package is None:
