@@ -28,7 +28,6 @@ from dagrec.recommend.request import (
 from dagrec.store.bundle import Bundle
 from tests.recommend.requests import TWO_OPEN_ENDS, answers_of, ask, ask_all, chain
 
-
 LOOP = {"source": 1, "target": 1}
 
 
