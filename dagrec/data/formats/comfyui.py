@@ -53,7 +53,9 @@ def _is_saved(value: Json) -> bool:
     first = next((link for link in links if link is not None), None)
     if isinstance(first, dict):
         return "origin_id" in first and "target_id" in first
-    return isinstance(first, list) or (first is None and "last_node_id" in value)
+    if first is None:
+        return "last_node_id" in value
+    return isinstance(first, list) and len(first) >= 5
 
 
 def _is_prompt(value: Json) -> bool:

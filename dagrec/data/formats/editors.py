@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -72,31 +73,30 @@ def join_links(wires: Sequence[Wire], through: Collection[str]) -> list[Wire]:
     for wire in wires:
         if wire.source in through:
             onward[wire.source].append(wire)
+    steps = itertools.count()
     joined: list[Wire] = []
     for wire in wires:
-        if wire.source in through:
-            continue
-        if wire.target not in through:
+        if wire.target not in through and wire.source not in through:
             joined.append(wire)
-            continue
-        for end in _ends(wire.target, onward, through):
-            joined.append(Wire(wire.source, end.target, wire.output, end.input))
-            if len(joined) > MAX_JOINED + len(wires):
-                raise DataError(
-                    f"nodes that only pass on links may add {MAX_JOINED} links, found more; link the "
-                    "other nodes directly",
-                    rule="too-large",
-                )
+        elif wire.source not in through:
+            for end in _ends(wire.target, onward, through):
+                if next(steps) > MAX_JOINED + len(wires):
+                    raise DataError(
+                        f"nodes that only pass on links may add {MAX_JOINED} links, found more; link "
+                        "the other nodes directly",
+                        rule="too-large",
+                    )
+                if end.target not in through:
+                    joined.append(Wire(wire.source, end.target, wire.output, end.input))
     return joined
 
 
 def _ends(start: str, onward: dict[str, list[Wire]], through: Collection[str]) -> Iterator[Wire]:
-    """Yield the links that leave the nodes ``through`` after ``start``."""
+    """Yield the links of ``start`` and of all nodes ``through`` that follow it."""
     seen, pending = {start}, deque([start])
     while pending:
         for wire in onward[pending.popleft()]:
-            if wire.target not in through:
-                yield wire
-            elif wire.target not in seen:
+            yield wire
+            if wire.target in through and wire.target not in seen:
                 seen.add(wire.target)
                 pending.append(wire.target)

@@ -82,7 +82,8 @@ class _Machine:
 
     nodes: list[Node] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
+    ids: dict[str, int] = field(default_factory=dict)
+    """Id of a state -> the number of states that were given this name or one made of it."""
 
     def add(self, machine: dict[str, Json], where: str, depth: int) -> str:
         """Add the states of a machine at a nesting depth, and return the id of the first one."""
@@ -110,11 +111,11 @@ class _Machine:
         return ids.get(start, start)
 
     def _new_id(self, name: str) -> str:
-        id_, number = name, 1
+        id_ = name
         while id_ in self.ids:
-            number += 1
-            id_ = f"{name}#{number}"
-        self.ids.add(id_)
+            self.ids[name] += 1
+            id_ = f"{name}#{self.ids[name]}"
+        self.ids[id_] = 1
         return id_
 
 

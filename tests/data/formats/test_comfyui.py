@@ -286,6 +286,7 @@ def test_invalid_value_is_named(
     "value",
     [
         {"nodes": [{"id": 1, "type": "a"}], "links": {}},
+        {"nodes": [{"id": 1, "type": "a"}], "links": [[1, 1]]},
         {"prompt": {"a": {"class_type": 3, "inputs": {}}}},
         {"prompt": "class_type", "inputs": []},
     ],

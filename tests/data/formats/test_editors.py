@@ -38,6 +38,16 @@ def test_links_through_many_passing_nodes_are_bounded(monkeypatch: pytest.Monkey
     assert says(error, "may add 50 links")
 
 
+def test_steps_through_passing_nodes_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(editors, "MAX_JOINED", 50)
+    comb = [Wire(f"j{i}", f"j{i + 1}") for i in range(30)] + [Wire("a", f"j{i}") for i in range(30)]
+    with pytest.raises(DataError) as error:
+        join_links(comb, {f"j{i}" for i in range(31)})
+    assert error.value.rule == "too-large"
+
+
 def test_chain_of_passing_nodes_is_joined_in_linear_work() -> None:
     size = 50_000
     wires = [Wire(str(i), str(i + 1)) for i in range(size)]

@@ -21,7 +21,7 @@ Json = Any
 TAB = {"id": "t", "type": "tab", "label": "Heating", "disabled": False, "info": "Keeps it warm"}
 
 
-def node(id_: str, type_: str, *wires: list[str] | None, z: str = "t", **more: Json) -> dict[str, Json]:
+def node(id_: str, type_: str, *wires: Json, z: str = "t", **more: Json) -> dict[str, Json]:
     return {"id": id_, "type": type_, "z": z, "x": 10, "y": 20, "wires": list(wires)} | more
 
 

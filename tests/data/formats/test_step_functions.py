@@ -206,11 +206,11 @@ def test_written_composition_is_read_back(drawn: Composition) -> None:
     states: dict[str, Json] = {}
     wires = []
     for node in drawn.nodes:
-        first, *others = [*drawn.children[node.id], None]
-        caught = [child for child in others if child]
-        states[node.id] = task(node.key, Comment=node.text, Next=first)
+        children = drawn.children[node.id]
+        caught = children[1:]
+        states[node.id] = task(node.key, Comment=node.text, Next=children[0] if children else None)
         states[node.id]["Catch"] = [{"ErrorEquals": ["e"], "Next": child} for child in caught]
-        wires += [Wire(node.id, first, "Next")] if first else []
+        wires += [Wire(node.id, child, "Next") for child in children[:1]]
         wires += [Wire(node.id, child, f"Catch/{i}") for i, child in enumerate(caught)]
     named = [replace(n, text="\n".join(filter(None, (n.id, n.text)))) for n in drawn.nodes]
     goal = "\n".join(filter(None, (drawn.id, drawn.goal)))
