@@ -62,8 +62,7 @@ def request_values(context: Any) -> dict[str, Any]:
         wrapped = "composition" in context and (context.keys() <= FIELDS or context.keys() - BESIDE)
         return dict(context) if "path" in context or wrapped else {"composition": dict(context)}
     if hasattr(context, "edges"):
-        composition, _ = composition_of_graph(context)
-        return {"composition": to_document(composition)}
+        return {"composition": to_document(composition_of_graph(context))}
     if isinstance(context, str | bytes) or not isinstance(context, Sequence):
         raise RequestError(
             f"must be a list of node keys or a composition, found {quoted(context)}; "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args
 
 from dagrec.data.compositions import Composition, Node, OnCycle, compose
 from dagrec.data.dataset import Dataset, ReadReport
+from dagrec.data.formats.base import Draft, compose_draft
 from dagrec.data.formats.calls import CallRow, draft_session, sessions
+from dagrec.data.formats.graphs import Graph, Values, draft_of_graph, split_graph
 from dagrec.data.scalars import (
     describe,
     nearest_to,
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 Services = Collection[str | int] | Callable[[str], bool]
 MAX_COLUMNS_SHOWN = 20
+OBJECTS = Values(optional_key, optional_text, optional_text, parse_moment)
+"""How attributes of networkx graphs are read."""
 
 
 def from_paths(
@@ -173,9 +178,10 @@ def from_networkx(
 ) -> Dataset:
     """A data set in which each directed graph is one composition.
 
-    Node attributes ``key`` (by default the node itself), ``kind`` (``service`` by default), ``text``
-    and ``time``, and graph attributes ``id`` or ``name``, ``owner`` and ``time`` are read where they
-    are given.
+    Node attributes ``key`` (by default the node itself), ``kind`` (``service`` by default), ``text``,
+    ``operation`` and ``time``, edge attributes ``output`` and ``input``, and graph attributes ``id`` or
+    ``name``, ``owner``, ``time`` and ``goal`` are read where they are given. A node attribute
+    ``composition`` splits a graph into several compositions.
 
     Parameters
     ----------
@@ -211,60 +217,49 @@ def from_networkx(
     for number, graph in enumerate(items):
         what = f"graphs[{number}]"
         try:
-            composition, dropped = composition_of_graph(graph, on_cycle=on_cycle, id=f"graph-{number}")
+            drafts = _drafts(graph, report.notes)
         except DataError as error:
-            if error.rule == "cycle":
-                report.cycles += 1
-                if on_cycle == "skip":
-                    report.skip(error.at(what))
-                    continue
             raise error.at(what) from None
-        report.cycles += dropped > 0
-        report.broken_links += dropped
-        if repeated := graph.number_of_edges() - len(composition.links) - dropped:
-            report.notes["links given more than once"] += repeated
-        compositions.append(composition)
+        for draft in drafts:
+            try:
+                composition, dropped = compose_draft(draft, f"graph-{number}", on_cycle)
+            except DataError as error:
+                report.cycles += error.rule == "cycle"
+                if error.rule != "cycle" or on_cycle != "skip":
+                    raise error.at(what) from None
+                report.skip(error.at(what))
+                continue
+            report.cycles += dropped > 0
+            report.broken_links += dropped
+            if repeated := len(draft.links) - len(set(draft.links)):
+                report.notes["links given more than once"] += repeated
+            compositions.append(composition)
     return _dataset(compositions, report, "networkx graphs")
 
 
-def composition_of_graph(
-    graph: networkx.DiGraph, *, on_cycle: OnCycle = "fail", id: str = "graph"
-) -> tuple[Composition, int]:
-    """The composition of a directed graph, and how many links were dropped to break its cycles."""
+def composition_of_graph(graph: networkx.DiGraph) -> Composition:
+    """The only composition of a directed graph without cycles."""
+    drafts = _drafts(graph, Counter())
+    if len(drafts) != 1:
+        raise DataError(
+            f"a graph must hold one composition here, found {len(drafts)} (node attribute "
+            "`composition`); give one at a time",
+            rule="not-one",
+        )
+    return compose_draft(drafts[0], "graph", "fail")[0]
+
+
+def _drafts(graph: networkx.DiGraph, notes: Counter[str]) -> list[Draft]:
+    """The compositions of a directed graph, one unless its nodes say otherwise."""
     if not (hasattr(graph, "edges") and hasattr(graph, "is_directed") and graph.is_directed()):
         raise DataError(
             f"must be a directed networkx graph, found {type(graph).__name__}; use networkx.DiGraph",
             rule="wrong-type",
         )
-    if not len(graph):
-        raise DataError(
-            "a composition needs at least one node, found none; add it or leave the graph out",
-            rule="no-nodes",
-        )
-    nodes = []
-    for name, attributes in graph.nodes(data=True):
-        id_ = _node_id(name)
-        what = f"node {id_!r}"
-        nodes.append(
-            Node(
-                id=id_,
-                key=optional_key(attributes.get("key"), f"{what}: key") or id_,
-                kind=optional_text(attributes.get("kind"), f"{what}: kind") or "service",
-                text=optional_text(attributes.get("text"), f"{what}: text"),
-                time=parse_moment(attributes.get("time"), f"{what}: time"),
-            )
-        )
-    about: Mapping[str, Any] = graph.graph
-    name = about.get("name") if about.get("id") is None else about["id"]
-    nameless = name is None or (isinstance(name, str) and not name)
-    return compose(
-        id if nameless else require_key(name, "id"),
-        nodes,
-        [(_node_id(source), _node_id(target)) for source, target in graph.edges()],
-        owner=optional_key(about.get("owner"), "owner"),
-        time=parse_moment(about.get("time"), "time"),
-        on_cycle="break" if on_cycle == "break" else "fail",
-    )
+    nodes = [(_node_id(name), attributes) for name, attributes in graph.nodes(data=True)]
+    links = [(_node_id(a), _node_id(b), attributes) for a, b, attributes in graph.edges(data=True)]
+    parts = split_graph(Graph(nodes, links, graph.graph), OBJECTS, notes)
+    return [draft_of_graph(part, OBJECTS) for part in parts]
 
 
 def _keys(path: Any, what: str) -> list[str]:

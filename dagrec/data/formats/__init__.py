@@ -14,13 +14,19 @@ from dagrec.data.examples import Form
 from dagrec.data.formats import (
     calls,
     comfyui,
+    dot,
+    edges,
     galaxy_ga,
     galaxy_tsv,
+    graphml,
+    graphs,
     n8n,
     native,
     node_red,
+    paths,
     react_flow,
     step_functions,
+    traces,
 )
 from dagrec.data.formats.base import (
     Document,
@@ -42,11 +48,17 @@ FORMATS: dict[str, Format] = {
     for f in (
         comfyui.FORMAT,  # before native, which is any object with nodes
         node_red.FORMAT,
+        graphs.FORMAT,
         native.FORMAT,
         n8n.FORMAT,
         react_flow.FORMAT,
         step_functions.FORMAT,
         galaxy_ga.FORMAT,
+        traces.FORMAT,
+        paths.FORMAT,
+        graphml.FORMAT,
+        dot.FORMAT,
+        edges.FORMAT,  # before calls, which has its columns to tell them apart
         calls.FORMAT,
         galaxy_tsv.FORMAT,
     )
@@ -141,7 +153,16 @@ def read_content(
     content: Content, reading: Reading, format_: Format | None = None
 ) -> tuple[Format, Iterator[Document]]:
     """Return the format of the content of a file, and its documents. Raises :class:`DataError`."""
-    format_ = format_ or recognise(content, reading.options)
+    if format_ is None:
+        format_ = recognise(content, reading.options)
+    elif content.is_json and not any(
+        "json" in suffix or suffix == ".ga" for suffix in format_.suffixes
+    ):
+        raise DataError(
+            f"a file of the format {format_.name} must be text, found {content.describe()}; name "
+            "another format with --format",
+            rule="unknown-format",
+        )
     return format_, format_.documents(content, reading)
 
 
@@ -230,6 +251,8 @@ def _read_source(
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
     reading = Reading(options)
     content = Content(text, source.name.removesuffix(".gz"))
+    if content.is_json and not content.is_json_lines and content.value == []:
+        return
     format_, documents = read_content(content, reading, find_format(options.format))
     report.files += 1
     report.formats[format_.name] += 1

@@ -88,15 +88,19 @@ def parse_yaml(text: str) -> Json:
 
 
 def is_json_lines(text: str) -> bool:
-    """Whether ``text`` is JSON lines and not a pretty-printed object.
+    """Whether ``text`` is JSON lines and not a pretty-printed object or array.
 
     Either the first line is a whole object and not the only line, or the second line starts with an
-    object, where a pretty-printed object would have a name.
+    object, where a pretty-printed object would have a name. Lines can also be arrays, if the first one
+    is whole and the second line starts with an array.
     """
     first, _, rest = text.lstrip().partition("\n")
-    if not first.startswith("{") or not rest.strip():
+    if first.startswith("["):
+        if not rest.lstrip().startswith("["):
+            return False
+    elif not first.startswith("{") or not rest.strip():
         return False
-    if rest.lstrip().startswith("{"):
+    elif rest.lstrip().startswith("{"):
         return True
     try:
         json.loads(first)
