@@ -16,7 +16,7 @@ from dagrec.data.dataset import Dataset
 from dagrec.data.formats import FORMATS, ReadOptions, read
 from dagrec.errors import DataError
 from tests.checks import says
-from tests.contract import editor_samples
+from tests.contract import editor_samples, graph_samples
 
 Json = Any
 Step = str | int
@@ -57,7 +57,7 @@ def n8n(id_: str, *, number: type = str, back: bool = False, broken: bool = Fals
         ],
         "connections": {
             "1": {"main": [[to(2)], None, [to(3)]]},
-            "2": {"main": [[to(3)]], "ai_tool": [[to(9)] * broken]},
+            "2": {"main": [[to(3)]], "ai_tool": [[{"node": None}] * broken]},
             "3": {"main": [[to(2)] * back]},
         },
     }
@@ -111,8 +111,8 @@ class Sample:
     """The composition in one format, and the expected result of reading it.
 
     nodes: (id, key, kind); rule: the rule that the broken document violates; place, value: the position
-    and the value in the error message if it is the second document of a file; header: first line of a
-    file that is not JSON.
+    and the value in the error message if it is the second document of a file; header, footer: start and
+    end of a file that is not JSON.
     """
 
     name: str
@@ -123,10 +123,13 @@ class Sample:
     place: str
     value: str
     header: str = ""
+    footer: str = ""
 
     def text(self, *documents: Json) -> str:
         """The content of a file with these documents."""
-        return self.header + "".join(documents) if self.is_table else json.dumps(documents)
+        if self.is_table:
+            return self.header + "".join(documents) + self.footer
+        return json.dumps(documents)
 
     @property
     def is_table(self) -> bool:
@@ -139,17 +142,29 @@ class Sample:
 
 
 def sample(
-    document: Callable[..., Json], nodes: str, links: str, *broken: str, header: str = ""
+    document: Callable[..., Json],
+    nodes: str,
+    links: str,
+    *broken: str,
+    header: str = "",
+    footer: str = "",
 ) -> Sample:
     """Make a sample from nodes like ``id:key:kind``, links like ``source>target``, and other fields."""
     return Sample(
         document.__name__.replace("_", "-"),
         document,
-        tuple((id_, key, kind) for id_, key, kind in (word.split(":") for word in nodes.split())),
+        tuple(_node(word) for word in nodes.split()),
         frozenset((a, b) for a, b in (word.split(">") for word in links.split())),
         *broken,
         header=header,
+        footer=footer,
     )
+
+
+def _node(word: str) -> tuple[str, str, str]:
+    id_, _, rest = word.partition(":")
+    key, _, kind = rest.rpartition(":")
+    return id_, key, kind
 
 
 ALL_LINKS = "1>2 2>3 1>3"
@@ -168,9 +183,9 @@ SAMPLES = {
             n8n,
             "1:base.webhook:service 2:base.set:service 3:base.merge:service",
             ALL_LINKS,
-            "dangling-link",
+            "missing-id",
             "composition 2",
-            '"9"',
+            "nothing",
         ),
         sample(
             galaxy_ga,
@@ -211,6 +226,57 @@ SAMPLES = {
             "dangling-link",
             "composition 2",
             "'9'",
+        ),
+        sample(
+            graph_samples.node_link,
+            "1:input:data 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "dangling-link",
+            "composition 2",
+            "'9'",
+        ),
+        sample(
+            graph_samples.graphml,
+            "1:input:service 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "bad-time",
+            "graph 2",
+            '"yesterday"',
+            header="<?xml version='1.0'?>\n<graphml>\n",
+            footer="</graphml>\n",
+        ),
+        sample(
+            graph_samples.dot,
+            "1:input:service 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "bad-time",
+            "graph 2",
+            '"yesterday"',
+        ),
+        sample(
+            graph_samples.edges,
+            "1:input:service 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "bad-time",
+            "composition 8: line 5",
+            '"yesterday"',
+            header="composition,source,target,source_key,target_key,time\n",
+        ),
+        sample(
+            graph_samples.traces,
+            "1:geo:input:service 2:geo:cut:service 3:geo:join:service",
+            ALL_LINKS,
+            "missing-id",
+            "trace 8",
+            "nothing",
+        ),
+        sample(
+            graph_samples.paths,
+            "1:1:service 2:2:service 3:3:service",
+            "1>2 2>3",
+            "missing-id",
+            "composition 2",
+            "nothing",
         ),
         sample(
             galaxy_tsv,
@@ -261,6 +327,7 @@ DOCUMENTS = {name: SAMPLES[name].document("7") for name in JSON_FORMATS} | {
     "galaxy-ga-nested": NESTED,
     "native-wrapped": WRAPPED,
     **editor_samples.DOCUMENTS,
+    **graph_samples.DOCUMENTS,
 }
 
 

@@ -97,8 +97,8 @@ class Content:
         if self.is_json or self.is_yaml:
             kind = "YAML" if self.is_yaml else "JSON"
             if self.first:
-                names = ", ".join(map(str, list(self.first)[:8]))
-                return f"{kind} whose first object has {names or 'no fields'}"
+                names = ", ".join(describe_value(str(name)) for name in list(self.first)[:8])
+                return f"{kind} whose first object has the fields {names}"
             value = self.head[0] if isinstance(self.head, list) and self.head else self.head
             return f"{kind} whose first composition is {describe_value(value)}"
         line = next((line for line in self.text.splitlines() if line.strip()), "")

@@ -36,7 +36,8 @@ def step_node(id_: str, tool_id: str, text: str | None = None) -> Node:
 def _recognises(content: Content, options: ReadOptions) -> bool:
     if content.is_json or content.is_yaml:
         return False
-    _, row = next(numbered_rows(content.text, "\t", Reading(), quoted=False), (0, []))
+    lenient = Reading(ReadOptions(on_error="skip"))
+    _, row = next(numbered_rows(content.text, "\t", lenient, quoted=False), (0, []))
     return len(row) >= COLUMNS
 
 

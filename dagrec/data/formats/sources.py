@@ -67,6 +67,8 @@ def read_text(path: Path, max_mb: int) -> str:
     if str(path) == "-":
         return _text(sys.stdin.buffer, max_mb)
     with _errors(), path.open("rb") as file:
+        if path.is_file():
+            _check_size(path.stat().st_size, max_mb)
         if path.name.lower().endswith(".gz"):
             with gzip.open(file) as inner:
                 return _text(inner, max_mb)
@@ -132,13 +134,8 @@ def _check_members(number: int) -> None:
 
 def _text(file: IO[bytes] | gzip.GzipFile, max_mb: int) -> str:
     """Return UTF-8 text, without reading more than the limit."""
-    limit = max_mb * 1_000_000
-    content = file.read(limit + 1)
-    if len(content) > limit:
-        raise DataError(
-            f"a file may have {max_mb} MB, found more; split it, or raise the limit with --max-mb",
-            rule="too-large",
-        )
+    content = file.read(max_mb * 1_000_000 + 1)
+    _check_size(len(content), max_mb)
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -147,6 +144,15 @@ def _text(file: IO[bytes] | gzip.GzipFile, max_mb: int) -> str:
             f"at offset {error.start}; convert it",
             rule="not-utf8",
         ) from None
+
+
+def _check_size(size: int, max_mb: int) -> None:
+    if size > max_mb * 1_000_000:
+        raise DataError(
+            f"a file may have {max_mb} MB, found {size / 1e6:.1f} MB or more; split it, or raise the "
+            "limit with --max-mb",
+            rule="too-large",
+        )
 
 
 def _ending(name: str) -> str:
