@@ -229,7 +229,8 @@ def test_unknown_format_is_rejected(text: str, rule: str, message: str, tmp_path
     assert (known in str(error)) == (rule == "unknown-format")
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+# Any table is a list of paths to somebody who names that format.
+@pytest.mark.parametrize("format_", [name for name in FORMATS if name != "paths"])
 def test_file_of_other_than_named_format_is_rejected(format_: str, tmp_path: Path) -> None:
     other = SAMPLES["native" if SAMPLES[format_].is_table else "galaxy-tsv"]
     error = read_error(write(tmp_path, other.text(other.document("7"))), ReadOptions(format=format_))
@@ -278,7 +279,7 @@ def test_invalid_unicode_in_file_name_is_rejected_with_printable_message(tmp_pat
 
 def test_folder_can_mix_formats(tmp_path: Path) -> None:
     for number, sample in enumerate(SAMPLES.values()):
-        write(tmp_path, sample.text(sample.document(str(number))), f"{number}.json")
+        write(tmp_path, sample.text(sample.document(str(number))), f"{number:02}.json")
     dataset = read(tmp_path)
     assert names(dataset) == [str(number) for number in range(len(SAMPLES))]
     assert dict(dataset.report.formats) == dict.fromkeys(SAMPLES, 1)

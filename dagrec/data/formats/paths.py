@@ -31,9 +31,10 @@ def _recognises(content: Content, options: ReadOptions) -> bool:
     head = content.head
     if isinstance(head, list) and not content.is_json_lines:
         head = head[0] if head else None
-    return _is_path(head) or (
-        isinstance(head, dict) and _is_path(head.get("path")) and not {"nodes", "links"} & head.keys()
-    )
+    if isinstance(head, dict) and not {"nodes", "links"} & head.keys():
+        path = head.get("path")
+        return isinstance(path, list) and not any(isinstance(key, list | dict) for key in path)
+    return _is_path(head)
 
 
 def _is_path(value: Json) -> bool:
