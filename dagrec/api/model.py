@@ -256,7 +256,7 @@ def fit(
     model: ModelSpec = "auto",
     *,
     mask: str | MaskPolicy = MaskPolicy.OBSERVED,
-    examples: str | Mapping[str, Any] = "paths",
+    examples: str | Mapping[str, Any] | None = None,
     calibrate: bool = False,
     seed: int | None = None,
     catalogue: Iterable[tuple[str | int, str | int]] | None = None,
@@ -278,8 +278,8 @@ def fit(
         Which services may follow a node: ``observed`` (seen in training), ``catalogue``, ``soft`` or
         ``none``.
     examples
-        ``paths`` learns each step of each path, ``links`` each link once; or a dict of the options of
-        examples (``form``, ``count``, ``max_paths``, ``seed``).
+        ``paths`` learns each step of each path, ``links`` each link once; by default that of the data's
+        format. Or a dict of the options of examples (``form``, ``count``, ``max_paths``, ``seed``).
     calibrate
         Whether scores are divided by a temperature under which three held-out parts of the data are
         likeliest; without it the temperature is 1.

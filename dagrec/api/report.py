@@ -141,7 +141,7 @@ def evaluate(
     repeats: int | None = None,
     test: Dataset | None = None,
     mask: str | MaskPolicy = MaskPolicy.OBSERVED,
-    examples: str | Mapping[str, Any] = "paths",
+    examples: str | Mapping[str, Any] | None = None,
     share: float = 0.3,
     weight: str = "pairs",
     seeds: int = 1,

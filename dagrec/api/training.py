@@ -137,7 +137,7 @@ def _checked(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def _example_options(examples: object, what: str) -> dict[str, Any]:
-    if isinstance(examples, str):
+    if examples is None or isinstance(examples, str):
         return {"form": examples}
     if not isinstance(examples, Mapping):
         raise ConfigError(

@@ -114,7 +114,7 @@ def tune(
     parts: int = 3,
     share: float = 0.2,
     mask: str | MaskPolicy = MaskPolicy.OBSERVED,
-    examples: str | Mapping[str, Any] = "paths",
+    examples: str | Mapping[str, Any] | None = None,
     seed: int | None = None,
     study: str | PathLike[str] | None = None,
     device: Device | None = None,

@@ -233,7 +233,8 @@ def _check_services(compositions: list[Composition], path: Path) -> None:
         kinds = sorted({node.kind for c in compositions for node in c.nodes})[:5]
         raise DataError(
             f"{path}: at least one node must be a service, found only nodes of kind "
-            f'{", ".join(kinds)}; give services a "mid" or a "key" (native JSON), or name the format',
+            f'{", ".join(kinds)}; give services the kind "service" (or, in native JSON, a "mid" or a '
+            '"key"), or name the format',
             rule="no-services",
         )
 

@@ -292,8 +292,9 @@ def _markup(text: str) -> str:
 
 
 def _label(text: str) -> str:
-    """A label without the escapes for lines; nothing if it only is the name of the node."""
-    return "" if text == r"\N" else re.sub(r"\\[nlr]", "\n", text)
+    """A label without its escapes; nothing if it only is the name of the node."""
+    escapes = {"n": "\n", "l": "\n", "r": "\n", "\\": "\\"}
+    return "" if text == r"\N" else re.sub(r"\\(.)", lambda m: escapes.get(m[1], m[0]), text)
 
 
 def _port(text: str) -> str | None:

@@ -24,6 +24,8 @@ from dagrec.data.formats.documents import (
 from dagrec.errors import DataError
 
 FIELDS = ("composition", "nodes", "links")
+OTHERS = frozenset({"connections", "edges", "multigraph"})
+"""Fields of n8n, React Flow and networkx, which have nodes, too."""
 
 
 def _recognises(content: Content, options: ReadOptions) -> bool:
@@ -35,15 +37,8 @@ def _recognises(content: Content, options: ReadOptions) -> bool:
 
 
 def _looks_native(value: dict[str, Json]) -> bool:
-    """Whether an object has nodes and links between their ids, and is not of another tool."""
-    if "nodes" not in value or "connections" in value or "edges" in value:
-        return False
-    if "links" not in value:
-        return not isinstance(value["nodes"], dict)
-    links = value["links"]
-    first = links[0] if isinstance(links, list) and links else {}
-    # ComfyUI has arrays, and networkx has attributes of the graph.
-    return not isinstance(first, list) and "multigraph" not in value
+    """Whether an object has nodes, and is not of another tool."""
+    return "nodes" in value and not OTHERS & set(value)
 
 
 def _documents(content: Content, reading: Reading) -> Iterator[Document]:

@@ -83,8 +83,9 @@ def test_steps_with_a_tool_are_services_and_inputs_are_data(tmp_path: Path) -> N
 
 
 def test_id_is_uuid_or_name(tmp_path: Path) -> None:
-    assert load_one(workflow(data(), uuid="u", name="n"), tmp_path).id == "u"
-    assert load_one(workflow(data(), uuid=None, name=""), tmp_path).id == "workflow-1"
+    steps = (data(), tool("cut", wire(0)))
+    assert load_one(workflow(*steps, uuid="u", name="n"), tmp_path).id == "u"
+    assert load_one(workflow(*steps, uuid=None, name=""), tmp_path).id == "workflow-1"
 
 
 def test_input_with_several_sources_has_link_from_each(tmp_path: Path) -> None:
@@ -94,8 +95,10 @@ def test_input_with_several_sources_has_link_from_each(tmp_path: Path) -> None:
 
 def test_outer_inputs_are_kept(tmp_path: Path) -> None:
     kinds = ("data_input", "data_collection_input", "parameter_input")
-    composition = load_one(workflow(*(data(kind=kind) for kind in kinds)), tmp_path)
-    assert keys_by_id(composition) == {"0": "__input__", "1": "__input__", "2": "__input__"}
+    inputs = (data(kind=kind) for kind in kinds)
+    composition = load_one(workflow(*inputs, tool("cut", wire(0))), tmp_path)
+    expected = {"0": "__input__", "1": "__input__", "2": "__input__", "3": "cut"}
+    assert keys_by_id(composition) == expected
     fed = load_one(workflow(tool("make"), data(wire(0)), tool("use", wire(1))), tmp_path)
     assert keys_by_id(fed) == {"0": "make", "1": "__input__", "2": "use"}
 

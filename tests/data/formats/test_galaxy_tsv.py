@@ -53,8 +53,10 @@ def test_rows_of_workflow_need_not_be_adjacent(tmp_path: Path) -> None:
 
 
 def test_duplicate_links_are_merged_and_counted(tmp_path: Path) -> None:
-    dataset = load(tmp_path, "7  1 a 1 2 b 1 left", "7  1 a 1 2 b 1 right")
+    row = "7  1 a 1 2 b 1 left"
+    dataset = load(tmp_path, row, row, "7  1 a 1 2 b 1 right")
     assert dataset.compositions[0].links == (("1", "2"),)
+    assert [wire.input for wire in dataset.compositions[0].wires] == ["left", "right"]
     assert dict(dataset.report.notes) == {"links given more than once": 1}
 
 

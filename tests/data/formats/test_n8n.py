@@ -85,6 +85,9 @@ def test_time_is_last_update_or_creation(tmp_path: Path) -> None:
 
 
 def test_duplicate_links_are_counted(tmp_path: Path) -> None:
-    dataset = load(tmp_path, [node("a"), node("b")], {"a": {"main": to("b", "b", "b")}})
+    (ends,) = to("b")
+    connections = {"a": {"main": [ends * 3, ends]}}
+    dataset = load(tmp_path, [node("a"), node("b")], connections)
     assert dataset.compositions[0].links == (("a", "b"),)
+    assert [wire.output for wire in dataset.compositions[0].wires] == ["main/0", "main/1"]
     assert dict(dataset.report.notes) == {"links given more than once": 2}

@@ -275,7 +275,6 @@ def test_app_of_dify_is_read(name: str, tmp_path: Path) -> None:
     [
         {"nodes": [{"id": "a"}], "edges": [{"source": "a", "target": "a"}]},
         {"nodes": [{"id": "a", "data": {}}], "edges": [{"from": "a", "to": "a"}]},
-        {"nodes": [{"id": "a", "data": {}}], "edges": [], "directed": True, "multigraph": False},
         {"app": {"mode": "chat"}, "model_config": {}},
         {"flows": [{"id": "a"}]},
     ],
