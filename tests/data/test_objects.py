@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagrec
+from dagrec.data.compositions import Wire
 from dagrec.data.dataset import Dataset
 from dagrec.errors import ConfigError, DagrecError, DataError
 from tests.checks import says
@@ -497,6 +498,56 @@ def test_read_compositions_go_through_networkx_unchanged_but_for_the_order_of_li
         assert after.signature == before.signature
 
 
+def test_from_networkx_reads_ports_operations_and_goal() -> None:
+    made = nx.MultiDiGraph(goal="sell")
+    made.add_node("a", operation="get")
+    made.add_edge("a", "b", output=0, input="in")
+    made.add_edge("a", "b", output=1)
+    made.add_edge("a", "b", output=1)
+    data = dagrec.from_networkx(made)
+    assert data[0].goal == "sell"
+    assert data[0].nodes[0].operation == "get"
+    assert data[0].links == (("a", "b"),)
+    assert data[0].wires == (Wire("a", "b", "0", "in"), Wire("a", "b", "1"))
+    assert data.report.notes == {"links given more than once": 1}
+    assert dagrec.from_networkx(data[0].to_networkx()).compositions == data.compositions
+
+
+def test_from_networkx_splits_graph_by_composition_of_nodes() -> None:
+    made = nx.DiGraph([("a", "b"), ("b", "b"), ("c", "a")], owner="ann")
+    for node, name in (("a", "x"), ("b", 7), ("c", "x")):
+        made.nodes[node]["composition"] = name
+    data = dagrec.from_networkx(made, on_cycle="skip")
+    assert [(c.id, c.owner, c.links) for c in data] == [("x", "ann", (("c", "a"),))]
+    assert data.report.skipped == {"cycle": 1}
+    assert data.report.notes == {"links between two compositions dropped": 1}
+
+
+def test_from_networkx_takes_time_of_last_service_unless_graph_has_one() -> None:
+    made = graph({"time": 5.0})
+    assert dagrec.from_networkx(made)[0].time == 5.0
+    made.graph["time"] = None
+    assert dagrec.from_networkx(made)[0].time is None
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda made: made.graph.update(goal=5), "graphs[0]: goal must be text, found 5"),
+        (lambda made: made.nodes["a"].update(operation=[]), "node 'a': operation must be text"),
+        (lambda made: made.nodes["a"].update(composition="x"), "node 'b': composition must be given"),
+        (lambda made: made.edges["a", "b"].update(output=0.5), "link 'a' -> 'b': output"),
+        (lambda made: made.edges["a", "b"].update(input=""), "link 'a' -> 'b': input"),
+    ],
+)
+def test_from_networkx_names_invalid_attributes(change: Any, part: str) -> None:
+    made = graph()
+    change(made)
+    with pytest.raises(DataError) as error:
+        dagrec.from_networkx(made)
+    assert says(error, part)
+
+
 # Junk
 
 
@@ -589,8 +640,12 @@ def test_from_dataframe_takes_or_refuses_any_junk(frame: Any, owner: Any, servic
 
 @given(
     st.lists(st.tuples(HASHABLE, HASHABLE), max_size=4),
-    st.dictionaries(st.sampled_from(["key", "kind", "text", "time"]), JUNK, max_size=2),
-    st.dictionaries(st.sampled_from(["id", "name", "owner", "time"]), JUNK, max_size=2),
+    st.dictionaries(
+        st.sampled_from(["key", "kind", "text", "time", "operation", "owner", "goal", "composition"]),
+        JUNK,
+        max_size=2,
+    ),
+    st.dictionaries(st.sampled_from(["id", "name", "owner", "time", "goal"]), JUNK, max_size=2),
     st.sampled_from([nx.DiGraph, nx.MultiDiGraph, nx.Graph]),
     st.sampled_from(["fail", "skip", "break"]),
 )
