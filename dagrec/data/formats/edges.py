@@ -165,8 +165,8 @@ def _node(row: list[str], end: _End, nodes: dict[str, Node]) -> str | None:
                 f"after {known!r}; rename one of the nodes",
                 rule=f"two-{what}s",
             )
-    node = replace(node, key=node.key or key, kind=node.kind or kind)
-    nodes[id_] = node
+    if id_ not in nodes or (key and not node.key) or (kind and not node.kind):
+        nodes[id_] = Node(id_, node.key or key, node.kind or kind)
     return id_
 
 
