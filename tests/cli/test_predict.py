@@ -23,7 +23,7 @@ def test_predict_from_trained_store(run: Run, store: Path) -> None:
     answer = json.loads(completed.out)
     assert set(answer) == {
         *("model", "version", "at", "mask", "candidates", "strategy", "why", "terminal", "unknown"),
-        *("mask_fallback", "predictions", "explanation", "took_ms"),
+        *("dropped", "mask_fallback", "predictions", "explanation", "took_ms"),
     }
     assert len(answer["predictions"]) == 3
     assert answer["version"] == (store / "current").read_text().strip()

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dagrec.data.examples import require_examples
 from dagrec.data.formats import read
 from dagrec.errors import ConfigError, DataError
 from dagrec.jobs.config import load_config
@@ -60,11 +59,12 @@ def test_bundle_contains_data_and_configuration(tmp_path: Path) -> None:
     dataset = read(DATA, config.read)
     train(dataset, Store(tmp_path), config, measure=1, share=0.3)
     bundle = Store(tmp_path).load()
-    examples, _ = require_examples(dataset.compositions, config.examples)
+    examples, _ = dataset.examples(config.examples)
     assert bundle.manifest.data == {
         "path": str(DATA),
         "fingerprint": dataset.fingerprint,
         "compositions": len(dataset.compositions),
+        "form": "paths",
         "examples": len(examples),
         "skipped": {},
     }
