@@ -109,11 +109,15 @@ READ_OPTIONS: dict[str, Any] = {
         ),
     ],
     "max_mb": Annotated[int | None, typer.Option(help="Maximum size of a file in MB. [default: 64]")],
-    "owner_column": Annotated[str | None, typer.Option(help="Call logs: name of the owner column.")],
+    "owner_column": Annotated[
+        str | None, typer.Option(help="Call logs and edge lists: name of the owner column.")
+    ],
     "service_column": Annotated[
         str | None, typer.Option(help="Call logs: name of the service column.")
     ],
-    "time_column": Annotated[str | None, typer.Option(help="Call logs: name of the time column.")],
+    "time_column": Annotated[
+        str | None, typer.Option(help="Call logs and edge lists: name of the time column.")
+    ],
     "source_column": Annotated[str | None, typer.Option(help="Edge lists: name of the source column.")],
     "target_column": Annotated[str | None, typer.Option(help="Edge lists: name of the target column.")],
     "composition_column": Annotated[

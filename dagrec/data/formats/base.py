@@ -35,9 +35,13 @@ class ReadOptions(Options):
     table_mid: str | None = Field(
         None, description="native JSON: regular expression for the mids of tables"
     )
-    owner_column: str | None = Field(None, description="call logs: name of the owner column")
+    owner_column: str | None = Field(
+        None, description="call logs and edge lists: name of the owner column"
+    )
     service_column: str | None = Field(None, description="call logs: name of the service column")
-    time_column: str | None = Field(None, description="call logs: name of the time column")
+    time_column: str | None = Field(
+        None, description="call logs and edge lists: name of the time column"
+    )
     session_gap: float | None = Field(
         None, gt=0, description="call logs: start a new session after a pause of this many minutes"
     )
