@@ -54,13 +54,22 @@ def _table(content: Content, options: ReadOptions) -> Table:
 def _recognises(content: Content, options: ReadOptions) -> bool:
     if content.is_json or content.is_yaml:
         return False
-    table, given = _table(content, options), _column_options(options)
+    return is_log(_table(content, options), options)
+
+
+def is_log(table: Table, options: ReadOptions) -> bool:
+    """Whether a table has columns for the owner and the service."""
+    given = _column_options(options)
     return all(table.find(given[name], USUAL_NAMES[name]) is not None for name in ("owner", "service"))
 
 
 def _documents(content: Content, reading: Reading) -> Iterator[Document]:
-    options = reading.options
-    table, given = _table(content, options), _column_options(options)
+    return documents_of_log(_table(content, reading.options), reading)
+
+
+def documents_of_log(table: Table, reading: Reading) -> Iterator[Document]:
+    """The calls of each owner in a table, or each of their sessions."""
+    options, given = reading.options, _column_options(reading.options)
     columns: list[int | None] = [
         table.column(name, given[name], USUAL_NAMES[name], f"--{name}-column")
         for name in ("owner", "service")
@@ -81,7 +90,7 @@ def _documents(content: Content, reading: Reading) -> Iterator[Document]:
         try:
             call = _call(row, line, table.names, columns, reading)
         except DataError as error:
-            reading.reject(error.at(f"line {line}"))
+            reading.reject(error.at(f"{table.row_name} {line}"))
             continue
         calls[call.owner].append(call)
         if columns[2] is not None and (cells := tuple(row)) in rows:

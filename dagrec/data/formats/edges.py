@@ -54,10 +54,14 @@ def _table(content: Content, options: ReadOptions) -> Table:
 
 
 def _recognises(content: Content, options: ReadOptions) -> bool:
-    if content.is_json or content.is_yaml or options.service_column is not None:
+    if content.is_json or content.is_yaml:
         return False
-    table = _table(content, options)
-    if _pair(table, options) is None:
+    return is_edge_list(_table(content, options), options)
+
+
+def is_edge_list(table: Table, options: ReadOptions) -> bool:
+    """Whether a table has columns for both ends of a link, and is no call log."""
+    if options.service_column is not None or _pair(table, options) is None:
         return False
     # A call log can have more columns, such as the source and target of a message.
     is_named = options.source_column or options.target_column or options.composition_column
@@ -104,7 +108,11 @@ def _columns(table: Table, options: ReadOptions) -> _Columns:
 
 
 def _documents(content: Content, reading: Reading) -> Iterator[Document]:
-    table = _table(content, reading.options)
+    return documents_of_edges(_table(content, reading.options), reading)
+
+
+def documents_of_edges(table: Table, reading: Reading) -> Iterator[Document]:
+    """The compositions in a table of links."""
     columns = _columns(table, reading.options)
     compositions: dict[str, list[Row]] = {}
     for line, row in table.rows(reading):
@@ -113,15 +121,15 @@ def _documents(content: Content, reading: Reading) -> Iterator[Document]:
             error = DataError(
                 "a row needs the name of its composition, found none; add it", rule="bad-row"
             )
-            reading.reject(error.at(f"line {line}"))
+            reading.reject(error.at(f"{table.row_name} {line}"))
             continue
         compositions.setdefault(name, []).append((line, row))
     for name, rows in compositions.items():
         place = f"composition {name}" if name else "composition 1"
-        yield Document(place, partial(_draft, name, rows, columns, reading))
+        yield Document(place, partial(_draft, name, rows, table, columns, reading))
 
 
-def _draft(name: str, rows: Sequence[Row], columns: _Columns, reading: Reading) -> Draft:
+def _draft(name: str, rows: Sequence[Row], table: Table, columns: _Columns, reading: Reading) -> Draft:
     nodes: dict[str, Node] = {}
     links, owners, times = [], set(), []
     for line, row in rows:
@@ -136,7 +144,7 @@ def _draft(name: str, rows: Sequence[Row], columns: _Columns, reading: Reading) 
             owners.add(optional_id(_cell(row, columns.owner), "owner"))
             times.append(reading.time(_cell(row, columns.time), "time"))
         except DataError as error:
-            raise error.at(f"line {line}") from None
+            raise error.at(f"{table.row_name} {line}") from None
         source, target = ends
         if source is not None and target is not None:
             links.append(Wire(source, target, output, input_))

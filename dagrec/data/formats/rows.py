@@ -56,6 +56,8 @@ class Table:
     separator: str
     names: Sequence[str]
     has_header: bool = True
+    row_name: str = "line"
+    """What the number of a row counts, for messages."""
 
     @classmethod
     def of(cls, text: str, options: Sequence[str | None] = ()) -> Table:
@@ -102,13 +104,7 @@ class Table:
 
         Raises :class:`DataError` for two columns of one name.
         """
-        repeated = [name for name, count in Counter(self.names).items() if name and count > 1]
-        if repeated:
-            raise DataError(
-                f"a table needs columns of different names, found {describe_value(repeated[0])} more "
-                "than once; rename one of them",
-                rule="duplicate-column",
-            )
+        self.check_names()
         rows = numbered_rows(self.text, self.separator, reading)
         if self.has_header:
             next(rows, None)
@@ -118,3 +114,13 @@ class Table:
             else:
                 message = f"a row needs {len(self.names)} columns, found {len(row)}; correct it"
                 reading.reject(DataError(f"line {line}: {message}", rule="bad-row"))
+
+    def check_names(self) -> None:
+        """Raise :class:`DataError` for two columns of one name."""
+        repeated = [name for name, count in Counter(self.names).items() if name and count > 1]
+        if repeated:
+            raise DataError(
+                f"a table needs columns of different names, found {describe_value(repeated[0])} more "
+                "than once; rename one of them",
+                rule="duplicate-column",
+            )
