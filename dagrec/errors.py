@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-EXTRAS = ("train", "serve", "tune", "viz")
+EXTRAS = ("train", "serve", "tune", "viz", "sql")
 
 
 class DagrecError(Exception):

@@ -88,6 +88,23 @@ def galaxy_ga(id_: str, *, number: type = str, back: bool = False, broken: bool 
     }
 
 
+def galaxy_format2(id_: str, *, number: type = str, back: bool = False, broken: bool = False) -> Json:
+    cut, join = (
+        {"a": "1", "b": ["3/out"] * back},
+        {"a": {"source": ["2/out", "1"]}, "b": ["9/out"] * broken},
+    )
+    return {
+        "class": "GalaxyWorkflow",
+        "uuid": id_,
+        "inputs": [{"id": number(1), "type": "data"}],
+        "outputs": {"joined": {"outputSource": "3/out"}},
+        "steps": [
+            {"id": number(2), "tool_id": TOOLSHED, "in": cut},
+            {"id": number(3), "tool_id": "join", "in": join},
+        ],
+    }
+
+
 def galaxy_tsv(id_: str, *, back: bool = False, broken: bool = False) -> str:
     tools = {1: "", 2: TOOLSHED, 3: "join"}
     links = [(1, 2), (2, 3), (1, 3)] + [(3, 2)] * back
@@ -189,6 +206,14 @@ SAMPLES = {
         ),
         sample(
             galaxy_ga,
+            "1:__input__:data 2:cut:service 3:join:service",
+            ALL_LINKS,
+            "dangling-link",
+            "composition 2",
+            "'9'",
+        ),
+        sample(
+            galaxy_format2,
             "1:__input__:data 2:cut:service 3:join:service",
             ALL_LINKS,
             "dangling-link",

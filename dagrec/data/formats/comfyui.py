@@ -18,13 +18,14 @@ from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import (
     Json,
     describe_value,
+    join_texts,
     optional_id,
     plain_text,
     require_id,
     require_list,
     require_object,
 )
-from dagrec.data.formats.editors import join_links, join_texts, known_links, name_of, port, written_name
+from dagrec.data.formats.editors import join_links, known_links, name_of, port, written_name
 from dagrec.errors import DataError
 
 NOTES = frozenset({"Note", "MarkdownNote", "Label (rgthree)"})

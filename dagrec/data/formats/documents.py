@@ -163,6 +163,12 @@ def plain_text(value: Json) -> str | None:
     return text or None
 
 
+def join_texts(*texts: Json) -> str | None:
+    """Join different texts that a user wrote, a line each; see :func:`plain_text`."""
+    lines = [text for text in map(plain_text, texts) if text]
+    return plain_text("\n".join(dict.fromkeys(lines)))
+
+
 def optional_text(value: Json, name: str) -> str | None:
     """Return ``value`` if it is a string or None."""
     if value is None:

@@ -20,12 +20,6 @@ def name_of(value: Json) -> str:
     return str(value) if isinstance(value, str | int) else ""
 
 
-def join_texts(*texts: Json) -> str | None:
-    """Join what a user wrote in several fields, without repetitions; None if nothing is written."""
-    lines = [text for text in map(plain_text, texts) if text]
-    return plain_text("\n".join(dict.fromkeys(lines)))
-
-
 def written_name(name: Json, *types: str) -> str | None:
     """Return the name of a node, or None if it only repeats one of its types, as editors suggest."""
     text = plain_text(name)

@@ -1,5 +1,8 @@
 """Galaxy workflow files (``.ga``): ``steps{id: {type, tool_id, input_connections}}``.
 
+Answers of Galaxy's API are read, too, in which the connections are ``input_steps``. The ports of a link
+are the names of the output and the input.
+
 Sub-workflows are expanded: their steps replace the step that calls them. A link into a sub-workflow
 first goes to the inner input step, which is then replaced by its sources.
 """
@@ -9,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dagrec.data.compositions import Link, Node
+from dagrec.data.compositions import Node, Wire
 from dagrec.data.formats.base import Document, Draft, Format, Reading, ReadOptions, documents_of_items
 from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import (
     Json,
     describe_value,
+    join_texts,
     optional_text,
     require_id,
     require_list,
@@ -26,13 +30,21 @@ from dagrec.errors import DataError
 MAX_DEPTH = 20
 """The largest nesting depth of sub-workflows; Galaxy has a limit, too."""
 
+STEP_FIELDS = frozenset({"tool_id", "input_connections", "input_steps", "subworkflow", "type"})
+"""At least one of them is a field of every step."""
 INPUT_TYPES = frozenset({"data_input", "data_collection_input", "parameter_input"})
+INNER_ID = "input_subworkflow_step_id"
 Port = tuple[str, str]
 """(step id, output name)."""
 
 
 def _recognises(content: Content, options: ReadOptions) -> bool:
-    return "steps" in content.first and "nodes" not in content.first
+    steps = content.first.get("steps")
+    if content.first.get("class") == "GalaxyWorkflow" or "nodes" in content.first:
+        return False
+    first: Json = next(iter(steps.values()), None) if isinstance(steps, dict) else steps
+    is_galaxy = any(name in content.first for name in ("a_galaxy_workflow", "format-version"))
+    return is_galaxy or (isinstance(first, dict) and bool(set(first) & STEP_FIELDS))
 
 
 def _documents(content: Content, reading: Reading) -> Iterator[Document]:
@@ -40,7 +52,11 @@ def _documents(content: Content, reading: Reading) -> Iterator[Document]:
 
 
 def _draft(document: Json, reading: Reading) -> Draft:
-    workflow = require_object(document, "a workflow")
+    return draft_workflow(require_object(document, "a workflow"), reading)
+
+
+def draft_workflow(workflow: dict[str, Json], reading: Reading) -> Draft:
+    """Return the draft of a parsed ``.ga`` workflow."""
     flat = _FlatWorkflow(reading)
     flat.add(workflow, prefix="", depth=0)
     flat.replace_inner_inputs()
@@ -49,6 +65,7 @@ def _draft(document: Json, reading: Reading) -> Draft:
         id=require_id(workflow[names[0]], names[0]) if names else None,
         nodes=list(flat.nodes.values()),
         links=flat.links,
+        goal=join_texts(workflow.get("name"), workflow.get("annotation")),
     )
 
 
@@ -58,7 +75,7 @@ class _FlatWorkflow:
 
     reading: Reading
     nodes: dict[str, Node] = field(default_factory=dict)
-    links: list[Link] = field(default_factory=list)
+    links: list[Wire] = field(default_factory=list)
     inner_ports: dict[Port, Port] = field(default_factory=dict)
     """Output of an expanded step -> the output of an inner step that it stands for."""
     inner_inputs: list[str] = field(default_factory=list)
@@ -98,12 +115,13 @@ class _FlatWorkflow:
 
     def _link(self, steps: dict[str, dict[str, Json]], prefix: str) -> None:
         for id_, step in steps.items():
-            inputs = step.get("input_connections")
-            inputs = require_object({} if inputs is None else inputs, f"step {id_}: input_connections")
-            for name, ends in inputs.items():
-                for end in ends if isinstance(ends, list) else [ends]:
-                    wire = require_object(end, f"step {id_}: input {name!r}")
-                    self.links.append((self._source(prefix, id_, wire), self._target(id_, name, wire)))
+            for name, wire in _connections(id_, step):
+                source, output = self._source(prefix, id_, wire)
+                if id_ not in self.nodes and name == "when" and wire.get(INNER_ID) is None:
+                    self.reading.notes["conditions of sub-workflows dropped"] += 1
+                    continue
+                target = self._target(id_, name, wire)
+                self.links.append(Wire(source, target, output or None, name))
 
     def _node(self, id_: str, step: dict[str, Json]) -> Node:
         tool = step.get("tool_id")
@@ -111,8 +129,9 @@ class _FlatWorkflow:
             tool = step.get("content_id") or step.get("name")
             self.reading.notes["sub-workflows without their content"] += 1
         label = optional_text(step.get("label"), f"step {id_}: label")
+        text = join_texts(label, step.get("annotation"))
         return step_node(
-            id_, "" if tool in (None, "") else require_id(tool, f"step {id_}: tool_id"), label
+            id_, "" if tool in (None, "") else require_id(tool, f"step {id_}: tool_id"), text
         )
 
     def _name_outputs(self, id_: str, inner: dict[str, Json]) -> None:
@@ -127,7 +146,7 @@ class _FlatWorkflow:
                 if label := optional_text(output.get("label"), f"{where}: label"):
                     self.inner_ports[id_, label] = port
 
-    def _source(self, prefix: str, target: str, wire: dict[str, Json]) -> str:
+    def _source(self, prefix: str, target: str, wire: dict[str, Json]) -> Port:
         """The source of a link to ``target``, inside sub-workflows if it is one of their outputs."""
         where = f"step {target}"
         port = (prefix + require_id(wire.get("id"), f"{where}: id"), _output_name(wire, where))
@@ -140,17 +159,16 @@ class _FlatWorkflow:
                 "neither; correct the file",
                 rule="dangling-link",
             )
-        return port[0]
+        return port
 
     def _target(self, id_: str, name: str, wire: dict[str, Json]) -> str:
         """The target of a link to input ``name`` of a step; an inner step if that is a sub-workflow."""
         if id_ in self.nodes:
             return id_
-        field = "input_subworkflow_step_id"
-        step = require_id(wire.get(field), f"step {id_}: input {name!r}: {field}")
+        step = require_id(wire.get(INNER_ID), f"step {id_}: input {name!r}: {INNER_ID}")
         if (inner := f"{id_}.{step}") not in self.nodes:
             raise DataError(
-                f"step {id_}: input {name!r} of the sub-workflow must name an inner step ({field}), "
+                f"step {id_}: input {name!r} of the sub-workflow must name an inner step ({INNER_ID}), "
                 f"found {describe_value(step)}; export the workflow again",
                 rule="dangling-link",
             )
@@ -160,15 +178,31 @@ class _FlatWorkflow:
         """Replace each inner input that has sources by links from its sources to its targets."""
         for id_ in self.inner_inputs:
             # Duplicates are dropped, or nested inputs would multiply them at every level.
-            sources = dict.fromkeys(source for source, target in self.links if target == id_)
-            if not sources or id_ in sources:
+            sources = dict.fromkeys((w.source, w.output) for w in self.links if w.target == id_)
+            if not sources or any(source == id_ for source, _ in sources):
                 continue
-            targets = dict.fromkeys(target for source, target in self.links if source == id_)
-            self.links = [link for link in self.links if id_ not in link]
+            targets = dict.fromkeys((w.target, w.input) for w in self.links if w.source == id_)
+            self.links = [wire for wire in self.links if id_ not in wire[:2]]
             existing = set(self.links)
-            new = [(source, target) for source in sources for target in targets]
-            self.links += [link for link in new if link not in existing]
+            new = [
+                Wire(source, target, output, input_)
+                for source, output in sources
+                for target, input_ in targets
+            ]
+            self.links += [wire for wire in new if wire not in existing]
             del self.nodes[id_]
+
+
+def _connections(id_: str, step: dict[str, Json]) -> Iterator[tuple[str, dict[str, Json]]]:
+    """Yield the name of an input and the output that it is connected to, for each connection."""
+    field = "input_steps" if "input_steps" in step else "input_connections"
+    inputs = require_object({} if step.get(field) is None else step[field], f"step {id_}: {field}")
+    for name, ends in inputs.items():
+        for end in ends if isinstance(ends, list) else [ends]:
+            wire = require_object(end, f"step {id_}: input {name!r}")
+            if field == "input_steps":
+                wire = {"id": wire.get("source_step"), "output_name": wire.get("step_output")} | wire
+            yield name, wire
 
 
 def _output_name(item: dict[str, Json], where: str) -> str:

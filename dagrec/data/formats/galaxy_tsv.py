@@ -1,4 +1,7 @@
-"""Galaxy workflow connections as ``gxadmin query workflow-connections`` prints them (no header).
+"""Galaxy workflow connections as ``gxadmin query workflow-connections`` prints them.
+
+They are tab-separated rows without a header (``gxadmin tsvquery``), or the table that psql prints, with
+a header, a line of dashes and the number of rows at the end.
 
 Columns: workflow id, updated, source step, source tool, source version, target step, target tool,
 target version, then input name and flags. A step without a tool is an input data set.
@@ -6,6 +9,7 @@ target version, then input name and flags. A step without a tool is an input dat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -18,6 +22,9 @@ from dagrec.errors import DataError
 
 INPUT = "__input__"
 COLUMNS = 8
+PSQL_RULE = re.compile(r"-+(\+-+){7,}")
+PSQL_END = re.compile(r"\(\d+ rows?\)")
+FLAGS = ("deleted", "has_errors")
 
 
 def tool_key(tool_id: str) -> str:
@@ -37,13 +44,33 @@ def _recognises(content: Content, options: ReadOptions) -> bool:
     if content.is_json or content.is_yaml:
         return False
     lenient = Reading(ReadOptions(on_error="skip"))
-    _, row = next(numbered_rows(content.text, "\t", lenient, quoted=False), (0, []))
+    _, row = next(_rows(content.text, lenient), (0, []))
     return len(row) >= COLUMNS
+
+
+def _rows(text: str, reading: Reading) -> Iterator[Row]:
+    """The rows of both forms; a psql table has its flags in the last columns, and no input names."""
+    lines = text.lstrip("\n").split("\n", 2)
+    is_psql = len(lines) > 2 and "|" in lines[0] and PSQL_RULE.fullmatch(lines[1]) is not None
+    if not is_psql:
+        yield from numbered_rows(text, "\t", reading, quoted=False)
+        return
+    skipped = len(text) - len(text.lstrip("\n"))
+    names = [name.strip() for name in lines[0].split("|")]
+    for number, line in enumerate(lines[2].split("\n"), start=skipped + 3):
+        if not line.strip() or PSQL_END.fullmatch(line.strip()):
+            continue
+        cells = [cell.strip() for cell in line.split("|")]
+        for name in FLAGS:
+            if name in names and cells[names.index(name) : names.index(name) + 1] == ["t"]:
+                reading.notes[f"links of workflows with {name}"] += 1
+        input_ = names.index("in_name") if "in_name" in names else len(cells)
+        yield number, cells[:COLUMNS] + cells[input_ : input_ + 1]
 
 
 def _documents(content: Content, reading: Reading) -> Iterator[Document]:
     workflows: dict[str, list[Row]] = {}
-    for number, row in numbered_rows(content.text, "\t", reading, quoted=False):
+    for number, row in _rows(content.text, reading):
         if len(row) < COLUMNS or not (row[0] and row[2] and row[5]):
             line = "\t".join(row)
             error = DataError(

@@ -19,6 +19,7 @@ from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import (
     Json,
     describe_value,
+    join_texts,
     optional_id,
     plain_text,
     require_id,
@@ -93,7 +94,7 @@ def draft(document: Json, reading: Reading) -> Draft:
         links=_links(require_object(workflow["connections"], "connections"), node_ids, ids, reading),
         owner=optional_id(workflow.get("owner"), "owner"),
         time=reading.time(workflow[times[0]], times[0]) if times else None,
-        goal=_join(workflow.get("name"), workflow.get("description")),
+        goal=join_texts(workflow.get("name"), workflow.get("description")),
     )
 
 
@@ -101,7 +102,7 @@ def _text(node: dict[str, Json], name: str) -> str | None:
     """What the user wrote: the name unless n8n chose it, and the notes."""
     type_ = str(node["type"]).rpartition(".")[2]
     chosen = re.sub(r"[\W\d_]+", "", name).lower() != re.sub(r"[\W\d_]+", "", type_).lower()
-    return _join(name if chosen else None, node.get("notes"))
+    return join_texts(name if chosen else None, node.get("notes"))
 
 
 def _operation(node: dict[str, Json]) -> str | None:
@@ -111,11 +112,6 @@ def _operation(node: dict[str, Json]) -> str | None:
         return None
     parts = [plain_text(parameters.get(name)) for name in ("resource", "operation")]
     return "/".join(part for part in parts if part) or None
-
-
-def _join(*texts: Json) -> str | None:
-    lines = [text for text in map(plain_text, texts) if text]
-    return plain_text("\n".join(dict.fromkeys(lines)))
 
 
 def _links(

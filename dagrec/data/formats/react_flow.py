@@ -18,13 +18,14 @@ from dagrec.data.formats.base import Document, Draft, Format, Reading, ReadOptio
 from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import (
     Json,
+    join_texts,
     optional_id,
     parse_json,
     require_id,
     require_list,
     require_object,
 )
-from dagrec.data.formats.editors import join_links, join_texts, known_links, name_of, port, written_name
+from dagrec.data.formats.editors import join_links, known_links, name_of, port, written_name
 from dagrec.errors import DataError
 
 COLLECTIONS = ("flows", "ChatFlow", "AgentFlow", "AgentFlowV2", "AssistantFlow")

@@ -18,13 +18,13 @@ from dagrec.data.formats.base import Document, Draft, Format, Reading, ReadOptio
 from dagrec.data.formats.content import Content
 from dagrec.data.formats.documents import (
     Json,
+    join_texts,
     optional_id,
     parse_json,
     require_id,
     require_list,
     require_object,
 )
-from dagrec.data.formats.editors import join_texts
 from dagrec.errors import DataError
 
 MAX_DEPTH = 20

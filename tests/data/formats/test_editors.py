@@ -8,7 +8,8 @@ import pytest
 
 from dagrec.data.compositions import MAX_KEY_LENGTH, Wire
 from dagrec.data.formats import editors
-from dagrec.data.formats.editors import join_links, join_texts, known_links, port, written_name
+from dagrec.data.formats.documents import join_texts
+from dagrec.data.formats.editors import join_links, known_links, port, written_name
 from dagrec.errors import DataError
 from tests.checks import says
 

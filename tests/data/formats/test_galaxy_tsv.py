@@ -71,3 +71,27 @@ def test_row_with_empty_last_column_is_recognised(tmp_path: Path) -> None:
     dataset = load(tmp_path, "7  1 a  2 b ")
     assert dict(dataset.report.formats) == {"galaxy-tsv": 1}
     assert dataset.compositions[0].time is None
+
+
+def test_table_of_psql_is_read(tmp_path: Path) -> None:
+    text = """\
+ wf_id | wf_updated | in_id | in_tool | in_tool_v | out_id | out_tool | out_tool_v | published | deleted | has_errors
+-------+------------+-------+---------+-----------+--------+----------+------------+-----------+---------+------------
+     7 | 2020-01-02 |     1 |         |           |      2 | cut      | 1.0        | t         | f       | f
+     7 | 2020-01-02 |     2 | cut     | 1.0       |      3 | join     | 2.0        | t         | f       | t
+     8 | 2020-01-03 |     1 |         |           |      2 | plot     | 2.0        | t         | t       | f
+(3 rows)
+"""  # noqa: E501
+    file = tmp_path / "table.txt"
+    file.write_text(text, encoding="utf-8")
+    data = read(file)
+    assert [composition.id for composition in data] == ["7", "8"]
+    assert [node.key for node in data[0].nodes] == ["__input__", "cut", "join"]
+    assert data[0].links == (("1", "2"), ("2", "3"))
+    assert dict(data.report.notes) == {
+        "links of workflows with has_errors": 1,
+        "links of workflows with deleted": 1,
+    }
+    file.write_text(text.replace("2020-01-03", "soon"), encoding="utf-8")
+    with pytest.raises(DataError, match="workflow 8: line 5: updated must be ISO 8601"):
+        read(file)
