@@ -128,7 +128,7 @@ def test_largest_composition_is_counted_quickly(validate: Validate) -> None:
             "at most 50000 links are allowed, found 50001",
         ),
         ({"nodes": [{"name": "a"}], "connections": {}}, ["missing-id"], "node 1 (a): type"),
-        ({"steps": []}, ["wrong-type"], "steps of the workflow must be an object"),
+        ({"steps": []}, ["unknown-format"], "it has steps, but not what else that needs"),
     ],
     ids=str,
 )
