@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +23,7 @@ import sqlalchemy as sa
 from tests.processes import wait_until
 
 PASSWORD = "pä:ss@w/ö%rd-8431"
+PR_SET_PDEATHSIG = 1
 SECRET = "8431"
 """The part of the password that is the same in every encoding."""
 
@@ -68,7 +71,7 @@ def postgres() -> Iterator[Server]:
     initialise += ["--pwfile", folder / "password", "--no-locale", "--no-sync"]
     subprocess.run(list(map(str, initialise)), check=True, capture_output=True, cwd=folder, user=user)
     port = _free_port()
-    options = ["-h", "127.0.0.1", "-p", port, "-k", folder, "-F"]
+    options = ["-h", "127.0.0.1", "-p", port, "-k", folder, "-F", "-c", "statement_timeout=60s"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             list(map(str, [program("postgres"), "-D", data, *options])),
@@ -76,6 +79,7 @@ def postgres() -> Iterator[Server]:
             stderr=log,
             cwd=folder,
             user=user,
+            preexec_fn=_die_with_parent,
         )
     try:
         server = Server(port)
@@ -87,6 +91,12 @@ def postgres() -> Iterator[Server]:
         process.send_signal(signal.SIGINT)  # disconnect all clients
         process.wait(60)
         shutil.rmtree(folder)
+
+
+def _die_with_parent() -> None:
+    """Let this process be stopped when the tests are killed (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 def _answers(engine: sa.Engine) -> bool:

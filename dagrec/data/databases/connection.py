@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,6 +32,8 @@ class Database:
 
     connection: Connection
     options: ReadOptions
+    results: set[CursorResult[Any]] = field(default_factory=set)
+    """Those that are open."""
 
     def query(self, sql: str) -> CursorResult[Any]:
         """Run a query of a user as it is written. It must be one statement that returns rows."""
@@ -39,6 +41,7 @@ class Database:
         result = self.connection.exec_driver_sql(
             sql, execution_options={"no_parameters": True, "yield_per": BATCH}
         )
+        self.results.add(result)
         if not result.returns_rows:
             raise DataError(
                 "--query must give rows, found a statement without any; write SELECT",
@@ -48,7 +51,15 @@ class Database:
 
     def rows(self, statement: Executable, batch: int = BATCH) -> Iterator[Any]:
         """Stream the rows of a statement."""
-        yield from self.connection.execute(statement, execution_options={"yield_per": batch})
+        result = self.connection.execute(statement, execution_options={"yield_per": batch})
+        self.results.add(result)
+        yield from result
+        self.results.discard(result)
+
+    def close(self) -> None:
+        """Close the results that were not read to their end."""
+        while self.results:
+            self.results.pop().close()
 
     def limited(self, rows: Iterable[Any]) -> Iterator[Any]:
         """Yield rows, and raise :class:`DataError` if they are more than the limit."""
@@ -110,8 +121,12 @@ def connect(url: DatabaseUrl, options: ReadOptions) -> Iterator[Database]:
         with engine.connect() as connection:
             is_connected = True
             _only_read(connection, url.dialect)
-            yield Database(connection, options)
-            connection.rollback()
+            database = Database(connection, options)
+            try:
+                yield database
+            finally:
+                with suppress(SQLAlchemyError):  # the connection may be lost
+                    database.close()
     except SQLAlchemyError as error:
         _fail(error, url, is_connected=is_connected)
     finally:
