@@ -44,6 +44,7 @@ def bench(
             ]
             for label, m in result["models"].items()
         ]
-        title = f"{data}: {result['distinct_contexts']:,} contexts, {result['services']:,} services"
+        counts = f"{result['distinct_contexts']:,} contexts, {result['services']:,} services"
+        title = f"{dataset.source}: {counts}"
         columns = ["model", "fit s", "epochs", "µs alone", "ratio", "µs in batch", "parameters"]
         console.print_table(title, columns, rows)

@@ -25,14 +25,15 @@ def inspect(
 
     config = opts.read_config(context)
     with console.progress() as progress:
-        result = run(opts.read_data(data, config, progress), config.examples)
+        dataset = opts.read_data(data, config, progress)
+        result = run(dataset, config.examples)
     if json is not None:
         console.write_json(json, result)
         return
     del result["problems"]  # already printed
     for name in ("first_time", "last_time"):
         result[name] = console.format_time(result[name])
-    console.print_pairs(str(data), result)
+    console.print_pairs(dataset.source, result)
 
 
 def generate(
