@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from dagrec.api.arguments import option_names, require_known, require_path
-from dagrec.data.databases.urls import is_url
 from dagrec.data.dataset import Dataset
 from dagrec.data.formats import ReadOptions
 from dagrec.data.formats import read as read_path
@@ -18,23 +17,19 @@ from dagrec.types import validation_message
 
 
 def read(path: str | PathLike[str], *, progress: bool = True, **options: Any) -> Dataset:
-    """The compositions of a file, of all files below a folder, or of a database.
+    """The compositions of a file, or of all files below a folder.
 
     Parameters
     ----------
     path
-        A file or a folder, or the URL of a database as text (``sqlite:///FILE``,
-        ``postgresql://USER@HOST/DATABASE``). ``dagrec formats`` lists what is read; the format is
-        recognised by content.
+        A file or a folder. ``dagrec formats`` lists what is read; the format is recognised by content.
     progress
         Whether long reading shows its progress.
     **options
         ``format`` names the format. ``on_error="skip"`` leaves broken compositions out and counts
         them. ``on_cycle`` is ``fail``, ``skip`` or ``break``. ``owner_column``, ``service_column``,
         ``time_column`` and ``session_gap`` are for call logs, ``table_mid`` for native JSON; ``max_mb``
-        is the largest file that is read. A database needs either ``query`` (SQL whose rows are a call
-        log, an edge list or n8n workflows) or ``source`` (``n8n-db``, ``galaxy-db``); ``max_rows`` is
-        the largest number of its rows.
+        is the largest file that is read.
 
     Raises
     ------
@@ -51,7 +46,7 @@ def read(path: str | PathLike[str], *, progress: bool = True, **options: Any) ->
     >>> len(data)
     900
     """
-    file = str(path) if is_url(path) else require_path(path, "read: path")
+    file = require_path(path, "read: path")
     require_known(options, [*ReadOptions.model_fields, *option_names(read)], "read")
     try:
         read_options = ReadOptions.model_validate(options)

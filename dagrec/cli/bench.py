@@ -44,7 +44,6 @@ def bench(
             ]
             for label, m in result["models"].items()
         ]
-        counts = f"{result['distinct_contexts']:,} contexts, {result['services']:,} services"
-        title = f"{dataset.source}: {counts}"
+        title = f"{data}: {result['distinct_contexts']:,} contexts, {result['services']:,} services"
         columns = ["model", "fit s", "epochs", "µs alone", "ratio", "µs in batch", "parameters"]
         console.print_table(title, columns, rows)

@@ -25,15 +25,14 @@ def inspect(
 
     config = opts.read_config(context)
     with console.progress() as progress:
-        dataset = opts.read_data(data, config, progress)
-        result = run(dataset, config.examples)
+        result = run(opts.read_data(data, config, progress), config.examples)
     if json is not None:
         console.write_json(json, result)
         return
     del result["problems"]  # already printed
     for name in ("first_time", "last_time"):
         result[name] = console.format_time(result[name])
-    console.print_pairs(dataset.source, result)
+    console.print_pairs(str(data), result)
 
 
 def generate(

@@ -17,8 +17,7 @@ def evaluate(
     context: typer.Context,
     data: opts.Data,
     test: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Train on all of DATA, and test on these compositions."),
+        Path | None, typer.Option(help="Train on all of DATA, and test on these compositions.")
     ] = None,
     protocol: Annotated[
         Literal["pairs", "compositions", "temporal", "prequential", "leave-one-out", "cold-services"],
@@ -85,8 +84,8 @@ def evaluate(
         catalogue=links,
     )
     with console.progress() as progress:
-        dataset = opts.read_data(data, run_config, progress, beside=test)
-        test_dataset = None if test is None else opts.read_data(test, run_config, progress, beside=data)
+        dataset = opts.read_data(data, run_config, progress)
+        test_dataset = None if test is None else opts.read_data(test, run_config, progress)
         total = plan.repeats * plan.seeds * len(run_config.models)
         task = progress.add("evaluating", total=total)
         checkpoints = keep and keep / "checkpoints"

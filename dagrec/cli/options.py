@@ -14,11 +14,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dagrec.cli import console
-from dagrec.data.databases.urls import is_url
 from dagrec.data.dataset import Dataset
 from dagrec.data.examples import ExampleOptions
 from dagrec.data.formats import ReadOptions, format_names, read
-from dagrec.data.formats.base import DatabaseSource
 from dagrec.graph.mask import MaskPolicy
 from dagrec.graph.service_graph import read_catalogue, read_services
 from dagrec.jobs.config import RunConfig, load_config
@@ -28,14 +26,7 @@ from dagrec.training.data import Candidates
 from dagrec.training.runtime import Runtime, use_runtime
 from dagrec.types import Device
 
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="File or folder of compositions, or URL of a database (postgresql://USER@HOST/NAME, "
-        "sqlite:///FILE) with --query or --source.",
-    ),
-]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="File or folder of compositions.")]
 Json = Annotated[
     str | None,
     typer.Option(
@@ -117,24 +108,7 @@ READ_OPTIONS: dict[str, Any] = {
             metavar="REGEX", help="Native JSON: regular expression of the mids that are tables."
         ),
     ],
-    "source": Annotated[
-        DatabaseSource | None,
-        typer.Option(help="Databases: read the tables of n8n or of Galaxy."),
-    ],
-    "query": Annotated[
-        str | None,
-        typer.Option(
-            metavar="SQL",
-            help="Databases: read the rows of a query as a call log, an edge list or n8n workflows.",
-        ),
-    ],
-    "max_mb": Annotated[
-        int | None,
-        typer.Option(help="Maximum size of a file, or of a cell of a database, in MB. [default: 64]"),
-    ],
-    "max_rows": Annotated[
-        int | None, typer.Option(help="Databases: maximum number of rows. [default: 1,000,000]")
-    ],
+    "max_mb": Annotated[int | None, typer.Option(help="Maximum size of a file in MB. [default: 64]")],
     "owner_column": Annotated[
         str | None, typer.Option(help="Call logs and edge lists: name of the owner column.")
     ],
@@ -234,18 +208,10 @@ def _changes(context: typer.Context) -> dict[str, Any]:
     }
 
 
-def read_data(
-    path: str, config: RunConfig, progress: Progress, *, beside: str | None = None
-) -> Dataset:
-    """Read the compositions of a file, folder or database, and report what was read and skipped.
-
-    A query is not for a file ``beside`` a database.
-    """
+def read_data(path: Path, config: RunConfig, progress: Progress) -> Dataset:
+    """Read the compositions of a file or folder, and report what was read and what was skipped."""
     task = progress.add("reading compositions")
-    options = config.read
-    if beside is not None and is_url(beside) and not is_url(path):
-        options = options.model_copy(update={"query": None, "source": None})
-    dataset = read(path, options, advance=lambda n: progress.update(task, advance=n))
+    dataset = read(path, config.read, advance=lambda n: progress.update(task, advance=n))
     progress.update(task, visible=False)
     for problem in dataset.report.problems:
         console.print_message(f"skipped: {problem}", style="yellow")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from dagrec.data.compositions import Composition
-from dagrec.data.databases.urls import DatabaseUrl, check_path, is_url
 from dagrec.data.dataset import Dataset, ReadReport
 from dagrec.data.examples import Form
 from dagrec.data.formats import (
@@ -109,15 +108,12 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for f in all_formats().values() for suffix in f.suffixes) | set(ARCHIVES)
 
 
-def read(
-    path: str | Path, options: ReadOptions | None = None, *, advance: Advance | None = None
-) -> Dataset:
+def read(path: Path, options: ReadOptions | None = None, *, advance: Advance | None = None) -> Dataset:
     """Read all compositions of a file, or of all files in a folder and its subfolders, sorted by name.
 
     Files can be compressed (.gz), and archives (.zip, .tar.gz) are read like folders; ``-`` is standard
-    input. Text with ``://`` is the URL of a database, of which ``query`` or ``source`` is read. Raises
-    :class:`DataError` if the path cannot be read, for the first invalid composition if ``on_error`` is
-    ``fail``, and if there is no valid composition.
+    input. Raises :class:`DataError` if the path cannot be read, for the first invalid composition if
+    ``on_error`` is ``fail``, and if there is no valid composition.
     """
     options = options or ReadOptions()
     find_format(options.format)
@@ -125,12 +121,9 @@ def read(
     compositions: list[Composition] = []
     seen: set[int] = set()
     ignored: Counter[str] = Counter()
-    location = _locate(path, options)
-    is_one = isinstance(location, DatabaseUrl) or not (
-        location.is_dir() or location.name.lower().endswith(ARCHIVES)
-    )
-    endings = frozenset() if is_one else suffixes()
-    for source in _sources(location, endings, options.max_mb, ignored):
+    is_one_file = not path.is_dir() and not path.name.lower().endswith(ARCHIVES)
+    endings = frozenset() if is_one_file else suffixes()
+    for source in sources(path, endings, options.max_mb, ignored):
         try:
             done = len(compositions) + sum(report.skipped.values())
             for composition in _read_source(source, options, report, seen, start=done):
@@ -138,11 +131,10 @@ def read(
                 if advance:
                     advance(1)
         except DataError as error:
-            if options.on_error == "fail" or is_one:
+            if options.on_error == "fail" or is_one_file:
                 raise error.at(source.name) from None
             report.skip(error.at(source.name))
     report.ignored_files = ignored.total()
-    name = location.name if isinstance(location, DatabaseUrl) else str(location)
     if not compositions:
         total = sum(report.skipped.values())
         reason = f"; {total} skipped, the first: {report.problems[0]}" if report.problems else ""
@@ -150,36 +142,13 @@ def read(
             listed = ", ".join(sorted(endings))
             reason += f"; {report.ignored_files} files ignored, whose endings are none of {listed}"
         raise DataError(
-            f"{name}: at least one composition is needed, found none{reason}; check the file",
+            f"{path}: at least one composition is needed, found none{reason}; check the file",
             rule="empty",
         )
-    _check_services(compositions, name)
+    _check_services(compositions, path)
     forms = {format_.examples for name in report.formats if (format_ := find_format(name))}
     form: Form = "paths" if "paths" in forms else "links"
-    return Dataset.of(compositions, report, source=name, form=form)
-
-
-def _locate(path: str | Path, options: ReadOptions) -> Path | DatabaseUrl:
-    """Return a path, or the URL of a database."""
-    if is_url(path):
-        return DatabaseUrl.of(str(path))
-    check_path(Path(path))
-    if options.query is not None or options.source is not None:
-        raise ConfigError(
-            f"{path}: --query and --source are for databases, found a path; write a URL such as "
-            "sqlite:///FILE, or leave them out"
-        )
-    return Path(path)
-
-
-def _sources(
-    location: Path | DatabaseUrl, suffixes: Collection[str], max_mb: int, ignored: Counter[str]
-) -> Iterator[Source | DatabaseUrl]:
-    """Yield the files behind a path, or the database."""
-    if isinstance(location, DatabaseUrl):
-        yield location
-    else:
-        yield from sources(location, suffixes, max_mb, ignored)
+    return Dataset.of(compositions, report, source=str(path), form=form)
 
 
 def read_content(
@@ -261,11 +230,11 @@ def read_composition(value: Json, options: ReadOptions | None = None) -> Composi
     return read_document(value, options).composition
 
 
-def _check_services(compositions: list[Composition], name: str) -> None:
+def _check_services(compositions: list[Composition], path: Path) -> None:
     if not any(node.is_service for c in compositions for node in c.nodes):
         kinds = sorted({node.kind for c in compositions for node in c.nodes})[:5]
         raise DataError(
-            f"{name}: at least one node must be a service, found only nodes of kind "
+            f"{path}: at least one node must be a service, found only nodes of kind "
             f'{", ".join(kinds)}; give services the kind "service" (or, in native JSON, a "mid" or a '
             '"key"), or name the format',
             rule="no-services",
@@ -273,61 +242,35 @@ def _check_services(compositions: list[Composition], name: str) -> None:
 
 
 def _read_source(
-    source: Source | DatabaseUrl,
-    options: ReadOptions,
-    report: ReadReport,
-    seen: set[int],
-    *,
-    start: int,
+    source: Source, options: ReadOptions, report: ReadReport, seen: set[int], *, start: int
 ) -> Iterator[Composition]:
-    """Yield the compositions of one file or database. The errors that it raises do not name it.
+    """Yield the compositions of one file. The errors that it raises do not name the file.
 
     ``seen`` has the hashes of all compositions that were read.
     """
-    reading = Reading(options)
-    if isinstance(source, DatabaseUrl):
-        from dagrec.data.databases.source import open_documents
-
-        with open_documents(source, reading) as (format_, documents):
-            yield from _compose(documents, format_, reading, report, seen, (source.name, "row"), start)
-        return
     check_unicode(source.name, "the path of a file")
     text = source.read()
     if not text.strip():
         raise DataError("a file must hold compositions, found it empty; check the file", rule="empty")
+    reading = Reading(options)
     content = Content(text, source.name.removesuffix(".gz"))
     if content.is_json and not content.is_json_lines and content.value == []:
         return
     format_, documents = read_content(content, reading, find_format(options.format))
     report.files += 1
-    yield from _compose(documents, format_, reading, report, seen, (source.name, source.stem), start)
-
-
-def _compose(
-    documents: Iterator[Document],
-    format_: Format,
-    reading: Reading,
-    report: ReadReport,
-    seen: set[int],
-    names: tuple[str, str],
-    start: int,
-) -> Iterator[Composition]:
-    """Yield the compositions of documents. ``names`` are those of the source in messages and ids."""
-    options = reading.options
-    name, stem = names
     report.formats[format_.name] += 1
     on_cycle = options.on_cycle or format_.on_cycle
     for number, document in enumerate(documents, start=start + 1):
         notes = reading.notes.copy()
         try:
             draft = document.draft()
-            composition, dropped = compose_draft(draft, f"{stem}-{number}", on_cycle)
+            composition, dropped = compose_draft(draft, f"{source.stem}-{number}", on_cycle)
         except DataError as error:
             reading.notes = notes
             report.cycles += error.rule == "cycle"
             if options.on_error == "fail" and not (error.rule == "cycle" and on_cycle == "skip"):
                 raise error.at(document.place) from None
-            report.skip(error.at(f"{name}: {document.place}"))
+            report.skip(error.at(f"{source.name}: {document.place}"))
             continue
         report.cycles += dropped > 0
         report.broken_links += dropped
@@ -341,7 +284,7 @@ def _compose(
         yield composition
     report.notes.update(reading.notes)
     for rejected in reading.rejected:
-        report.skip(rejected.at(name))
+        report.skip(rejected.at(source.name))
 
 
 __all__ = [

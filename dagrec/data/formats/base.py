@@ -20,7 +20,6 @@ from dagrec.errors import DataError
 from dagrec.types import Options
 
 OnError = Literal["fail", "skip"]
-DatabaseSource = Literal["n8n-db", "galaxy-db"]
 
 
 class ReadOptions(Options):
@@ -51,19 +50,7 @@ class ReadOptions(Options):
     composition_column: str | None = Field(
         None, description="edge lists: name of the column that tells compositions apart"
     )
-    source: DatabaseSource | None = Field(
-        None, description="databases: whose tables are read, those of n8n or of Galaxy"
-    )
-    query: str | None = Field(
-        None,
-        description="databases: SQL query whose rows are a call log, an edge list or n8n workflows",
-    )
-    max_mb: int = Field(
-        64, ge=1, description="largest allowed size of a file or of a cell of a database, in megabytes"
-    )
-    max_rows: int = Field(
-        1_000_000, ge=1, description="databases: largest allowed number of rows of the query or source"
-    )
+    max_mb: int = Field(64, ge=1, description="largest allowed file size, in megabytes")
 
     @field_validator("table_mid")
     @classmethod
