@@ -29,22 +29,35 @@ from dagrec.data.formats.documents import (
 from dagrec.errors import DataError
 
 COMMENT = "stickyNote"
+ABOUT = ("id", "name", "description", "owner", "createdAt", "updatedAt")
+"""What an object can say about the workflow in it, as in answers of the library of templates."""
+MAX_WRAPPERS = 3
 
 
 def _recognises(content: Content, options: ReadOptions) -> bool:
-    first = content.first
-    return _is_workflow(first) or _is_workflow(first.get("workflow")) or _is_page(first)
+    return _is_workflow(_unwrapped(content.first)) or _is_page(content.first)
 
 
 def _is_workflow(value: Json) -> bool:
     return isinstance(value, dict) and "nodes" in value and "connections" in value
 
 
+def _unwrapped(value: Json) -> Json:
+    """The workflow of an object with a ``workflow``, with the fields that only the object has."""
+    outer: dict[str, Json] = {}
+    for _ in range(MAX_WRAPPERS):
+        if not isinstance(value, dict) or _is_workflow(value) or "workflow" not in value:
+            break
+        outer |= {name: value[name] for name in ABOUT if value.get(name) not in (None, "")}
+        value = value["workflow"]
+    return outer | value if _is_workflow(value) and outer else value
+
+
 def _is_page(value: dict[str, Json]) -> bool:
     """Whether an object is an answer of n8n's REST API."""
     items = value.get("data")
     if isinstance(items, list):
-        return all(map(_is_workflow, items)) and bool(items or "nextCursor" in value)
+        return any(map(_is_workflow, items)) or (not items and "nextCursor" in value)
     return _is_workflow(items)
 
 
@@ -52,17 +65,12 @@ def _documents(content: Content, reading: Reading) -> Iterator[Document]:
     for item in content.items():
         if item.error is not None:
             reading.reject(item.error.at(item.place))
-            continue
-        value = item.value
-        if isinstance(value, dict) and not _is_workflow(value):
-            if _is_page(value):
-                data = value["data"]
-                for number, workflow in enumerate(data if isinstance(data, list) else [data], start=1):
-                    place = f"{item.place}, data {number}"
-                    yield Document(place, partial(draft, workflow, reading))
-                continue
-            value = value.get("workflow", value)
-        yield Document(item.place, partial(draft, value, reading))
+        elif isinstance(item.value, dict) and not _is_workflow(item.value) and _is_page(item.value):
+            data = item.value["data"]
+            for number, workflow in enumerate(data if isinstance(data, list) else [data], start=1):
+                yield Document(f"{item.place}, data {number}", partial(draft, workflow, reading))
+        else:
+            yield Document(item.place, partial(draft, _unwrapped(item.value), reading))
 
 
 def draft(document: Json, reading: Reading) -> Draft:
