@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -204,8 +204,8 @@ def compose(
     Duplicate links and wires are merged. Raises :class:`DataError` for a duplicate node id, a link to
     a missing node, and for a cycle unless ``on_cycle`` is ``break``.
     """
-    wires = tuple(dict.fromkeys(Wire(*link) for link in links))
-    distinct = tuple(dict.fromkeys((wire.source, wire.target) for wire in wires))
+    wires = tuple(dict.fromkeys(link if isinstance(link, Wire) else Wire(*link) for link in links))
+    distinct: tuple[Link, ...] = tuple(dict.fromkeys(wire[:2] for wire in wires))
     for error in find_errors(nodes, distinct):
         raise error
     back_links = _back_links(nodes, distinct)
@@ -226,9 +226,12 @@ def compose(
     return Composition(id, tuple(nodes), acyclic, owner, time, goal, named), len(back_links)
 
 
-def find_errors(nodes: Sequence[Node], links: Iterable[Link]) -> Iterator[DataError]:
+def find_errors(nodes: Sequence[Node], links: Collection[Link]) -> Iterator[DataError]:
     """Yield an error for each duplicate node id and each missing end of a link, in document order."""
-    ids: set[str] = set()
+    ids = {node.id for node in nodes}
+    if len(ids) == len(nodes) and all(source in ids and target in ids for source, target in links):
+        return
+    ids = set()
     for node in nodes:
         if node.id in ids:
             yield DataError(

@@ -347,9 +347,55 @@ NESTED = {
         "3": {"tool_id": "join", "input_connections": {"a": {"id": 2, "output_name": "done"}}},
     }
 }
+CONDITIONAL = copy.deepcopy(NESTED) | {"name": "n", "annotation": "a", "a_galaxy_workflow": "true"}
+CONDITIONAL["steps"]["2"] |= {"when": "$(inputs.when)", "errors": "a tool is missing"}
+CONDITIONAL["steps"]["2"]["input_connections"]["when"] = {"id": 1, "output_name": "out"}
+ANSWER = {
+    "model_class": "StoredWorkflow",
+    "id": "7",
+    "owner": "ann",
+    "update_time": NOON,
+    "deleted": True,
+    "steps": {
+        "1": {"type": "data_input", "input_steps": {}},
+        "2": {"type": "pause", "input_steps": {"a": {"source_step": 1, "step_output": "out"}}},
+        "3": {"type": "subworkflow", "workflow_id": "x", "input_steps": {"a": [{"source_step": 2}]}},
+    },
+}
+GRAPH = {
+    "$graph": [
+        {
+            "id": "part",
+            "class": "GalaxyWorkflow",
+            "inputs": {"x": "data"},
+            "outputs": [{"id": "y", "outputSource": "cut/out"}],
+            "steps": {"cut": {"tool_id": "cut", "in": {"a": "x"}, "when": "$(inputs.when)"}},
+        },
+        {
+            "id": "main",
+            "class": "GalaxyWorkflow",
+            "inputs": [{"label": "reads", "doc": ["one", "two"]}],
+            "steps": [
+                {"id": "p", "run": "#part", "in": [{"id": "x", "source": "reads"}]},
+                {"tool_id": "join", "state": {"q": [{"b": {"$link": "p/y"}}, {"$link": 0}]}},
+                {
+                    "run": {"class": "GalaxyUserTool", "id": "own"},
+                    "connect": {"c": "2/out", "$step": "p"},
+                },
+            ],
+        },
+    ]
+}
+PAGE = {"data": [n8n("7")], "nextCursor": None}
+TEMPLATE = {"workflow": {"id": 7, "name": "n", "workflow": n8n("7")}}
 WRAPPED = {"id": "w", "composition": native("7") | {"time": NOON}}
 DOCUMENTS = {name: SAMPLES[name].document("7") for name in JSON_FORMATS} | {
     "galaxy-ga-nested": NESTED,
+    "galaxy-ga-conditional": CONDITIONAL,
+    "galaxy-ga-answer": ANSWER,
+    "galaxy-format2-graph": GRAPH,
+    "n8n-page": PAGE,
+    "n8n-template": TEMPLATE,
     "native-wrapped": WRAPPED,
     **editor_samples.DOCUMENTS,
     **graph_samples.DOCUMENTS,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import networkx
 import pytest
 
 from dagrec.data.compositions import Composition
@@ -16,6 +19,7 @@ from dagrec.errors import DataError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 N8N = REAL / "n8n" / "workflows.jsonl"
+N8N_LARGE = REAL / "n8n-large" / "workflows.jsonl"
 GALAXY = REAL / "galaxy" / "workflow-connections.tsv"
 GEOPORTAL = REAL / "geoportal" / "compositions.json"
 
@@ -81,6 +85,35 @@ def test_n8n_workflows_with_many_paths_are_sampled(n8n: Dataset) -> None:
     assert report.paths_taken == sum(min(count, 100) for count in counts)
 
 
+def graph_of_export(workflow: Any) -> networkx.DiGraph:
+    """The links between names of nodes, from the parsed JSON alone."""
+    nodes = {n["name"]: n["type"] for n in workflow["nodes"] if not n["type"].endswith(".stickyNote")}
+    graph = networkx.DiGraph()
+    for source, kinds in workflow["connections"].items():
+        ends = [end for outputs in kinds.values() for output in outputs or () for end in output or ()]
+        graph.add_edges_from(
+            (source, end["node"]) for end in ends if {source, end["node"]} <= set(nodes)
+        )
+    return graph
+
+
+@pytest.mark.parametrize("file", [N8N, N8N_LARGE], ids=["n8n", "n8n-large"])
+def test_n8n_links_and_cycles_are_those_of_plain_json(file: Path) -> None:
+    dataset = read_real(file)
+    workflows = [json.loads(line) for line in file.read_text().splitlines() if line]
+    graphs = [graph_of_export(workflow) for workflow in workflows]
+    assert len(dataset.compositions) == len(workflows)
+    is_cyclic = [not networkx.is_directed_acyclic_graph(graph) for graph in graphs]
+    assert dataset.report.cycles == sum(is_cyclic)
+    links = [len(composition.links) for composition in dataset.compositions]
+    assert sum(links) + dataset.report.broken_links == sum(g.number_of_edges() for g in graphs)
+    for composition, graph, cyclic in zip(dataset.compositions, graphs, is_cyclic, strict=True):
+        names = {n.id: n.id.partition("#")[0] for n in composition.nodes}
+        named = {(names[source], names[target]) for source, target in composition.links}
+        assert named <= set(graph.edges)
+        assert cyclic or named == set(graph.edges)
+
+
 # ---- galaxy
 
 
@@ -97,6 +130,12 @@ def test_galaxy_links_are_distinct_rows(galaxy: Dataset) -> None:
     without_ports = sum(len(set(c.links) - set(c.ports)) for c in galaxy.compositions)
     assert sum(len(c.links) for c in galaxy.compositions) == 4935
     assert wires + without_ports + galaxy.report.notes["links given more than once"] == 6966
+
+
+def test_galaxy_flags_are_counted_by_workflow(galaxy: Dataset) -> None:
+    rows = [line.split("\t") for line in GALAXY.read_text().splitlines()]
+    flagged = {row[0] for row in rows if row[10] == "t"}
+    assert galaxy.report.notes["deleted workflows or workflows with errors"] == len(flagged) == 26
 
 
 def test_galaxy_inputs_are_data_and_tool_keys_are_short(galaxy: Dataset) -> None:

@@ -15,13 +15,8 @@ Json = Any
 def parse_json(text: str) -> Json:
     """Parse strict JSON: no NaN, no infinity, no name twice, and depth and integers are bounded."""
 
-    def refuse(constant: str) -> NoReturn:
-        raise DataError(
-            f"a number must be finite, found {constant}; write null instead", rule="not-finite"
-        )
-
     try:
-        value = json.loads(text, parse_constant=refuse, object_pairs_hook=_distinct)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}; correct the file",
@@ -37,17 +32,24 @@ def parse_json(text: str) -> Json:
     return value
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise DataError(f"a number must be finite, found {constant}; write null instead", rule="not-finite")
+
+
 def _distinct(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     """Return an object with these fields, whose names must be distinct."""
     fields = dict(pairs)
-    if len(fields) < len(pairs):
-        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise DataError(
-            f"the fields of an object must have distinct names, found {describe_value(name)} twice; "
-            "remove one",
-            rule="duplicate-name",
-        )
-    return fields
+    if len(fields) == len(pairs):
+        return fields
+    name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    raise DataError(
+        f"the fields of an object must have distinct names, found {describe_value(name)} twice; "
+        "remove one",
+        rule="duplicate-name",
+    )
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
 
 
 def parse_yaml(text: str) -> Json:
@@ -128,6 +130,8 @@ def require_list(value: Json, name: str) -> list[Json]:
 
 def require_id(value: Json, name: str) -> str:
     """Return an id, which must be a non-empty string or an integer, as a string."""
+    if type(value) is str and 0 < len(value) <= MAX_KEY_LENGTH and value.isascii():
+        return value  # at once, as nearly all ids are
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         rule = "missing-id" if value is None or value == "" else "wrong-type"
         raise DataError(
@@ -159,14 +163,17 @@ def plain_text(value: Json) -> str | None:
     """
     if not isinstance(value, str):
         return None
-    text = value.encode("utf-8", "ignore").decode().strip()[:MAX_TEXT_LENGTH].strip()
-    return text or None
+    if not value.isascii():
+        value = value.encode("utf-8", "ignore").decode()
+    text = value.strip()
+    return (text if len(text) <= MAX_TEXT_LENGTH else text[:MAX_TEXT_LENGTH].rstrip()) or None
 
 
 def join_texts(*texts: Json) -> str | None:
     """Join different texts that a user wrote, a line each; see :func:`plain_text`."""
-    lines = [text for text in map(plain_text, texts) if text]
-    return plain_text("\n".join(dict.fromkeys(lines)))
+    lines = dict.fromkeys(map(plain_text, texts))
+    text = "\n".join(line for line in lines if line)
+    return text if 0 < len(text) <= MAX_TEXT_LENGTH else plain_text(text)
 
 
 def optional_text(value: Json, name: str) -> str | None:
@@ -185,6 +192,8 @@ def optional_text(value: Json, name: str) -> str | None:
 
 def check_unicode(text: str, name: str) -> str:
     """Return ``text`` if it can be encoded as UTF-8, so that it can be stored and printed."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
